@@ -1,0 +1,214 @@
+"""Kernel size of an ECA module from its number of channels: psi and phi of the paper.
+
+Wang et al., "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks",
+CVPR 2020, arXiv:1910.03151, Section 3.2.3. Standard library only.
+
+Notation: C is the number of channels, k the kernel size of the 1-D convolution over them,
+t = (log2(C) + b) / gamma the real number that psi rounds to the nearest odd integer.
+"""
+
+import math
+from fractions import Fraction
+from numbers import Integral, Real
+
+TIES = ("up", "down")
+
+
+def adaptive_kernel_size(channels, gamma=2, b=1, ties="up"):
+    """Kernel size for a number of channels: k = psi(C) = |log2(C)/gamma + b/gamma|_odd.
+
+    |t|_odd is the odd integer nearest to t. Equation 12 leaves open what happens where t is an
+    even integer, midway between two odd ones, as at C = 128 and C = 2048 with gamma = 2 and b = 1.
+    The code of Figure 3 rounds such ties up. They can only fall on powers of two, where t is
+    computed in exact arithmetic, reading gamma and b as the decimals that they are written as.
+
+    Args:
+        channels: C, a positive integer.
+        gamma: slope of the mapping, positive and finite.
+        b: offset of the mapping, finite.
+        ties: "up" (Figure 3 and the released code) or "down".
+
+    Returns:
+        k, a positive odd integer.
+
+    Raises:
+        TypeError: channels is not an integer; gamma or b is not a real number.
+        ValueError: channels < 1, gamma not positive and finite, b not finite, unknown ties.
+
+    Source: Equation 12; Figure 3 for the ties.
+    """
+    check_channels(channels)
+    check_mapping(gamma, b)
+    if ties not in TIES:
+        raise ValueError(f"ties={ties!r}: accepted are {' and '.join(map(repr, TIES))}")
+    t = abs(rounding_argument(channels, gamma, b))
+    lower = math.floor(t)
+    if lower % 2:
+        return lower
+    # Here lower is even, so lower + 1 is the nearest odd integer, unless t is a tie. At t = 0 the
+    # candidates are 1 and -1, and a kernel size is positive.
+    if t == lower and ties == "down" and lower > 0:
+        return lower - 1
+    return lower + 1
+
+
+def rounding_argument(channels, gamma=2, b=1):
+    """t = (log2(C) + b) / gamma, the number that psi rounds to the nearest odd integer.
+
+    A Fraction, exact, where C is a power of two; a float elsewhere, where t is irrational and so
+    no tie. Arguments as for `adaptive_kernel_size`, which checks them.
+    """
+    channels = int(channels)
+    exponent = channels.bit_length() - 1
+    if channels == 1 << exponent:
+        return (exponent + _decimal(b)) / _decimal(gamma)
+    return (math.log2(channels) + float(b)) / float(gamma)
+
+
+def channels_for_kernel_size(k, gamma=2, b=1):
+    """Number of channels that belongs to a kernel size: C = phi(k) = 2^(gamma * k - b).
+
+    The inverse of psi before rounding: psi(phi(k)) = k. A float, since gamma * k - b need not be
+    a non-negative integer.
+
+    Raises:
+        TypeError: k is not an integer; gamma or b is not a real number.
+        ValueError: k even or not positive, gamma not positive and finite, b not finite, or 2^1024
+            channels and more.
+
+    Source: Equation 11.
+    """
+    check_kernel_size(k)
+    check_mapping(gamma, b)
+    return _power_of_two(_decimal(gamma) * int(k) - _decimal(b))
+
+
+def channel_interval(k, gamma=2, b=1):
+    """Half-open interval (start, stop) of the integers C that psi maps to k, ties rounded up.
+
+    The real bounds are 2^(gamma (k - 1) - b) <= C < 2^(gamma (k + 1) - b). They are returned
+    rounded up to integers and no smaller than 1, so that ``range(*channel_interval(k))`` holds
+    the very C with ``adaptive_kernel_size(C, gamma, b) == k``. The range is empty where no
+    integer lies between the bounds.
+
+    With a negative b, the absolute value in Equation 12 also maps some C < 2^(-b) to k, by the
+    mirrored branch where log2(C) + b < 0. They are not part of the interval.
+
+    Raises:
+        TypeError, ValueError: as `channels_for_kernel_size`.
+
+    Source: Equation 12, solved for C.
+    """
+    check_kernel_size(k)
+    check_mapping(gamma, b)
+    start = _decimal(gamma) * (int(k) - 1) - _decimal(b)
+    stop = _decimal(gamma) * (int(k) + 1) - _decimal(b)
+    return _integers_from(start), _integers_from(stop)
+
+
+# Output channels of each stage: what the last 1x1 or 3x3 convolution of a block leaves, where the
+# ECA module stands.
+_STAGE_CHANNELS = {
+    "resnet18": (64, 128, 256, 512),
+    "resnet34": (64, 128, 256, 512),
+    "resnet50": (256, 512, 1024, 2048),
+    "resnet101": (256, 512, 1024, 2048),
+    "resnet152": (256, 512, 1024, 2048),
+    "mobilenet_v2": (16, 24, 32, 64, 96, 160, 320),
+}
+
+# Read off the checkpoints of the authors' code release; also in data/paper/released_kernels.csv.
+_RELEASED_KERNEL_SIZES = {
+    "resnet18": (3, 5, 7, 7),
+    "resnet34": (3, 3, 5, 7),
+    "resnet50": (3, 5, 5, 7),
+    "resnet101": (3, 3, 5, 7),
+    "resnet152": (3, 3, 5, 7),
+    "mobilenet_v2": (1, 1, 1, 1, 3, 3, 3),
+}
+
+NETWORKS = tuple(_STAGE_CHANNELS)
+
+
+def stage_channels(network):
+    """Output channels of the blocks of each stage, e.g. (256, 512, 1024, 2048) for resnet50.
+
+    Raises:
+        ValueError: network is not one of `NETWORKS`.
+    """
+    return _lookup(_STAGE_CHANNELS, network)
+
+
+def released_kernel_sizes(network):
+    """Kernel size per stage of the authors' released checkpoint, e.g. (3, 5, 5, 7) for resnet50.
+
+    They do not follow Equation 12: see notebook 01.
+
+    Raises:
+        ValueError: network is not one of `NETWORKS`.
+    """
+    return _lookup(_RELEASED_KERNEL_SIZES, network)
+
+
+def check_channels(channels):
+    """Raise unless channels is a positive integer (a bool or 64.0 is not)."""
+    _check_positive_integer("channels", channels)
+
+
+def check_kernel_size(k, channels=None):
+    """Raise unless k is a positive odd integer, and no larger than channels where those are given.
+
+    With k > C a tap would only ever see the padding.
+    """
+    _check_positive_integer("kernel_size", k)
+    if k % 2 == 0:
+        raise ValueError(f"kernel_size={k}: accepted are odd integers, 1, 3, 5, ...")
+    if channels is not None and k > channels:
+        raise ValueError(f"kernel_size={k}: accepted are at most channels={channels}")
+
+
+def check_mapping(gamma, b):
+    """Raise unless gamma is a positive finite number and b a finite one."""
+    for name, value in (("gamma", gamma), ("b", b)):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name}={value!r}: accepted is a real number")
+        if not math.isfinite(value):
+            raise ValueError(f"{name}={value!r}: accepted is a finite number")
+    if gamma <= 0:
+        raise ValueError(f"gamma={gamma!r}: accepted is a number greater than 0")
+
+
+def _check_positive_integer(name, value):
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}={value!r}: accepted is a positive integer")
+    if value < 1:
+        raise ValueError(f"{name}={value!r}: accepted is a positive integer")
+
+
+def _decimal(number):
+    """The rational number that a float is written as: 0.1 is one tenth, not its binary neighbour."""
+    return Fraction(str(number))
+
+
+def _power_of_two(exponent):
+    """2^exponent as a float, for a Fraction."""
+    if exponent >= 1024:
+        raise ValueError(f"2^({exponent}) channels: accepted are kernel sizes of fewer than 2^1024")
+    return 2.0 ** float(exponent)
+
+
+def _integers_from(exponent):
+    """The smallest integer that is >= 2^exponent and >= 1, for a Fraction."""
+    if exponent <= 0:
+        return 1
+    smallest = math.ceil(_power_of_two(exponent))
+    # The float may have lost an excess of less than one part in 2^53 over a power of two.
+    if smallest == 1 << (smallest.bit_length() - 1) and smallest.bit_length() - 1 < exponent:
+        return smallest + 1
+    return smallest
+
+
+def _lookup(table, network):
+    if network not in table:
+        raise ValueError(f"network={network!r}: accepted are {', '.join(table)}")
+    return table[network]
