@@ -152,7 +152,7 @@ def released_kernel_sizes(network):
 
 def check_channels(channels):
     """Raise unless channels is a positive integer (a bool or 64.0 is not)."""
-    _check_positive_integer("channels", channels)
+    check_positive_integer("channels", channels)
 
 
 def check_kernel_size(k, channels=None):
@@ -160,7 +160,7 @@ def check_kernel_size(k, channels=None):
 
     With k > C a tap would only ever see the padding.
     """
-    _check_positive_integer("kernel_size", k)
+    check_positive_integer("kernel_size", k)
     if k % 2 == 0:
         raise ValueError(f"kernel_size={k}: accepted are odd integers, 1, 3, 5, ...")
     if channels is not None and k > channels:
@@ -178,7 +178,8 @@ def check_mapping(gamma, b):
         raise ValueError(f"gamma={gamma!r}: accepted is a number greater than 0")
 
 
-def _check_positive_integer(name, value):
+def check_positive_integer(name, value):
+    """Raise, naming the value, unless it is a positive integer (a bool or 64.0 is not)."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r}: accepted is a positive integer")
     if value < 1:
@@ -186,7 +187,7 @@ def _check_positive_integer(name, value):
 
 
 def _decimal(number):
-    """The rational number that a float is written as: 0.1 is one tenth, not its binary neighbour."""
+    """The rational number that a float is written as: 0.1 is one tenth."""
     return Fraction(str(number))
 
 

@@ -1,0 +1,248 @@
+"""Backbones with a channel attention module in every residual block.
+
+The backbones are torchvision's own classes, with torchvision's parameter names. The attention
+module of a block is its attribute ``attention``. It stands after the last BatchNorm and before
+the shortcut is added; in MobileNetV2, after the last BatchNorm of each inverted residual.
+"""
+
+import pickle
+from functools import partial
+
+import torch
+from torch import nn
+from torchvision.models import mobilenetv2, resnet
+
+from eca_lab.attention import ECA, ECANS, make_attention, parse_spec
+
+STEMS = ("imagenet", "cifar")
+
+
+class BasicBlock(resnet.BasicBlock):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.attention = nn.Identity()
+
+    def forward(self, x):
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.attention(self.bn2(self.conv2(out)))
+        return self.relu(out + shortcut)
+
+
+class Bottleneck(resnet.Bottleneck):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.attention = nn.Identity()
+
+    def forward(self, x):
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.attention(self.bn3(self.conv3(out)))
+        return self.relu(out + shortcut)
+
+
+class InvertedResidual(mobilenetv2.InvertedResidual):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.attention = nn.Identity()
+
+    def forward(self, x):
+        out = self.attention(self.conv(x))
+        return x + out if self.use_res_connect else out
+
+
+class TinyResNet(nn.Module):
+    """Three basic blocks of 16, 64 and 256 channels, for experiments on two CPU cores.
+
+    Equation 12 gives 3, 3 and 5 for these widths, none of them a tie, so that adaptive k differs
+    from every fixed k even on a network that trains in a minute.
+    """
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = BasicBlock(16, 16)
+        self.layer2 = BasicBlock(16, 64, 2, _projection(16, 64))
+        self.layer3 = BasicBlock(64, 256, 2, _projection(64, 256))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(256, num_classes)
+
+    def forward(self, x):
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(self.avgpool(x).flatten(1))
+
+
+def _projection(in_channels, out_channels):
+    return nn.Sequential(
+        resnet.conv1x1(in_channels, out_channels, stride=2), nn.BatchNorm2d(out_channels)
+    )
+
+
+_BACKBONES = {
+    "tiny": TinyResNet,
+    "resnet10": partial(resnet.ResNet, BasicBlock, [1, 1, 1, 1]),
+    "resnet18": partial(resnet.ResNet, BasicBlock, [2, 2, 2, 2]),
+    "resnet34": partial(resnet.ResNet, BasicBlock, [3, 4, 6, 3]),
+    "resnet50": partial(resnet.ResNet, Bottleneck, [3, 4, 6, 3]),
+    "resnet101": partial(resnet.ResNet, Bottleneck, [3, 4, 23, 3]),
+    "resnet152": partial(resnet.ResNet, Bottleneck, [3, 8, 36, 3]),
+    "mobilenet_v2": partial(mobilenetv2.MobileNetV2, block=InvertedResidual),
+}
+BACKBONES = tuple(_BACKBONES)
+
+
+def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
+    """A backbone with an attention module in every block, with random weights.
+
+    The backbone's weights are drawn first: for one state of torch's random number generator they
+    are the same whatever the attention.
+
+    Args:
+        backbone: one of `BACKBONES`.
+        attention: a spec string, see `eca_lab.attention.parse_spec`; a kernel size per stage,
+            as in "eca(k=3-5-5-7)", needs as many as the backbone has stages.
+        num_classes: size of the classifier.
+        stem: "imagenet", torchvision's, which takes a quarter of the resolution; or "cifar", for
+            images up to 64 pixels: a 3x3 convolution of stride 1 and no pooling.
+
+    Raises:
+        ValueError: an unknown backbone, attention or stem, or an attention that does not fit the
+            widths of the backbone.
+    """
+    if backbone not in _BACKBONES:
+        raise ValueError(f"backbone={backbone!r}: accepted are {', '.join(BACKBONES)}")
+    if stem not in STEMS:
+        raise ValueError(f"stem={stem!r}: accepted are {' and '.join(map(repr, STEMS))}")
+    parse_spec(attention)
+    model = _BACKBONES[backbone](num_classes=num_classes)
+    if stem == "cifar":
+        _use_cifar_stem(model)
+    add_attention(model, attention)
+    return model
+
+
+def add_attention(model, attention):
+    """Put a freshly drawn attention module into every block of a model of `build_model`.
+
+    Raises:
+        ValueError: as `build_model`. The model is then unchanged.
+    """
+    blocks = list(_blocks(model))
+    sizes = parse_spec(attention).arguments.get("k")
+    stages = blocks[-1][3] + 1
+    if isinstance(sizes, tuple) and len(sizes) != stages:
+        raise ValueError(
+            f"attention {attention!r} gives {len(sizes)} kernel sizes: accepted are one, or one "
+            f"for each of the {stages} stages"
+        )
+    modules = [make_attention(attention, channels, stage) for *_, channels, stage in blocks]
+    for (_, block, _, _), module in zip(blocks, modules, strict=True):
+        block.attention = module
+
+
+def attention_specs(model):
+    """The attention of every block, as spec strings with everything resolved, in order.
+
+    Two models of one backbone with equal lists compute the same function of their weights:
+    ``eca`` on ``tiny`` gives ["eca(k=3)", "eca(k=3)", "eca(k=5)"], and so does ``eca(k=3-3-5)``.
+    """
+    return [getattr(block.attention, "spec", "none") for _, block, *_ in _blocks(model)]
+
+
+def kernel_sizes(model):
+    """Kernel size k of each ECA or ECA-NS module, by module name, in order; empty without any."""
+    return {
+        f"{name}.attention": block.attention.kernel_size
+        for name, block, *_ in _blocks(model)
+        if isinstance(block.attention, ECA | ECANS)
+    }
+
+
+def load_released_checkpoint(path, backbone):
+    """Load a checkpoint of the ECA-Net authors' code release.
+
+    Its ECA weights are called ``layer1.0.eca.conv.weight`` in ResNets and, in MobileNetV2, stand
+    last in the ``conv`` sequence of a block. The kernel size of each module and the number of
+    classes are read from the weights.
+
+    Args:
+        path: a file written by torch.save: a state dict, or a dict that holds one as
+            "state_dict"; names with or without "module." before them.
+        backbone: one of `BACKBONES`.
+
+    Returns:
+        The model, in evaluation mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that holds more than tensors, or whose names or shapes do not fit the
+            backbone. The message lists them.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path}: not a file of tensors alone: {error}") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+    classifier = "classifier.1" if backbone == "mobilenet_v2" else "fc"
+    bias = state.get(f"{classifier}.bias")
+    if bias is None:
+        raise ValueError(f"{path}: no {classifier}.bias, so no {backbone}; it has {_listed(state)}")
+    model = build_model(backbone, num_classes=len(bias))
+
+    missing = []
+    for name, block, channels, _ in _blocks(model):
+        place = f"conv.{len(block.conv)}" if isinstance(block, InvertedResidual) else "eca"
+        released = f"{name}.{place}.conv.weight"
+        weight = state.pop(released, None)
+        if weight is None:
+            missing.append(released)
+            continue
+        if weight.dim() != 3:
+            raise ValueError(f"{path}: {released} has shape {tuple(weight.shape)}, not (1, 1, k)")
+        block.attention = ECA(channels, kernel_size=weight.shape[2])
+        state[f"{name}.attention.conv.weight"] = weight
+    if missing:
+        raise ValueError(f"{path}: no ECA weights {_listed(missing)}; it has {_listed(state)}")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit {backbone}: {error}") from None
+    return model.eval()
+
+
+def _blocks(model):
+    """(name, block, channels, stage) of every block; a stage is a run of blocks of equal width."""
+    stage, previous = -1, None
+    for name, block in model.named_modules():
+        if isinstance(block, BasicBlock):
+            channels = block.bn2.num_features
+        elif isinstance(block, Bottleneck):
+            channels = block.bn3.num_features
+        elif isinstance(block, InvertedResidual):
+            channels = block.out_channels
+        else:
+            continue
+        stage += channels != previous
+        previous = channels
+        yield name, block, channels, stage
+
+
+def _use_cifar_stem(model):
+    if isinstance(model, mobilenetv2.MobileNetV2):
+        model.features[0][0].stride = (1, 1)  # already 3x3, and no pooling follows
+        return
+    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+
+
+def _listed(names):
+    names = list(names)
+    shown = ", ".join(names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "nothing"
