@@ -1,0 +1,392 @@
+import math
+import shutil
+
+import pytest
+import timm.layers
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.layers.cbam import CbamModule
+
+from eca_lab.attention import (
+    CBAM,
+    ECA,
+    ECANS,
+    NAMES,
+    SE,
+    SEGroup,
+    SEVar1,
+    SEVar2,
+    SEVar3,
+    make_attention,
+    parse_spec,
+)
+from eca_lab.kernel_size import adaptive_kernel_size
+
+SPECS = [
+    "se(r=4)",
+    "cbam(r=4)",
+    "se_var1",
+    "se_var2",
+    "se_var3",
+    "se_gc(groups=4)",
+    "eca_ns(k=3)",
+    "eca",
+    "eca(k=7)",
+    "eca(padding=circular)",
+    "eca(k=5, order=shuffled)",
+]
+gpu = pytest.param(
+    "cuda",
+    marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    ],
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def features(channels=32, images=2, dtype=torch.float32):
+    return torch.randn(images, channels, 6, 5).to(dtype)
+
+
+def assert_same_function(ours, theirs, x, tolerance=1e-6):
+    """Equal outputs and equal gradients of input and parameters, in order of registration."""
+    x1, x2 = (x.clone().requires_grad_() for _ in range(2))
+    out1, out2 = ours(x1), theirs(x2)
+    torch.testing.assert_close(out1, out2, rtol=tolerance, atol=tolerance)
+    upstream = torch.randn_like(out1)
+    out1.backward(upstream)
+    out2.backward(upstream)
+    torch.testing.assert_close(x1.grad, x2.grad, rtol=tolerance, atol=tolerance)
+    theirs_by_size = [each for each in theirs.parameters() if each.requires_grad]
+    for mine, other in zip(ours.parameters(), theirs_by_size, strict=True):
+        torch.testing.assert_close(
+            mine.grad.flatten(), other.grad.flatten(), rtol=tolerance, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(("channels", "kernel_size"), [(64, None), (256, None), (48, 9), (7, 1)])
+def test_eca_equals_timm(channels, kernel_size):
+    ours = ECA(channels, kernel_size)
+    # Given both, timm computes k from the channels and drops the kernel size without a word.
+    arguments = {"kernel_size": kernel_size} if kernel_size else {"channels": channels}
+    theirs = timm.layers.EcaModule(**arguments)
+    theirs.conv.weight.data.copy_(ours.conv.weight.data)
+    assert_same_function(ours, theirs, features(channels))
+
+
+@pytest.mark.parametrize(("channels", "kernel_size"), [(64, 3), (48, 9), (9, 9)])
+def test_circular_eca_equals_timm(channels, kernel_size):
+    ours = ECA(channels, kernel_size, padding="circular")
+    theirs = timm.layers.CecaModule(kernel_size=kernel_size)
+    theirs.conv.weight.data.copy_(ours.conv.weight.data)
+    assert_same_function(ours, theirs, features(channels))
+
+
+@pytest.mark.parametrize(("channels", "reduction"), [(64, 16), (32, 1), (24, 5)])
+def test_se_equals_timm(channels, reduction):
+    ours = SE(channels, reduction)
+    theirs = timm.layers.SEModule(channels, rd_channels=channels // reduction, bias=False)
+    copy_se(ours, theirs)
+    assert_same_function(ours, theirs, features(channels))
+
+
+def test_se_equals_torchvision():
+    ours = SE(64, 16)
+    theirs = torchvision.ops.SqueezeExcitation(64, 4)
+    copy_se(ours, theirs)
+    for layer in (theirs.fc1, theirs.fc2):
+        torch.nn.init.zeros_(layer.bias)
+        layer.bias.requires_grad_(False)
+    assert_same_function(ours, theirs, features(64))
+
+
+def copy_se(ours, theirs):
+    for mine, other in ((ours.fc1, theirs.fc1), (ours.fc2, theirs.fc2)):
+        other.weight.data.copy_(mine.weight.data[:, :, None, None])
+
+
+def test_cbam_equals_timm():
+    ours = CBAM(64, 16)
+    theirs = CbamModule(64, rd_channels=4)
+    copy_se(ours, theirs.channel)
+    theirs.spatial.conv.conv.weight.data.copy_(ours.conv.weight.data)
+    theirs.spatial.conv.bn.eval()  # timm has a BatchNorm there: the identity, when fresh
+    theirs.spatial.conv.bn.eps = 0
+    for parameter in theirs.spatial.conv.bn.parameters():
+        parameter.requires_grad_(False)
+    assert_same_function(ours, theirs, features(64), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_contract(spec):
+    module = make_attention(spec, 32)
+    x = features()
+    y = module.squeeze(x)
+    torch.testing.assert_close(y, x.mean((2, 3)))
+    assert module.score(y).shape == (2, 32)
+    weights = module.weights(x)
+    assert weights.shape == (2, 32)
+    assert ((weights > 0) & (weights < 1)).all()
+    expected = x * weights[:, :, None, None]
+    if isinstance(module, CBAM):
+        positions = module.spatial_weights(expected)
+        assert positions.shape == (2, 1, 6, 5)
+        expected = expected * positions
+    else:
+        torch.testing.assert_close(weights, torch.sigmoid(module.score(y)))
+    torch.testing.assert_close(module(x), expected)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_dtypes(spec, dtype):
+    module = make_attention(spec, 32)
+    x = features()
+    expected = module(x)
+    out = module.to(dtype)(x.to(dtype))
+    assert out.dtype == dtype
+    tolerance = {torch.float64: 1e-6, torch.bfloat16: 0.05, torch.float16: 0.01}[dtype]
+    torch.testing.assert_close(out.float(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("device", ["cpu", gpu])
+def test_autocast_keeps_the_dtype_of_the_features(spec, device):
+    module = make_attention(spec, 32).to(device)
+    x = features().to(device)
+    expected = module(x)
+    for dtype in (torch.float32, torch.bfloat16):
+        given = x.detach().to(dtype, copy=True).requires_grad_()
+        with torch.autocast(device, torch.bfloat16):
+            out = module(given)
+        out.float().sum().backward()
+        assert out.dtype == given.grad.dtype == dtype
+        torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_channels_last_is_kept(spec):
+    module = make_attention(spec, 32)
+    x = features()
+    out = module(x.to(memory_format=torch.channels_last))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out, module(x))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_each_image_has_its_own_weights(spec):
+    module = make_attention(spec, 32)
+    x = features(images=3)
+    alone = torch.cat([module(image[None]) for image in x])
+    torch.testing.assert_close(module(x), alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_compiles_to_one_graph(spec):
+    torch.compiler.reset()
+    module = make_attention(spec, 32)
+    x = features().requires_grad_()
+    # The graph is captured in full and differentiated; only the generation of code is left out.
+    out = torch.compile(module, backend="aot_eager", fullgraph=True)(x)
+    torch.testing.assert_close(out, module(x))
+    (compiled_grad,) = torch.autograd.grad(out.sum(), x)
+    (eager_grad,) = torch.autograd.grad(module(x).sum(), x)
+    torch.testing.assert_close(compiled_grad, eager_grad)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_code_gives_the_same():
+    torch.compiler.reset()
+    module = make_attention("eca(k=5)", 32)
+    x = features()
+    torch.testing.assert_close(torch.compile(module)(x), module(x))
+
+
+# Rows take from columns: what the logit of channel i sees of channel j.
+def test_interaction_matrices_of_table_2():
+    matrices = {
+        spec: make_attention(spec, 12).interaction_matrix()
+        for spec in ("se_var1", "se_var2", "se_var3", "se_gc(groups=3)", "eca_ns(k=5)", "eca(k=5)")
+    }
+    torch.testing.assert_close(matrices["se_var1"], torch.eye(12))
+    distance = (torch.arange(12)[:, None] - torch.arange(12)).abs()
+    same_group = torch.arange(12)[:, None] // 4 == torch.arange(12) // 4
+    for spec, allowed in {
+        "se_var2": distance == 0,
+        "se_var3": distance >= 0,
+        "se_gc(groups=3)": same_group,
+        "eca_ns(k=5)": distance <= 2,
+        "eca(k=5)": distance <= 2,
+    }.items():
+        assert ((matrices[spec] != 0) == allowed).all(), spec
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 40), st.integers(0, 10).map(lambda i: 2 * i + 1), st.data())
+def test_eca_is_a_toeplitz_band(channels, kernel_size, data):
+    kernel_size = min(kernel_size, channels - 1 + channels % 2)
+    padding = data.draw(st.sampled_from(["zeros", "circular"]))
+    module = ECA(channels, kernel_size, padding=padding)
+    matrix = module.interaction_matrix()
+    weight = module.conv.weight.detach().flatten()
+    expected = torch.zeros(channels, channels)
+    for i in range(channels):
+        for tap in range(kernel_size):
+            j = i + tap - kernel_size // 2
+            if padding == "circular":
+                expected[i, j % channels] += weight[tap]
+            elif 0 <= j < channels:
+                expected[i, j] += weight[tap]
+    torch.testing.assert_close(matrix, expected)
+    y = torch.randn(3, channels)
+    torch.testing.assert_close(module.score(y), y @ matrix.T, rtol=1e-4, atol=1e-5)
+
+
+def test_shuffled_eca_is_a_permuted_band():
+    torch.manual_seed(3)
+    shuffled = ECA(32, 5, order="shuffled")
+    plain = ECA(32, 5)
+    plain.conv.load_state_dict(shuffled.conv.state_dict())
+    order = shuffled.permutation
+    assert sorted(order.tolist()) == list(range(32))
+    assert order.tolist() != list(range(32))
+    matrix = shuffled.interaction_matrix()
+    torch.testing.assert_close(matrix[order][:, order], plain.interaction_matrix())
+    restored = ECA(32, 5, order="shuffled")
+    restored.load_state_dict(shuffled.state_dict())  # the order travels with the weights
+    torch.testing.assert_close(restored.interaction_matrix(), matrix)
+
+
+@pytest.mark.parametrize(
+    ("module", "parameters"),
+    [
+        (SE(64, 16), 2 * 64**2 // 16),
+        (CBAM(64, 16), 2 * 64**2 // 16 + 2 * 7 * 7),
+        (SEVar1(64), 0),
+        (SEVar2(64), 64),
+        (SEVar3(64), 64**2),
+        (SEGroup(64, 16), 64**2 // 16),
+        (SEGroup(64, 64 // 16), 16 * 64),
+        (SEGroup(64, 64 // 8), 8 * 64),
+        (ECANS(64, 3), 3 * 64),
+        (ECA(64, 3), 3),
+    ],
+)
+def test_parameters_of_table_2(module, parameters):
+    assert sum(each.numel() for each in module.parameters()) == parameters
+
+
+@pytest.mark.parametrize("channels", [8, 64, 128, 512, 2048])
+def test_adaptive_eca_follows_equation_12(channels):
+    assert ECA(channels).kernel_size == adaptive_kernel_size(channels)
+    # At 8 channels gamma = 1 and b = 1 give k = 5, still no more than C.
+    assert ECA(channels, gamma=1, b=1).kernel_size == adaptive_kernel_size(channels, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ECA(64, 3, gamma=2), "kernel_size=3 with gamma=2, b=None: accepted is either"),
+        (lambda: ECA(64, 3, b=1), "kernel_size=3 with gamma=None, b=1"),
+        (lambda: ECA(64, 4), "kernel_size=4: accepted are odd"),
+        (lambda: ECA(4, 5), "kernel_size=5: accepted are at most channels=4"),
+        (lambda: ECA(2, gamma=0.5), "kernel_size=5: accepted are at most channels=2"),
+        (lambda: ECA(64, padding="same"), "padding='same': accepted are 'zeros' and 'circular'"),
+        (lambda: ECA(64, order="sorted"), "order='sorted': accepted are 'identity' and 'shuff"),
+        (lambda: ECANS(4, 5), "kernel_size=5: accepted are at most channels=4"),
+        (lambda: SEGroup(64, 5), "groups=5: accepted are divisors of channels=64"),
+        (lambda: SE(8, 16), "reduction=16: leaves no hidden unit"),
+        (lambda: CBAM(8, 0), "reduction=0: accepted is a positive integer"),
+        (lambda: SEVar1(0), "channels=0: accepted is a positive integer"),
+    ],
+)
+def test_what_cannot_be_built(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("none", "none"),
+        (" eca ", "eca"),
+        ("eca()", "eca"),
+        ("se(r=8)", "se(r=8)"),
+        ("eca( b=1 ,gamma=1.5 )", "eca(gamma=1.5, b=1)"),
+        ("eca(gamma=2.0)", "eca(gamma=2)"),
+        ("eca(k=3-5-5-7)", "eca(k=3-5-5-7)"),
+        ("eca(order=shuffled,k=5,padding=circular)", "eca(k=5, padding=circular, order=shuffled)"),
+    ],
+)
+def test_canonical_specs(text, canonical):
+    assert str(parse_spec(text)) == canonical
+    assert parse_spec(canonical) == parse_spec(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("senet", "accepted are none, se, cbam"),
+        ("", "accepted are none, se, cbam"),
+        ("eca(k=3", "accepted are none, se, cbam"),
+        ("eca(k=3)(k=5)", "k='3\\)\\(k=5'"),
+        ("none(k=3)", "'k=3': accepted are no arguments"),
+        ("se(k=3)", "'k=3': accepted are r=..."),
+        ("eca(3)", "'3': accepted are k=..., gamma=..."),
+        ("eca(k=3, k=5)", "k is given twice"),
+        ("eca(k=4)", "kernel_size=4: accepted are odd"),
+        ("eca(k=3-4-5)", "kernel_size=4: accepted are odd"),
+        ("eca(k=-3)", "k='': accepted is an odd integer"),
+        ("eca(k=3.0)", "k='3.0': accepted is an odd integer"),
+        ("eca(k=__import__('os'))", "accepted is an odd integer"),
+        ("eca(gamma=0)", "gamma=0.0: accepted is a number greater than 0"),
+        ("eca(gamma=nan)", "gamma=nan: accepted is a finite number"),
+        ("eca(b=inf)", "b=inf: accepted is a finite number"),
+        ("eca(padding=same)", "padding='same': accepted are 'zeros' and 'circular'"),
+        ("se(r=0)", "r=0: accepted is a positive integer"),
+        ("se_gc", "groups=... is missing"),
+        ("eca_ns()", "k=... is missing"),
+    ],
+)
+def test_specs_that_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_spec(text)
+
+
+def test_make_attention_reports_the_spec_that_does_not_fit():
+    with pytest.raises(ValueError, match="attention 'eca\\(k=9\\)': kernel_size=9: accepted are a"):
+        make_attention("eca(k=9)", 8)
+    with pytest.raises(ValueError, match="attention 'eca\\(k=3, b=1\\)': kernel_size=3 with"):
+        make_attention("eca(k=3, b=1)", 8)
+    with pytest.raises(ValueError, match="one per stage: accepted are stages 0 to 1, not stage=2"):
+        make_attention("eca(k=3-5)", 8, stage=2)
+    with pytest.raises(TypeError, match=r"channels=64\.0"):
+        make_attention("eca", 64.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_module_is_named_by_its_resolved_spec(name):
+    given = {"se_gc": "se_gc(groups=4)", "eca_ns": "eca_ns(k=3)"}.get(name, name)
+    module = make_attention(given, 32)
+    if name == "none":
+        assert isinstance(module, torch.nn.Identity)
+        return
+    again = make_attention(module.spec, 32)
+    assert again.spec == module.spec
+    assert type(again) is type(module)
+    shapes = [[each.shape for each in m.parameters()] for m in (module, again)]
+    assert shapes[0] == shapes[1]
+
+
+def test_initial_scale_follows_the_fan_in():
+    # Uniform within 1/sqrt(fan-in), as torch's own layers: standard deviation 1/sqrt(3 fan-in).
+    for module, fan_in in ((ECANS(4096, 9), 9), (SEVar2(4096), 1), (SEVar3(256), 256)):
+        weight = next(module.parameters())
+        assert weight.std().item() == pytest.approx(1 / math.sqrt(3 * fan_in), rel=0.05)

@@ -1,0 +1,270 @@
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from eca_lab.attention import ECA, SE
+from eca_lab.kernel_size import NETWORKS, released_kernel_sizes, stage_channels
+from eca_lab.models import (
+    BACKBONES,
+    _blocks,
+    add_attention,
+    attention_specs,
+    build_model,
+    kernel_sizes,
+    load_released_checkpoint,
+)
+
+PAPER = Path(__file__).parent.parent / "data" / "paper"
+TORCHVISION_NAMES = {
+    "ResNet-50": "resnet50",
+    "ResNet-101": "resnet101",
+    "ResNet-152": "resnet152",
+    "MobileNetV2": "mobilenet_v2",
+}
+# The unit of the paper's parameter counts.
+MEBI = 2**20
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def parameters(model):
+    return sum(each.numel() for each in model.parameters())
+
+
+def table_3():
+    with open(PAPER / "table3_backbones.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            backbone = TORCHVISION_NAMES[row["backbone"]]
+            plain = {"ResNet": "none", "MobileNetV2": "none"}
+            se = "se(r=8)" if backbone == "mobilenet_v2" else "se"
+            spec = {**plain, "SENet": se, "CBAM": "cbam", "ECA-Net": "eca"}.get(row["method"])
+            if spec is not None:
+                yield pytest.param(backbone, spec, row["parameters"], id=f"{backbone}-{spec}")
+
+
+def test_table_3_has_fourteen_cells_to_reproduce():
+    assert len(list(table_3())) == 14
+
+
+@pytest.mark.parametrize(("backbone", "spec", "printed"), list(table_3()))
+def test_parameters_of_table_3_to_the_printed_digit(backbone, spec, printed):
+    with torch.device("meta"):
+        model = build_model(backbone, spec)
+    assert f"{parameters(model) / MEBI:.2f}M" == printed
+
+
+@pytest.mark.parametrize(("spec", "added"), [("eca(k=3-5-5-7)", 80), ("eca", 86), ("eca(k=3)", 48)])
+def test_the_80_parameters_are_the_released_kernels(spec, added):
+    with torch.device("meta"):
+        assert (
+            parameters(build_model("resnet50", spec)) - parameters(build_model("resnet50")) == added
+        )
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50", "mobilenet_v2"])
+def test_plain_backbones_are_torchvisions(backbone):
+    ours = build_model(backbone).eval()
+    theirs = getattr(torchvision.models, backbone)(weights=None).eval()
+    theirs.load_state_dict(ours.state_dict())  # the same names and shapes
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_stage_widths_are_those_of_the_kernel_size_tables(network):
+    with torch.device("meta"):
+        model = build_model(network)
+    widths = {stage: channels for *_, channels, stage in _blocks(model)}
+    assert tuple(widths.values()) == stage_channels(network)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("spec", ["se(r=4)", "cbam(r=4)", "eca", "eca(k=3, order=shuffled)"])
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_every_backbone_takes_attention_and_both_stems(backbone, spec, stem):
+    with torch.device("meta"):
+        model = build_model(backbone, spec, num_classes=7, stem=stem)
+        assert model(torch.empty(2, 3, 32, 32)).shape == (2, 7)
+    names = attention_specs(model)
+    assert all(each.startswith(spec.split("(")[0]) for each in names)
+    assert len(names) == len(list(_blocks(model)))
+
+
+def test_the_cifar_stem_keeps_the_resolution():
+    sizes = []
+    for backbone, last in (
+        ("resnet18", "layer1"),
+        ("tiny", "layer1"),
+        ("mobilenet_v2", "features.1"),
+    ):
+        model = build_model(backbone, num_classes=10, stem="cifar").eval()
+        model.get_submodule(last).register_forward_hook(
+            lambda _, __, out: sizes.append(out.shape[2])
+        )
+        model(torch.randn(1, 3, 32, 32))
+    assert sizes == [32, 32, 32]
+
+
+# The module stands on the residual branch, after the last BatchNorm and before the addition:
+# a gate of zeros leaves the shortcut alone.
+@pytest.mark.parametrize("backbone", ["tiny", "resnet50", "mobilenet_v2"])
+def test_the_attention_stands_before_the_shortcut(backbone):
+    class Closed(torch.nn.Module):
+        def forward(self, x):
+            return torch.zeros_like(x)
+
+    model = build_model(backbone, num_classes=10, stem="cifar").eval()
+    identity_blocks = 0
+    for name, block, channels, _ in _blocks(model):
+        x = torch.rand(1, channels, 4, 4)
+        block.attention = Closed()
+        takes = next(block.parameters()).shape[1]
+        if takes == channels and getattr(block, "downsample", None) is None:
+            if backbone == "mobilenet_v2" and not block.use_res_connect:
+                continue
+            torch.testing.assert_close(block(x), x, msg=name)
+            identity_blocks += 1
+    assert identity_blocks > 0
+
+
+@pytest.mark.parametrize(
+    ("backbone", "spec", "sizes"),
+    [
+        ("tiny", "eca", [3, 3, 5]),
+        ("tiny", "eca(k=5-3-3)", [5, 3, 3]),
+        ("tiny", "eca_ns(k=3)", [3, 3, 3]),
+        ("tiny", "se", []),
+        ("resnet10", "eca", [3, 5, 5, 5]),
+        ("resnet18", "eca(k=3-5-7-7)", [3, 3, 5, 5, 7, 7, 7, 7]),
+        ("resnet50", "eca", [5] * 3 + [5] * 4 + [5] * 6 + [7] * 3),
+        ("resnet50", "eca(gamma=1, b=1)", [9] * 3 + [11] * 4 + [11] * 6 + [13] * 3),
+        ("mobilenet_v2", "eca", [3] * 13 + [5] * 4),
+    ],
+)
+def test_resolved_kernel_sizes(backbone, spec, sizes):
+    with torch.device("meta"):
+        model = build_model(backbone, spec)
+    resolved = kernel_sizes(model)
+    assert list(resolved.values()) == sizes
+    for name, size in resolved.items():
+        assert model.get_submodule(name).kernel_size == size
+
+
+def test_adaptive_k_on_tiny_is_no_fixed_k():
+    adaptive = attention_specs(build_model("tiny", "eca"))
+    assert adaptive == ["eca(k=3)", "eca(k=3)", "eca(k=5)"]
+    assert attention_specs(build_model("tiny", "eca(k=3-3-5)")) == adaptive
+    for k in (1, 3, 5, 7, 9):
+        assert attention_specs(build_model("tiny", f"eca(k={k})")) != adaptive
+
+
+def test_the_backbone_is_drawn_before_the_attention():
+    states = []
+    for spec in ("none", "se", "eca(order=shuffled)"):
+        torch.manual_seed(1)
+        model = build_model("tiny", spec, num_classes=10)
+        state = {
+            name: value for name, value in model.state_dict().items() if "attention" not in name
+        }
+        states.append(state)
+    for state in states[1:]:
+        assert state.keys() == states[0].keys()
+        assert all(torch.equal(state[name], states[0][name]) for name in state)
+
+
+def test_add_attention_replaces_every_module():
+    model = build_model("tiny", "se")
+    add_attention(model, "eca(k=3)")
+    assert attention_specs(model) == ["eca(k=3)"] * 3
+    before = [block.attention for _, block, *_ in _blocks(model)]
+    with pytest.raises(ValueError, match="kernel_size=17: accepted are at most channels=16"):
+        add_attention(model, "eca(k=17)")
+    assert [block.attention for _, block, *_ in _blocks(model)] == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backbone": "vgg16"}, "backbone='vgg16': accepted are tiny, resnet10"),
+        ({"stem": "patch"}, "stem='patch': accepted are 'imagenet' and 'cifar'"),
+        ({"attention": "senet"}, "attention 'senet': accepted are none, se"),
+        ({"attention": "eca(k=3-5)"}, "2 kernel sizes: accepted are one, or one for each of the 3"),
+        ({"attention": "eca(k=17)"}, "kernel_size=17: accepted are at most channels=16"),
+    ],
+)
+def test_what_cannot_be_built(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(**{"backbone": "tiny", **arguments})
+
+
+def released_state(backbone, sizes, num_classes=10):
+    """A state dict with the names of the authors' release, and the model that it describes."""
+    spec = f"eca(k={'-'.join(map(str, sizes))})"
+    model = build_model(backbone, spec, num_classes).eval()
+    state = {}
+    for name, value in model.state_dict().items():
+        if backbone == "mobilenet_v2" and ".attention." in name:
+            block = model.get_submodule(name.split(".attention")[0])
+            name = name.replace("attention.conv", f"conv.{len(block.conv)}.conv")
+        state[name.replace(".attention.", ".eca.")] = value
+    return state, model
+
+
+@pytest.mark.parametrize("network", ["resnet18", "resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_released_checkpoints_load(tmp_path, network, prefix, wrapped):
+    state, model = released_state(network, released_kernel_sizes(network))
+    names = {"resnet18": "layer1.0.eca.conv.weight", "resnet50": "layer4.2.eca.conv.weight"}
+    assert names.get(network, "features.2.conv.4.conv.weight") in state
+    state = {prefix + name: value for name, value in state.items()}
+    path = tmp_path / "eca.pth.tar"
+    torch.save({"epoch": 100, "state_dict": state} if wrapped else state, path)
+    loaded = load_released_checkpoint(path, network)
+    assert not loaded.training
+    assert kernel_sizes(loaded) == kernel_sizes(model)
+    x = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(loaded(x), model(x))
+
+
+def test_released_checkpoints_that_do_not_fit_are_refused(tmp_path):
+    def refused(state, backbone="resnet18"):
+        path = tmp_path / "eca.pth"
+        torch.save(state, path)
+        with pytest.raises(ValueError, match=r"eca\.pth") as caught:
+            load_released_checkpoint(path, backbone)
+        return str(caught.value)
+
+    state, _ = released_state("resnet18", (3, 5, 7, 7))
+    plain = {name: value for name, value in state.items() if ".eca." not in name}
+    assert "layer1.0.eca.conv.weight" in refused(plain)
+    assert "layer1.1.conv1.weight" in refused(
+        {name: value for name, value in state.items() if name != "layer1.1.conv1.weight"}
+    )
+    assert "surplus.weight" in refused({**state, "surplus.weight": torch.ones(1)})
+    assert "conv1.weight" in refused({**state, "conv1.weight": torch.ones(1)})
+    assert "(3,): accepted is (1, 1, odd k)" in refused(
+        {**state, "layer1.0.eca.conv.weight": torch.ones(3)}
+    )
+    assert "(1, 1, 4): accepted" in refused(
+        {**state, "layer1.0.eca.conv.weight": torch.ones(1, 1, 4)}
+    )
+    assert "layer1.2.eca.conv.weight" in refused(state, "resnet50")
+    assert "classifier.1.bias" in refused(state, "mobilenet_v2")
+    assert "not a file of tensors" in refused({**state, "args": torch.nn.Linear(2, 2)})
+    (tmp_path / "eca.pth").write_text("<html>not found</html>")
+    with pytest.raises(ValueError, match="not a file of tensors"):
+        load_released_checkpoint(tmp_path / "eca.pth", "resnet18")
+    with pytest.raises(FileNotFoundError):
+        load_released_checkpoint(tmp_path / "none.pth", "resnet18")
+
+
+def test_modules_are_of_the_named_classes():
+    assert isinstance(build_model("tiny", "eca").layer1.attention, ECA)
+    assert isinstance(build_model("tiny", "se").layer1.attention, SE)
