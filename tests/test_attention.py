@@ -37,13 +37,7 @@ SPECS = [
     "eca(padding=circular)",
     "eca(k=5, order=shuffled)",
 ]
-gpu = pytest.param(
-    "cuda",
-    marks=[
-        pytest.mark.gpu,
-        pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    ],
-)
+gpu = pytest.param("cuda", marks=pytest.mark.gpu)
 
 
 @pytest.fixture(autouse=True)

@@ -136,9 +136,9 @@ def test_the_attention_stands_before_the_shortcut(backbone):
 @pytest.mark.parametrize(
     ("backbone", "spec", "sizes"),
     [
-        ("tiny", "eca", [3, 3, 5]),
-        ("tiny", "eca(k=5-3-3)", [5, 3, 3]),
-        ("tiny", "eca_ns(k=3)", [3, 3, 3]),
+        ("tiny", "eca", [3, 3, 5, 5]),
+        ("tiny", "eca(k=5-3-3)", [5, 3, 3, 3]),
+        ("tiny", "eca_ns(k=3)", [3, 3, 3, 3]),
         ("tiny", "se", []),
         ("resnet10", "eca", [3, 5, 5, 5]),
         ("resnet18", "eca(k=3-5-7-7)", [3, 3, 5, 5, 7, 7, 7, 7]),
@@ -158,7 +158,7 @@ def test_resolved_kernel_sizes(backbone, spec, sizes):
 
 def test_adaptive_k_on_tiny_is_no_fixed_k():
     adaptive = attention_specs(build_model("tiny", "eca"))
-    assert adaptive == ["eca(k=3)", "eca(k=3)", "eca(k=5)"]
+    assert adaptive == ["eca(k=3)", "eca(k=3)", "eca(k=5)", "eca(k=5)"]
     assert attention_specs(build_model("tiny", "eca(k=3-3-5)")) == adaptive
     for k in (1, 3, 5, 7, 9):
         assert attention_specs(build_model("tiny", f"eca(k={k})")) != adaptive
@@ -181,7 +181,7 @@ def test_the_backbone_is_drawn_before_the_attention():
 def test_add_attention_replaces_every_module():
     model = build_model("tiny", "se")
     add_attention(model, "eca(k=3)")
-    assert attention_specs(model) == ["eca(k=3)"] * 3
+    assert attention_specs(model) == ["eca(k=3)"] * 4
     before = [block.attention for _, block, *_ in _blocks(model)]
     with pytest.raises(ValueError, match="kernel_size=17: accepted are at most channels=16"):
         add_attention(model, "eca(k=17)")

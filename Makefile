@@ -1,0 +1,67 @@
+# What people and CI both call. PYTHON is the interpreter that makes .venv; ARGS goes to JupyterLab
+# in `make lab` and to pytest in `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+LOWEST := .venv-lowest/bin
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+         --nbval-cell-timeout 120
+# Progress bars are for people: in recorded and compared outputs they would be noise.
+QUIET := TQDM_DISABLE=1
+
+.PHONY: lab test test-lowest lint format notebooks sweep-demo constraints clean
+
+lab: .venv/.installed
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) \
+	    $(ARGS) notebooks/00_start_here.ipynb
+
+test: lint
+	$(QUIET) $(BIN)/python -m pytest $(NBVAL) $(ARGS)
+
+# The unit tests on the lowest versions that pyproject.toml admits.
+test-lowest: .venv-lowest/.installed
+	$(LOWEST)/python -m pytest tests --ignore tests/test_browser.py --ignore tests/test_notebooks.py \
+	    $(ARGS)
+
+lint: .venv/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Execute every notebook from a fresh kernel and save it with its outputs.
+notebooks: .venv/.installed
+	$(QUIET) $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
+	    notebooks/*.ipynb
+
+# A small sweep on the embedded images; killed and called again, it goes on where it was.
+sweep-demo: .venv/.installed
+	$(BIN)/python -m eca_lab sweep --data shapes --backbone tiny --arms none se eca "eca(k=3)" \
+	    --seeds 2 --epochs 5 --size 16 --per-class 200 --device cpu --out data/results/demo
+
+# Pin the newest admitted versions, for every platform. No host name goes into the file.
+constraints: .venv/.installed
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml \
+	    --output-file constraints.txt
+
+clean:
+	rm -rf .venv .venv-lowest .pytest_cache .ruff_cache .hypothesis data/cache
+
+# uv, not pip, installs: with some package sources pip resolves a CPU-only torch beside a
+# torchvision that was built for CUDA, and then `import torchvision` fails.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+	    --editable ".[notebooks,test]"
+	touch $@
+
+.venv-lowest/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	$(LOWEST)/python -m pip install --quiet uv
+	$(LOWEST)/uv pip install --quiet --python $(LOWEST)/python --resolution lowest-direct \
+	    --editable ".[notebooks,test]"
+	touch $@

@@ -1,0 +1,183 @@
+"""Command line: ``python -m eca_lab sweep ...``."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from eca_lab import data, models, results, sweep, train
+
+
+def main(arguments=None):
+    """Run a command; returns the exit status: 0 done, 1 trials failed, 2 bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _sweep(options):
+    sweep.check_arms(options.backbone, options.arms, options.seeds)
+    device = train.check_device(options.device)
+    recipe = train.Recipe(options.epochs, options.batch_size, options.learning_rate)
+    _check_writable(options.out)
+    dataset = data.load_dataset(
+        options.data,
+        size=options.size,
+        classes=options.classes,
+        per_class=options.per_class,
+        unreadable="skip" if options.skip_unreadable else "error",
+    )
+    plan = sweep.plan_sweep(dataset, options.backbone, options.arms, options.seeds, recipe)
+    _print_plan(plan, options.out, device)
+    try:
+        failed = sweep.run_sweep(plan, options.out, device)
+    except KeyboardInterrupt:
+        left = len(sweep.remaining(plan, options.out))
+        print(
+            f"\nInterrupted: {len(plan.trials) - left} of {len(plan.trials)} trials are finished "
+            f"in {options.out}. Run the same command again to do the other {left}.",
+            file=sys.stderr,
+        )
+        return 130
+    _print_table(sweep.plan_results(plan, options.out))
+    for record in failed:
+        seed = record["trial"]["seed"]
+        print(f"failed: {record['arm']}, seed {seed}: {record['reason']}", file=sys.stderr)
+    if failed:
+        print(
+            f"{len(failed)} of {len(plan.trials)} trials failed; run the same command again to "
+            "try them once more.",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
+
+
+def _results(options):
+    _print_table(results.load_results(options.path))
+    return 0
+
+
+def _print_plan(plan, out, device):
+    dataset = plan.dataset
+    print(
+        f"{dataset.name}: {len(dataset.train_images):,} training and "
+        f"{len(dataset.test_images):,} test images of {dataset.size} x {dataset.size} pixels in "
+        f"{len(dataset.classes)} classes"
+        + (f", {dataset.skipped} unreadable ones left out" if dataset.skipped else "")
+    )
+    seeds = len(plan.trials) // len(plan.arms)
+    print(
+        f"{plan.backbone}: {len(plan.arms)} arms x {seeds} seeds = {len(plan.trials)} trials of "
+        f"{plan.recipe.epochs} epochs\n"
+    )
+    width = max(map(len, plan.arms))
+    for trial in plan.trials[: len(plan.arms)]:
+        attention = ", ".join(dict.fromkeys(trial.description["attention"]))
+        print(
+            f"  {trial.arm:{width}}  {trial.description['parameters']:>11,} parameters  {attention}"
+        )
+    for arm, same in plan.duplicates.items():
+        print(f"  `{arm}` on {plan.backbone} is `{same}`: the same trials, run once")
+    todo = len(sweep.remaining(plan, out))
+    print(f"\n{len(plan.trials) - todo} of {len(plan.trials)} trials are finished in {out}", end="")
+    print("." if todo == 0 else f"; {todo} to run on {device}, ", end="", flush=True)
+    print(f"about {_duration(sweep.estimate_sweep(plan, out, device))}." if todo else "")
+
+
+def _print_table(table):
+    if table.empty:
+        print("No finished trials.")
+        return
+    summary = results.summarize(table).drop(columns="seconds").reset_index()
+    summary = summary.rename(columns={"mean": "top-1 %", "sd": "sd (points)"})
+    formats = {"top-1 %": "{:.2f}".format, "sd (points)": "{:.2f}".format}
+    print()
+    print(summary.to_string(index=False, formatters=formats, na_rep="-"))
+
+
+def _duration(seconds):
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _check_writable(folder):
+    """Raise OSError unless the folder, or the nearest one above it that exists, can be written."""
+    nearest = Path(folder).absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"--out {folder}: {nearest} is not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(f"--out {folder}: {nearest} cannot be written")
+
+
+def _classes(text):
+    return int(text) if text.isdecimal() else text.split(",")
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m eca_lab",
+        description="Train networks with channel attention, and see what was recorded.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser(
+        "sweep",
+        help="train every arm with every seed",
+        description="Train every arm with every seed and print mean, standard deviation and n. "
+        "Finished trials are kept in the output folder and skipped when the command is run again.",
+        epilog="Example: python -m eca_lab sweep --data cifar10 --backbone resnet18 --arms none se "
+        'eca "eca(k=3)" --seeds 5 --out data/results/mine',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.set_defaults(command=_sweep)
+    command.add_argument(
+        "--data",
+        default="shapes",
+        help="shapes (embedded), cifar10, cifar100, imagenette (downloaded), or folder:PATH with "
+        "train/ and test/ or val/ folders of one folder per class",
+    )
+    command.add_argument("--backbone", default="tiny", help=f"one of {', '.join(models.BACKBONES)}")
+    command.add_argument(
+        "--arms",
+        nargs="+",
+        default=["none", "se", "eca", "eca(k=3)"],
+        metavar="ARM",
+        help="attention specs such as none, se, cbam, eca, eca(k=5), eca(k=3-5-5-7), "
+        "eca(gamma=1, b=1); quote those with parentheses",
+    )
+    command.add_argument("--seeds", type=int, default=3, help="seeds 0 to N - 1")
+    command.add_argument("--epochs", type=int, default=15, help="epochs a trial")
+    command.add_argument("--batch-size", type=int, default=128, help="images a training step")
+    command.add_argument(
+        "--learning-rate", type=float, default=0.2, help="its peak; lower for smaller batches"
+    )
+    command.add_argument(
+        "--classes", type=_classes, help="so many classes, or their names with commas between"
+    )
+    command.add_argument("--per-class", type=int, help="training images a class")
+    command.add_argument("--size", type=int, help="resize images to a square of so many pixels")
+    command.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out images that cannot be read"
+    )
+    command.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
+    )
+    command.add_argument("--out", default="data/results/mine", help="folder of the results")
+
+    command = commands.add_parser("results", help="print the table of recorded trials")
+    command.set_defaults(command=_results)
+    command.add_argument("path", help="folder of results")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,473 @@
+"""Figures: they draw the numbers that they are given and compute none.
+
+Every function returns a new `matplotlib.figure.Figure` that pyplot knows nothing of, so a cell that
+is run again leaves no figure behind. Colours are those of Okabe and Ito, which stay apart for
+colour-blind readers, and what a colour tells is told by a marker's shape or a line's dashes too.
+
+Notation: C is the number of channels, k the kernel size, t the number that psi rounds to k.
+"""
+
+import io
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from PIL import Image
+
+BLACK, GREY = "#000000", "#666666"
+ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+
+# The same two marks in every figure: a ring for what Equation 12 says, a diamond inside the ring
+# (or outside, where the two disagree) for what the authors released.
+_FORMULA = {
+    "marker": "o",
+    "markersize": 13,
+    "markerfacecolor": "none",
+    "markeredgecolor": BLUE,
+    "markeredgewidth": 2,
+    "linestyle": "none",
+    "clip_on": False,
+    "label": "stage: k of Eq. 12",
+}
+_RELEASED = {
+    "marker": "D",
+    "markersize": 6,
+    "markerfacecolor": VERMILLION,
+    "markeredgecolor": "white",
+    "markeredgewidth": 0.8,
+    "linestyle": "none",
+    "clip_on": False,
+    "label": "stage: k as released",
+}
+
+
+class PaletteFigure(Figure):
+    """A Figure that notebooks show as a PNG of 256 colours, a third of the usual size."""
+
+    def _repr_png_(self):
+        canvas = FigureCanvasAgg(self)
+        canvas.draw()
+        return palette_png(_pixels(canvas))
+
+
+def palette_png(picture):
+    """The bytes of a small PNG, for a PIL Image in RGB. Takes a tenth of a second."""
+    # Of PIL's three ways to choose 256 colours, this one is off by 3 of 255 at the most here; the
+    # others are off by up to 23.
+    file = io.BytesIO()
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(file, "png", optimize=True)
+    return file.getvalue()
+
+
+def _pixels(canvas):
+    """What is drawn on a canvas, as a PIL Image in RGB."""
+    picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
+    return picture.convert("RGB")
+
+
+def new_figure(width, height):
+    """An empty white Figure of width x height inches at 100 dpi, laid out when it is drawn."""
+    return PaletteFigure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
+
+
+def dress(ax, title, xlabel, ylabel):
+    """Give Axes a title, axis labels (with their units) and the style that all figures share."""
+    ax.set_title(title, fontsize=11.5, loc="left")
+    ax.set_xlabel(xlabel, fontsize=10.5)
+    ax.set_ylabel(ylabel, fontsize=10.5)
+    ax.tick_params(labelsize=10)
+    ax.grid(color="#dddddd", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _octaves(axis, first, last, every=1):
+    """Make an axis logarithmic, base 2, with ticks at 2^first, ..., 2^last written as integers."""
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log", base=2)
+    axis.set_major_locator(FixedLocator([2.0**n for n in range(first, last + 1, every)]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _odd_ticks(axis, largest):
+    # No more than about ten labels, and all of them odd: 1, 3, 5, ... or 1, 5, 9, ...
+    axis.set_major_locator(FixedLocator(range(1, largest + 1, 2 if largest < 20 else 4)))
+    axis.set_minor_locator(NullLocator())
+
+
+def mapping_figure(channels, linear, exponential):
+    """What two families of mappings ask for: k over C, both axes logarithmic.
+
+    Args:
+        channels: C, N numbers.
+        linear: k by a linear mapping, N numbers.
+        exponential: k by the exponential mapping, N numbers.
+    """
+    figure = new_figure(7.2, 3.5)
+    ax = figure.add_subplot()
+    ax.plot(channels, linear, "s--", color=ORANGE, label="linear: k = (C + 1) / 2")
+    ax.plot(channels, exponential, "o-", color=BLUE, label="exponential: k = (log₂ C + 1) / 2")
+    dress(
+        ax, "The kernel that each mapping asks for", "channels C", "kernel size k before rounding"
+    )
+    _octaves(ax.xaxis, 4, 11)
+    _octaves(ax.yaxis, 0, 10, every=2)
+    ax.legend(fontsize=10, loc="upper left")
+    return figure
+
+
+def rounding_figure(channels, arguments, kernel_sizes, ties):
+    """psi before and after rounding, and the widths at which the rounding has to choose.
+
+    Args:
+        channels: C, N numbers in ascending order.
+        arguments: t at those C, N numbers.
+        kernel_sizes: k at those C, ties up, N odd integers.
+        ties: pairs (C, t) where t is an even integer.
+    """
+    figure = new_figure(7.2, 3.5)
+    ax = figure.add_subplot()
+    ax.plot(channels, arguments, "--", color=ORANGE, label="t = (log₂ C + 1) / 2")
+    ax.plot(channels, kernel_sizes, color=BLUE, drawstyle="steps-post", label="k, the nearest odd")
+    ax.plot(*zip(*ties, strict=True), "D", color=VERMILLION, label="tie: t is even")
+    for tie_channels, tie_argument in ties:
+        ax.annotate(
+            f"C = {tie_channels}",
+            (tie_channels, tie_argument),
+            xytext=(9, -13),
+            textcoords="offset points",
+            fontsize=10,
+        )
+    dress(ax, "Rounding t to the nearest odd integer", "channels C", "t, and kernel size k")
+    _octaves(ax.xaxis, 0, 13)
+    _odd_ticks(ax.yaxis, 7)
+    ax.legend(fontsize=10, loc="upper left")
+    return figure
+
+
+def ties_figure(windows):
+    """k around the ties, under both rules: one small plot per window of channels.
+
+    Args:
+        windows: triples (channels, k with ties up, k with ties down), N integers each.
+    """
+    figure = new_figure(7.2, 3.1)
+    for ax, (channels, up, down) in zip(figure.subplots(1, len(windows)), windows, strict=True):
+        ax.plot(channels, up, "^", color=BLUE, markersize=9, label="ties up (Figure 3)")
+        ax.plot(channels, down, "v", color=ORANGE, markersize=6, label="ties down")
+        middle = channels[len(channels) // 2]
+        dress(ax, f"Around C = {middle}", "channels C", "kernel size k")
+        ax.set_xticks(channels)
+        ax.tick_params(axis="x", labelrotation=45)
+        ax.set_yticks(sorted({*up, *down}))
+        ax.margins(y=0.35)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=10, loc="outside upper center", ncols=2)
+    return figure
+
+
+def stages_figure(intervals, networks):
+    """Where the stages of some networks stand among the intervals of C that share one k.
+
+    Args:
+        intervals: triples (k, start, stop), half-open intervals of C in ascending order.
+        networks: name -> C of its stages.
+    """
+    figure = new_figure(7.2, 3.0)
+    ax = figure.add_subplot()
+    for shade, (k, start, stop) in zip(("white", "#e8f3fa") * 9, intervals, strict=False):
+        ax.axvspan(start, stop, color=shade, linewidth=0)
+        middle = (start * stop) ** 0.5  # on a logarithmic axis
+        ax.text(middle, -0.75, f"k = {k}", fontsize=11, color=BLUE, horizontalalignment="center")
+    for row, widths in enumerate(networks.values()):
+        ax.plot(widths, [row] * len(widths), "o-", color=VERMILLION, markersize=8, linewidth=1)
+    dress(ax, "Where real networks stand on the staircase", "channels C of a stage", "")
+    _octaves(ax.xaxis, 0, 13)
+    ax.set_xlim(intervals[0][1], intervals[-1][2])
+    ax.set_yticks(range(len(networks)), networks)
+    ax.set_ylim(len(networks) - 0.5, -1.2)
+    ax.grid(visible=False, axis="x")
+    return figure
+
+
+def released_figure(networks):
+    """Released kernel sizes against those of Equation 12, one small plot per network.
+
+    Args:
+        networks: name -> (C of its stages, k by Equation 12, k as released), equally many each.
+    """
+    figure = new_figure(8.2, 4.9)
+    axes = figure.subplots(2, -(-len(networks) // 2), sharex=True, sharey=True)
+    for ax, (name, (channels, formula, released)) in zip(axes.flat, networks.items(), strict=False):
+        ax.vlines(channels, formula, released, color=GREY, linewidth=1.5)
+        ax.plot(channels, formula, **_FORMULA)
+        ax.plot(channels, released, **_RELEASED)
+        dress(ax, name, "", "")
+        _octaves(ax.xaxis, 4, 11)
+        _odd_ticks(ax.yaxis, 7)
+        ax.tick_params(axis="x", labelrotation=45)
+        ax.set_xlim(2**3.5, 2**11.5)
+        ax.set_ylim(0, 8)
+    figure.supxlabel("channels C at the output of a stage's blocks", fontsize=10.5)
+    figure.supylabel("kernel size k", fontsize=10.5)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=10, loc="outside upper center", ncols=2)
+    return figure
+
+
+def walkthrough_figure(pooled, kernel, weights):
+    """One image through an ECA module: channel averages, the kernel, and the channel weights.
+
+    Args:
+        pooled: (C,) averages of the channels.
+        kernel: (k,) weights of the convolution.
+        weights: (C,) weights of the channels, in (0, 1).
+    """
+    figure = new_figure(8.6, 2.9)
+    axes = figure.subplots(1, 3, width_ratios=(5, 1.6, 5))
+    channels = range(1, len(pooled) + 1)
+    axes[0].bar(channels, pooled, color=ORANGE)
+    dress(axes[0], "1. Average each channel", "channel", "average y (of the features)")
+    axes[1].bar(range(1, len(kernel) + 1), kernel, color=GREY)
+    dress(axes[1], "2. Convolve", "tap", "weight w")
+    axes[1].set_xticks(range(1, len(kernel) + 1))
+    axes[2].bar(channels, weights, color=BLUE)
+    axes[2].axhline(0.5, color=BLACK, linewidth=1, linestyle=":")
+    dress(axes[2], "3. Sigmoid, and multiply", "channel", "channel weight, 0 to 1")
+    axes[2].set_ylim(0, 1)
+    return figure
+
+
+def arms_figure(results):
+    """Accuracy of every trial, arm by arm: seeds as faint dots, mean and standard deviation.
+
+    Args:
+        results: DataFrame of `eca_lab.results.load_results`, of one data set and backbone.
+    """
+    import seaborn  # takes two seconds and brings pyplot, which no other figure needs
+
+    arms = list(dict.fromkeys(results["arm"]))
+    figure = new_figure(7.2, 1.3 + 0.36 * len(arms))
+    ax = figure.add_subplot()
+    both = {"data": results, "x": "top1", "y": "arm", "order": arms, "ax": ax}
+    seaborn.stripplot(**both, color=SKY, size=6, alpha=0.6, jitter=0.12, label="one trial")
+    seaborn.pointplot(
+        **both,
+        errorbar="sd",
+        color=BLUE,
+        marker="D",
+        markersize=6,
+        linestyle="none",
+        err_kws={"linewidth": 1.8},
+        capsize=0.25,
+        label="mean, standard deviation",
+    )
+    first = results.iloc[0]
+    dress(
+        ax,
+        f"{first['backbone']} on {first['train']:,} images of {first['dataset']}",
+        "top-1 accuracy after the last epoch, %",
+        "",
+    )
+    ax.get_legend().remove()
+    handles, labels = ax.get_legend_handles_labels()
+    shown = dict(zip(labels, handles, strict=True))
+    figure.legend(shown.values(), shown, fontsize=9.5, loc="outside lower right", ncols=2)
+    return figure
+
+
+def differences_figure(compared, baseline):
+    """Paired differences to a baseline arm with their 95% intervals, arm by arm.
+
+    Args:
+        compared: DataFrame of `eca_lab.stats.compare`, indexed by arm.
+        baseline: its baseline arm.
+    """
+    figure = new_figure(7.2, 1.2 + 0.36 * len(compared))
+    ax = figure.add_subplot()
+    rows = range(len(compared))
+    ax.axvline(0, color=BLACK, linewidth=1)
+    ax.hlines(rows, compared["low"], compared["high"], color=BLUE, linewidth=1.8)
+    ax.plot(compared["difference"], rows, "D", color=BLUE, markersize=6)
+    dress(
+        ax,
+        f"Difference to {baseline}: mean over seeds, 95% interval",
+        "difference in top-1 accuracy, percentage points",
+        "",
+    )
+    ax.set_yticks(rows, compared.index)
+    ax.set_ylim(len(compared) - 0.5, -0.5)
+    return figure
+
+
+class KernelSizePicture:
+    """The picture of `eca_lab.explorers.KernelSizeExplorer`: one Figure, redrawn at every change.
+
+    What never moves is drawn once and kept as pixels; `png` puts those pixels back and draws only
+    the moving artists on top. Rendering glyphs is what costs most, so few of the texts move.
+
+    Args:
+        largest_channels: C, where the axis of channels ends.
+    """
+
+    # Upper ends of the k axis. The axis belongs to the background, so there are only a few.
+    K_AXES = (9, 19, 37)
+    # Channels: the side of the largest corner of the interaction matrix that is shown.
+    SIDE = 32
+
+    def __init__(self, largest_channels):
+        self.figure = Figure(figsize=(7.2, 5.6), dpi=100, facecolor="white")
+        self.canvas = FigureCanvasAgg(self.figure)
+        self._backgrounds = {}  # upper end of the k axis -> pixels without the moving artists
+        self._moving = []  # (Axes, artist), in the order in which they are drawn
+        self._build_steps(largest_channels)
+        self._build_band()
+        self._build_parameters()
+
+    def png(self, point, interval, steps, stages, band, parameters):
+        """Draw one state.
+
+        Args:
+            point: (C, k), the state to show.
+            interval: (first, last) of the C that share this k.
+            steps: (C, k) of the step curve, two sequences of equal length: the first C of every run
+                of equal k. The last C lies beyond the axis of channels.
+            stages: (C, k by Equation 12, k as released), three sequences of equal length.
+            band: (n, n) integers, n <= SIDE: which of the weights 1..k an entry of the interaction
+                matrix is, 0 for none.
+            parameters: (of an ECA module, of an SE module).
+
+        Returns:
+            The bytes of a PNG, 720 x 560 pixels.
+        """
+        channels, k = point
+        self._move_steps(channels, k, interval, steps, stages)
+        self._move_band(k, band)
+        self._move_parameters(parameters)
+        self._blit(min(end for end in self.K_AXES if end >= max(steps[1][:-1])))
+        return self._encode()
+
+    def _build_steps(self, largest_channels):
+        ax = self.steps = self.figure.add_axes((0.075, 0.565, 0.905, 0.33))
+        dress(ax, "", "channels C", "kernel size k")
+        _octaves(ax.xaxis, 0, 13)
+        ax.set_xlim(2**-0.4, largest_channels * 2**0.4)
+        self.span = self._move(ax, ax.axvspan(1, 2, color=SKY, alpha=0.3, linewidth=0))
+        self.curve = self._line(ax, color=GREY, linewidth=2, drawstyle="steps-post")
+        self.cross = self._line(ax, color=BLACK, linewidth=1, linestyle=":")
+        self.dot = self._line(
+            ax, color=BLACK, marker="o", markersize=9, linestyle="none", clip_on=False
+        )
+        self.dot.set_label("chosen C, its k")
+        self.formula = self._line(ax, **_FORMULA)
+        self.released = self._line(ax, **_RELEASED)
+        ax.set_title("Kernel size over channels", fontsize=11.5, loc="left", y=1.15)
+        title = ax.set_title("", fontsize=11.5, fontweight="bold", loc="right", y=1.15)
+        self.steps_title = self._move(ax, title)
+        ax.legend(
+            handles=[self.dot, self.formula, self.released, self.span],
+            labels=[self.dot.get_label(), "stage: Eq. 12", "stage: released", "C with this k"],
+            fontsize=9.5,
+            loc="lower left",
+            bbox_to_anchor=(-0.01, 0.98),
+            ncols=4,
+            frameon=False,
+            handletextpad=0.3,
+        )
+
+    def _move_steps(self, channels, k, interval, steps, stages):
+        first, last = interval
+        self.span.set_x(first)
+        self.span.set_width(last - first)
+        self.curve.set_data(*steps)
+        self.cross.set_data([channels, channels, 0.01], [0, k, k])
+        self.dot.set_data([channels], [k])
+        widths, formula, released = stages
+        self.formula.set_data(widths, formula)
+        self.released.set_data(widths, released)
+        buildable = k <= channels
+        self.steps_title.set_text(
+            f"C = {channels:,}, k = {k}" + ("" if buildable else " > C: cannot be built")
+        )
+        self.steps_title.set_color(BLACK if buildable else VERMILLION)
+
+    def _build_band(self):
+        place = (0.075, 0.085, 0.257, 0.33)
+        ax = self.figure.add_axes(place)
+        dress(
+            ax,
+            f"C × C interactions, {self.SIDE} × {self.SIDE} corner",
+            "input channel",
+            "output channel",
+        )
+        ax.grid(visible=False)
+        ax.set_facecolor("#dddddd")  # what lies beyond the matrix of a layer with fewer channels
+        self.matrix = self._move(ax, ax.imshow([[0]], aspect="auto", interpolation="nearest"))
+        ax.set(xlim=(0.5, self.SIDE + 0.5), ylim=(self.SIDE + 0.5, 0.5))
+        ax.set(xticks=[1, 8, 16, 24, 32], yticks=[1, 8, 16, 24, 32])
+        # The key to the colours: the k weights, from the one left of the diagonal to the one right.
+        key = self.figure.add_axes((place[0] + place[2] + 0.02, place[1], 0.022, place[3]))
+        self.key = self._move(key, key.imshow([[0]], aspect="auto", extent=(0, 1, 1, 0)))
+        key.set(xticks=[], yticks=[])
+        key.text(1.4, 0, "w$_1$", fontsize=10.5, verticalalignment="top")
+        key.text(1.4, 1, "w$_k$", fontsize=10.5, verticalalignment="bottom")
+
+    def _move_band(self, k, band):
+        colors = colormaps["viridis"](np.linspace(0, 1, k))[:, :3]
+        self.matrix.set_data(np.vstack([[1, 1, 1], colors])[band])
+        self.matrix.set_extent((0.5, len(band) + 0.5, len(band) + 0.5, 0.5))
+        self.key.set_data(colors[:, None])
+
+    def _build_parameters(self):
+        ax = self.figure.add_axes((0.575, 0.085, 0.405, 0.33))
+        dress(ax, "Parameters of one module", "number of parameters", "")
+        ax.set_xscale("log")
+        ax.set(xlim=(0.5, 5e8), ylim=(-0.6, 1.6))
+        ax.set_yticks([1, 0], ["ECA", "SE, r = 16"])
+        ax.grid(visible=False, axis="y")
+        self.bars = ax.barh([1, 0], [1, 1], left=0.5, height=0.5, color=[BLUE, ORANGE])
+        self.numbers = []
+        for bar, y in zip(self.bars, (1, 0), strict=True):
+            self._move(ax, bar)
+            text = ax.text(1, y, "", fontsize=11, verticalalignment="center")
+            self.numbers.append(self._move(ax, text))
+
+    def _move_parameters(self, parameters):
+        for bar, text, number in zip(self.bars, self.numbers, parameters, strict=True):
+            bar.set_width(number - bar.get_x())
+            text.set_x(1.5 * max(number, bar.get_x()))
+            text.set_text(f"{number:,.0f}" if number >= 10 else f"{number:.3g}")
+
+    def _line(self, ax, **style):
+        return self._move(ax, ax.plot([], [], **style)[0])
+
+    def _move(self, ax, artist):
+        """Take an artist out of the background: the Figure's own draw skips animated ones."""
+        artist.set_animated(True)
+        self._moving.append((ax, artist))
+        return artist
+
+    def _blit(self, k_end):
+        self.steps.set_ylim(0, k_end)
+        if k_end not in self._backgrounds:
+            _odd_ticks(self.steps.yaxis, k_end)
+            self.canvas.draw()
+            self._backgrounds[k_end] = self.canvas.copy_from_bbox(self.figure.bbox)
+        self.canvas.restore_region(self._backgrounds[k_end])
+        for ax, artist in self._moving:
+            ax.draw_artist(artist)
+
+    def _encode(self):
+        # As little compression as there is: the picture goes over a local connection, once.
+        file = io.BytesIO()
+        _pixels(self.canvas).save(file, "png", compress_level=1)
+        return file.getvalue()

@@ -1,0 +1,152 @@
+"""Recorded trials: one JSON file each, written atomically; read back as a DataFrame."""
+
+import base64
+import hashlib
+import json
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from eca_lab.attention import NAMES, parse_spec
+
+SCHEMA = 1
+
+
+def trial_identity(description):
+    """The name of a trial: a hash of what it computes, 16 hexadecimal digits.
+
+    Args:
+        description: dict of `eca_lab.train.trial_description`. Only what the computation depends
+            on counts: of the data set its fingerprint, of the arm the resolved attention.
+    """
+    known_by = {**description, "dataset": description["dataset"]["fingerprint"]}
+    text = json.dumps(known_by, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_record(folder, record):
+    """Write a trial's record to `folder` under its identity, whole or not at all."""
+    folder = Path(folder)
+    path = folder / f"{record['identity']}.json"
+    temporary = folder / f".{record['identity']}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(record, file, indent=1, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_records(folder):
+    """The records in a folder, by identity.
+
+    A file that is not a record of this schema, or whose trial does not hash to its identity, is
+    named in a warning and left out.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of results")
+    records = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["schema"] != SCHEMA:
+                raise ValueError(f"schema {record['schema']}, read is {SCHEMA}")
+            if trial_identity(record["trial"]) != record["identity"]:
+                raise ValueError("its trial does not hash to its identity")
+            if record["status"] == "finished":
+                _row(record)
+        except (ValueError, KeyError, TypeError) as error:
+            warnings.warn(f"{path} is not counted: {error!r}", stacklevel=2)
+            continue
+        records[record["identity"]] = record
+    return records
+
+
+def load_results(folder):
+    """The finished trials in a folder of results as a DataFrame, one row a trial.
+
+    Columns: dataset, size, train, test, backbone, epochs, arm, kernel_sizes, seed, top1, top5 (in
+    percent), loss (mean of the last epoch), seconds, images_per_second, parameters, device,
+    torch, identity. Rows are sorted by data set, backbone, arm and seed.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    rows = [_row(each) for each in load_records(folder).values() if each["status"] == "finished"]
+    results = pd.DataFrame(rows, columns=_COLUMNS)
+    order = results["arm"].map(arm_order)
+    return (
+        results.assign(_order=order)
+        .sort_values(["dataset", "backbone", "_order", "seed"], ignore_index=True)
+        .drop(columns="_order")
+    )
+
+
+def summarize(results, metric="top1"):
+    """Mean, standard deviation (of one trial, n - 1) and n of a metric per arm.
+
+    Args:
+        results: DataFrame of `load_results`.
+        metric: one of its numeric columns.
+
+    Returns:
+        DataFrame indexed by (dataset, backbone, epochs, arm) in the order of the arms, with the
+        columns mean, sd (NaN where n is 1), n, seconds (mean per trial) and parameters.
+    """
+    groups = results.groupby(["dataset", "size", "train", "backbone", "epochs", "arm"], sort=False)
+    table = groups.agg(
+        mean=(metric, "mean"),
+        sd=(metric, "std"),
+        n=(metric, "size"),
+        seconds=("seconds", "mean"),
+        parameters=("parameters", "first"),
+    )
+    return table
+
+
+def unpack_correct(record):
+    """Which test images a recorded trial classified correctly, bool (test,)."""
+    packed = np.frombuffer(base64.b64decode(record["correct"]), dtype=np.uint8)
+    return np.unpackbits(packed, count=record["trial"]["dataset"]["test"]).astype(bool)
+
+
+def arm_order(arm):
+    """Sort key of an arm: none, SE and its kin, then ECA, adaptive first, then by kernel size."""
+    spec = parse_spec(arm)
+    sizes = spec.arguments.get("k", 0)
+    rest = tuple(f"{key}={value}" for key, value in spec.arguments.items() if key != "k")
+    return NAMES.index(spec.name), len(rest), sizes if isinstance(sizes, tuple) else (sizes,), rest
+
+
+_COLUMNS = [
+    "dataset", "size", "train", "test", "backbone", "epochs", "arm", "kernel_sizes", "seed",
+    "top1", "top5", "loss", "seconds", "images_per_second", "parameters", "device", "torch",
+    "identity",
+]  # fmt: skip
+
+
+def _row(record):
+    trial = record["trial"]
+    sizes = [parse_spec(spec).arguments.get("k") for spec in trial["attention"]]
+    return {
+        **{name: trial["dataset"][name] for name in ("size", "train", "test")},
+        **{name: trial[name] for name in ("backbone", "parameters", "seed")},
+        **{name: record[name] for name in ("arm", "top1", "top5", "seconds")},
+        **{name: record[name] for name in ("images_per_second", "device")},
+        "dataset": trial["dataset"]["name"],
+        "epochs": trial["recipe"]["epochs"],
+        "kernel_sizes": "-".join(map(str, sizes)) if any(sizes) else "",
+        "loss": record["loss_curve"][-1],
+        "torch": record["versions"]["torch"],
+        "identity": record["identity"],
+    }

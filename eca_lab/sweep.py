@@ -1,0 +1,235 @@
+"""A sweep: every arm with every seed, one trial at a time, each recorded as it finishes."""
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from eca_lab.attention import parse_spec
+from eca_lab.data import Dataset
+from eca_lab.kernel_size import check_positive_integer
+from eca_lab.models import build_model
+from eca_lab.results import (
+    SCHEMA,
+    arm_order,
+    load_records,
+    load_results,
+    trial_identity,
+    write_record,
+)
+from eca_lab.train import (
+    Recipe,
+    check_device,
+    estimate_seconds,
+    run_trial,
+    trial_description,
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    arm: str
+    seed: int
+    identity: str
+    description: dict
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials of a sweep, in the order in which they run: all arms of seed 0, then of seed 1.
+
+    duplicates maps an arm to the arm that resolves to the same network and runs in its place.
+    """
+
+    dataset: Dataset
+    backbone: str
+    recipe: Recipe
+    trials: tuple
+    duplicates: dict
+
+    @property
+    def arms(self):
+        return list(dict.fromkeys(trial.arm for trial in self.trials))
+
+
+def check_arms(backbone, arms, seeds):
+    """Raise unless the arms can be built on the backbone, and seeds is a positive integer.
+
+    Needs no data, so that a mistyped arm is told before a download.
+
+    Raises:
+        TypeError, ValueError: naming what is not accepted.
+    """
+    check_positive_integer("seeds", seeds)
+    if not arms:
+        raise ValueError("arms=[]: accepted is at least one spec, such as eca")
+    for arm in arms:
+        build_model(backbone, arm)
+
+
+def plan_sweep(dataset, backbone, arms, seeds, recipe=None):
+    """Make the trials of a sweep: seeds 0 to seeds - 1 of every arm.
+
+    Arms that resolve to the same network are one trial per seed, under the name that gives the
+    kernel size.
+
+    Args:
+        dataset: an `eca_lab.data.Dataset`.
+        backbone: one of `eca_lab.models.BACKBONES`.
+        arms: spec strings.
+        seeds: how many.
+        recipe: a `Recipe`, its defaults if left out.
+
+    Raises:
+        TypeError, ValueError: as `check_arms`.
+    """
+    check_arms(backbone, arms, seeds)
+    recipe = recipe or Recipe()
+    first_seed = {}  # identity with seed 0 -> its arms
+    described = {}
+    for arm in dict.fromkeys(str(parse_spec(arm)) for arm in arms):
+        description = trial_description(dataset, backbone, arm, 0, recipe)
+        first_seed.setdefault(trial_identity(description), []).append(arm)
+        described[arm] = description
+    duplicates, kept = {}, []
+    for same in first_seed.values():
+        chosen = next((arm for arm in same if "k" in parse_spec(arm).arguments), same[0])
+        kept.append(chosen)
+        duplicates.update({arm: chosen for arm in same if arm != chosen})
+    trials = []
+    for seed in range(seeds):
+        for arm in kept:
+            description = {**described[arm], "seed": seed}
+            trials.append(Trial(arm, seed, trial_identity(description), description))
+    return Plan(dataset, backbone, recipe, tuple(trials), duplicates)
+
+
+def run_sweep(plan, out, device="cpu"):
+    """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
+
+    A trial that raises, or whose loss is no longer finite, is recorded as failed with its reason,
+    and the sweep goes on; it is tried again when the sweep is run again. Interrupted, a sweep
+    keeps what is finished, and run again it does the rest.
+
+    Args:
+        plan: of `plan_sweep`.
+        out: folder, made if it is not there.
+        device: "cpu" or a CUDA device.
+
+    Returns:
+        list of the records of the trials that failed, empty if all is well.
+
+    Raises:
+        ValueError: a device that is not there.
+        OSError: the folder cannot be made or written.
+    """
+    device = check_device(device)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    provenance = _provenance(device)
+    failed = []
+    todo = remaining(plan, out)
+    epochs = plan.recipe.epochs
+    with tqdm(total=len(todo) * epochs, unit="epoch", smoothing=0.05) as bar:
+        for number, trial in enumerate(todo, 1):
+            bar.set_postfix_str(f"trial {number} of {len(todo)}: {trial.arm}, seed {trial.seed}")
+            try:
+                outcome = {
+                    "status": "finished",
+                    **run_trial(
+                        plan.dataset,
+                        plan.backbone,
+                        trial.arm,
+                        trial.seed,
+                        plan.recipe,
+                        device,
+                        on_epoch=bar.update,
+                    ),
+                }
+            # Whatever ends a trial, running out of memory included, must not end the sweep.
+            except Exception as error:
+                outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+            record = {
+                "schema": SCHEMA,
+                "identity": trial.identity,
+                "arm": trial.arm,
+                **outcome,
+                "trial": trial.description,
+                **provenance,
+                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            write_record(out, record)
+            if record["status"] == "failed":
+                failed.append(record)
+            bar.update(number * epochs - bar.n)  # a failed trial skips the rest of its epochs
+    return failed
+
+
+def remaining(plan, out):
+    """The trials of a plan that have no finished record in the folder `out`."""
+    records = load_records(out) if Path(out).is_dir() else {}
+    finished = {each for each, record in records.items() if record["status"] == "finished"}
+    return [trial for trial in plan.trials if trial.identity not in finished]
+
+
+def plan_results(plan, out):
+    """The finished trials of a plan, as `eca_lab.results.load_results` gives them.
+
+    The arms bear the names that the plan gives them, whatever name they were recorded under.
+    """
+    results = load_results(out)
+    names = {trial.identity: trial.arm for trial in plan.trials}
+    results = results[results["identity"].isin(names)]
+    results = results.assign(arm=results["identity"].map(names))
+    return results.sort_values("arm", key=lambda arms: arms.map(arm_order), kind="stable")
+
+
+def estimate_sweep(plan, out, device="cpu"):
+    """About how many seconds the remaining trials of a plan will take, from a few batches."""
+    todo = remaining(plan, out)
+    if not todo:
+        return 0.0
+    arm = todo[-1].arm
+    return len(todo) * estimate_seconds(plan.dataset, plan.backbone, arm, plan.recipe, device)
+
+
+def _provenance(device):
+    """Where and with what a trial ran."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{_processor()}, {torch.get_num_threads()} threads"
+    packages = ("torch", "torchvision", "numpy")
+    return {
+        "device": f"{device.type}: {name}",
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in packages},
+        "code": _code_version(),
+    }
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _code_version():
+    """Commit of this package's checkout and whether it has changes; empty outside a checkout."""
+    git = ["git", "-C", os.path.dirname(os.path.abspath(__file__))]
+    try:
+        commit, status = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": commit.strip(), "changed": bool(status.strip())}

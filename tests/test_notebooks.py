@@ -1,0 +1,89 @@
+"""What every committed notebook must be, whatever it says. nbval compares the outputs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+# What takes a cell out of nbval's comparison, as a tag or as a comment.
+UNCOMPARED = ("nbval-ignore-output", "nbval-skip", "NBVAL_IGNORE_OUTPUT", "NBVAL_SKIP")
+
+
+def test_there_are_notebooks():
+    assert {"00_start_here", "01_kernel_size", "03_kernel_sweep"} <= {
+        path.stem for path in NOTEBOOKS
+    }
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def code_cells(notebook):
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def uncompared(cell):
+    tags = cell["metadata"].get("tags", [])
+    return any(mark in tags or mark in source(cell) for mark in UNCOMPARED)
+
+
+def test_executed_from_a_fresh_kernel(code_cells):
+    assert [cell["execution_count"] for cell in code_cells] == list(range(1, len(code_cells) + 1))
+
+
+def test_outputs_hold_no_errors_and_no_warnings(code_cells):
+    for cell in code_cells:
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error"
+            assert output.get("name") != "stderr", output
+
+
+def test_small_and_for_any_machine(path, notebook):
+    text = path.read_text(encoding="utf-8")
+    assert len(text) < 300_000
+    assert str(Path.home()) not in text
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    assert "widgets" not in notebook["metadata"]
+
+
+def test_readable(notebook, code_cells):
+    kinds = "".join(cell["cell_type"][0] for cell in notebook["cells"])
+    assert "cccc" not in kinds
+    assert kinds.count("m") >= kinds.count("c")
+    for cell in code_cells:
+        assert len([line for line in source(cell).splitlines() if line.strip()]) <= 25
+    assert any("assert " in source(cell) for cell in code_cells)
+
+
+def test_at_least_four_fifths_of_the_cells_are_compared(code_cells):
+    left_out = sum(map(uncompared, code_cells))
+    assert left_out <= 0.2 * len(code_cells)
+
+
+def test_a_cell_that_is_not_compared_has_its_reason_above(notebook):
+    for above, cell in zip(notebook["cells"], notebook["cells"][1:], strict=False):
+        if cell["cell_type"] == "code" and uncompared(cell):
+            assert above["cell_type"] == "markdown"
+            assert "not compare" in source(above)
+
+
+def test_links_lead_somewhere(path, notebook):
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            for part in source(cell).split("](")[1:]:
+                target = part.split(")")[0]
+                if not target.startswith("http"):
+                    assert (path.parent / target).exists(), target

@@ -1,0 +1,181 @@
+"""The figures by the data of their artists: what they show, not how it looks."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import same_color, to_hex
+from PIL import Image
+
+from eca_lab import plots
+
+WIDTHS = [16, 128, 2048]
+TIES = [([127, 128, 129], [3, 5, 5], [3, 3, 5]), ([2047, 2048, 2049], [5, 7, 7], [5, 5, 7])]
+INTERVALS = [(1, 1, 8), (3, 8, 128), (5, 128, 2048)]
+NETWORKS = {"A": ((64, 128), (3, 5), (3, 7)), "B": ((16, 24, 320), (3, 3, 5), (1, 1, 3))}
+
+FIGURES = [
+    (plots.mapping_figure, (WIDTHS, [8.5, 64.5, 1024.5], [2.5, 4, 6])),
+    (plots.rounding_figure, (WIDTHS, [2.5, 4, 6], [3, 5, 7], [(128, 4), (2048, 6)])),
+    (plots.ties_figure, (TIES,)),
+    (plots.stages_figure, (INTERVALS, {"A": (16, 64), "B": (256, 512, 1024)})),
+    (plots.released_figure, (NETWORKS,)),
+]
+
+
+def lines(ax):
+    """The lines and markers of Axes: label -> (x, y)."""
+    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines}
+
+
+@pytest.mark.parametrize(("draw", "numbers"), FIGURES)
+def test_every_figure_has_titles_labels_and_a_white_face(draw, numbers):
+    figure = draw(*numbers)
+    assert to_hex(figure.get_facecolor()) == "#ffffff"
+    for ax in figure.axes:
+        if ax.has_data():
+            assert ax.get_title(loc="left")
+            assert ax.get_xlabel() or figure.get_supxlabel()
+    assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize(("draw", "numbers"), FIGURES)
+def test_figures_are_shown_as_small_pngs_that_look_the_same(draw, numbers):
+    figure = draw(*numbers)
+    with Image.open(io.BytesIO(figure._repr_png_())) as shown:
+        assert shown.mode == "P"
+        assert shown.size == tuple(np.rint(figure.get_size_inches() * 100))
+        small = np.asarray(shown.convert("RGB")).astype(int)
+    # From a new figure: drawing the same one again lays it out again, a little differently.
+    canvas = FigureCanvasAgg(draw(*numbers))
+    canvas.draw()
+    assert np.abs(small - np.asarray(canvas.buffer_rgba())[:, :, :3]).max() < 8
+
+
+def test_mapping_figure():
+    (ax,) = plots.mapping_figure(WIDTHS, [8.5, 64.5, 1024.5], [2.5, 4, 6]).axes
+    linear, exponential = lines(ax).values()
+    assert linear == (WIDTHS, [8.5, 64.5, 1024.5])
+    assert exponential == (WIDTHS, [2.5, 4, 6])
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+
+
+def test_rounding_figure():
+    ties = [(128, 4), (2048, 6)]
+    (ax,) = plots.rounding_figure(WIDTHS, [2.5, 4, 6], [3, 5, 7], ties).axes
+    argument, rounded, marked = lines(ax).values()
+    assert argument == (WIDTHS, [2.5, 4, 6])
+    assert rounded == (WIDTHS, [3, 5, 7])
+    assert marked == ([128, 2048], [4, 6])
+    assert [text.get_text() for text in ax.texts] == ["C = 128", "C = 2048"]
+
+
+def test_ties_figure():
+    axes = plots.ties_figure(TIES).axes
+    for ax, (channels, up, down) in zip(axes, TIES, strict=True):
+        assert lines(ax) == {"ties up (Figure 3)": (channels, up), "ties down": (channels, down)}
+        assert str(channels[1]) in ax.get_title(loc="left")
+
+
+def test_stages_figure():
+    networks = {"A": (16, 64), "B": (256, 512, 1024)}
+    (ax,) = plots.stages_figure(INTERVALS, networks).axes
+    bands = [(band.get_x(), band.get_x() + band.get_width()) for band in ax.patches]
+    assert bands == [(1, 8), (8, 128), (128, 2048)]
+    assert [text.get_text() for text in ax.texts] == ["k = 1", "k = 3", "k = 5"]
+    for (start, stop), text in zip(bands, ax.texts, strict=True):
+        assert start < text.get_position()[0] < stop
+    assert list(lines(ax).values()) == [([16, 64], [0, 0]), ([256, 512, 1024], [1, 1, 1])]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
+
+
+def test_released_figure():
+    axes = plots.released_figure(NETWORKS).axes
+    for ax, (name, (channels, formula, released)) in zip(axes, NETWORKS.items(), strict=True):
+        assert ax.get_title(loc="left") == name
+        ring, diamond = lines(ax).values()
+        assert ring == (list(channels), list(formula))
+        assert diamond == (list(channels), list(released))
+        shapes = {line.get_marker() for line in ax.lines}
+        assert len(shapes) == 2
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return plots.KernelSizePicture(8192)
+
+
+def state(channels=256, k=5, largest_k=7, side=32):
+    """Numbers for `KernelSizePicture.png`, with a band that shows every weight."""
+    return {
+        "point": (channels, k),
+        "interval": (128, 2047),
+        "steps": ([1, 8, 128, 2048, 32768], [1, 3, 5, largest_k, largest_k + 2]),
+        "stages": ((256, 512), (5, 5), (3, 7)),
+        "band": np.arange(side * side).reshape(side, side) % (k + 1),
+        "parameters": (k, 8192),
+    }
+
+
+def test_picture_draws_the_numbers_it_is_given(picture):
+    picture.png(**state())
+    assert (picture.span.get_x(), picture.span.get_x() + picture.span.get_width()) == (128, 2047)
+    assert picture.curve.get_xydata().tolist() == [[1, 1], [8, 3], [128, 5], [2048, 7], [32768, 9]]
+    assert picture.curve.get_drawstyle() == "steps-post"
+    assert picture.dot.get_xydata().tolist() == [[256, 5]]
+    assert picture.formula.get_xydata().tolist() == [[256, 5], [512, 5]]
+    assert picture.released.get_xydata().tolist() == [[256, 3], [512, 7]]
+    assert picture.formula.get_marker() != picture.released.get_marker()
+    assert picture.steps_title.get_text() == "C = 256, k = 5"
+    ends = [bar.get_x() + bar.get_width() for bar in picture.bars]
+    assert ends == [5, 8192]
+    assert [text.get_text() for text in picture.numbers] == ["5", "8,192"]
+
+
+def test_picture_colours_every_weight_as_its_key_does(picture):
+    picture.png(**state(k=7))
+    band = state(k=7)["band"]
+    shown, key = np.asarray(picture.matrix.get_array()), np.asarray(picture.key.get_array())
+    assert np.all(shown[band == 0] == 1)
+    assert len(np.unique(key, axis=0)) == 7
+    for weight in range(1, 8):
+        assert np.allclose(shown[band == weight], key[weight - 1])
+
+
+def test_picture_shows_narrow_layers_at_their_size(picture):
+    picture.png(**state(channels=8, k=3, side=8))
+    assert picture.matrix.get_extent() == [0.5, 8.5, 8.5, 0.5]
+    assert picture.matrix.get_array().shape == (8, 8, 3)
+
+
+def test_picture_flags_a_kernel_that_is_larger_than_the_layer(picture):
+    picture.png(**state(channels=4, k=7, side=4))
+    assert picture.steps_title.get_text() == "C = 4, k = 7 > C: cannot be built"
+    assert same_color(picture.steps_title.get_color(), plots.VERMILLION)
+    picture.png(**state(channels=7, k=7, side=7))
+    assert picture.steps_title.get_text() == "C = 7, k = 7"
+    assert same_color(picture.steps_title.get_color(), plots.BLACK)
+
+
+@pytest.mark.parametrize(("largest_k", "end"), [(5, 9), (9, 9), (11, 19), (19, 19), (37, 37)])
+def test_picture_makes_room_for_the_largest_k(picture, largest_k, end):
+    picture.png(**state(largest_k=largest_k))
+    assert picture.steps.get_ylim() == (0, end)
+    assert all(tick % 2 == 1 for tick in picture.steps.get_yticks())
+
+
+def test_blitted_picture_equals_one_drawn_at_once():
+    moved, new = plots.KernelSizePicture(8192), plots.KernelSizePicture(8192)
+    for k, largest_k in ((3, 7), (9, 19), (5, 7)):
+        blitted = moved.png(**state(k=k, largest_k=largest_k))
+    assert blitted == new.png(**state())
+
+    # Drawn without blitting, only what lies under axes and spines differs: a few pixels.
+    pixels = np.asarray(Image.open(io.BytesIO(blitted))).astype(int)
+    for artist in new.figure.findobj(lambda artist: artist.get_animated()):
+        artist.set_animated(False)
+    new.canvas.draw()
+    difference = np.abs(pixels - np.asarray(new.canvas.buffer_rgba())[:, :, :3]).max(axis=2)
+    assert np.mean(difference > 32) < 0.005

@@ -1,0 +1,157 @@
+import json
+import os
+
+import pytest
+
+from eca_lab.results import (
+    SCHEMA,
+    arm_order,
+    load_records,
+    load_results,
+    summarize,
+    trial_identity,
+    write_record,
+)
+from eca_lab.train import Recipe, trial_description
+
+
+@pytest.fixture
+def make_record(dataset):
+    def make(arm="eca", seed=0, top1=50.0, **values):
+        trial = trial_description(dataset, "tiny", arm, seed, Recipe())
+        record = {
+            "schema": SCHEMA,
+            "identity": trial_identity(trial),
+            "arm": arm,
+            "status": "finished",
+            "top1": top1,
+            "top5": 100.0,
+            "correct": "AAAA",
+            "loss_curve": [1.5, 1.25],
+            "seconds": 2.0,
+            "images_per_second": 100.0,
+            "trial": trial,
+            "device": "cpu",
+            "versions": {"torch": "2.15.0"},
+        }
+        return {**record, **values}
+
+    return make
+
+
+def test_records_come_back_as_rows(tmp_path, make_record):
+    for arm, seed, top1 in [("se", 1, 61), ("none", 0, 50), ("se", 0, 60), ("eca(k=9)", 0, 55)]:
+        write_record(tmp_path, make_record(arm, seed, float(top1)))
+    results = load_results(tmp_path)
+    assert results["arm"].tolist() == ["none", "se", "se", "eca(k=9)"]
+    assert results["seed"].tolist() == [0, 0, 1, 0]
+    assert results["top1"].tolist() == [50, 60, 61, 55]
+    assert results["kernel_sizes"].tolist() == ["", "", "", "9-9-9-9"]
+    assert results["loss"].tolist() == [1.25] * 4
+    assert set(results["dataset"]) == {"colours"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"{identity}.json" for identity in results["identity"]
+    )
+
+
+def test_table_of_means(tmp_path, make_record):
+    for seed, top1 in enumerate([50.0, 52.0, 57.0]):
+        write_record(tmp_path, make_record("eca", seed, top1))
+    write_record(tmp_path, make_record("none", 0, 40.0))
+    table = summarize(load_results(tmp_path)).reset_index().set_index("arm")
+    assert table.loc["eca", "mean"] == pytest.approx(53)
+    assert table.loc["eca", "sd"] == pytest.approx(((9 + 1 + 16) / 2) ** 0.5)
+    assert table["n"].to_dict() == {"none": 1, "eca": 3}
+    assert table["sd"].isna().to_dict() == {"none": True, "eca": False}
+
+
+def test_identity_is_what_is_computed(dataset, make_record):
+    def identity(arm="eca", seed=0, backbone="tiny", recipe=None):
+        return trial_identity(trial_description(dataset, backbone, arm, seed, recipe or Recipe()))
+
+    assert identity("eca") == identity("eca(k=3-3-5)") == identity("eca(gamma=2, b=1)")
+    others = {
+        identity("eca(k=3)"),
+        identity("eca(padding=circular)"),
+        identity("eca(order=shuffled)"),
+        identity("none"),
+        identity(seed=1),
+        identity(backbone="resnet10"),
+        identity(recipe=Recipe(epochs=3)),
+    }
+    assert len(others) == 7
+    assert identity() not in others
+
+
+def test_the_name_of_a_data_set_is_not_its_identity(make_record):
+    trial = make_record()["trial"]
+    renamed = {**trial, "dataset": {**trial["dataset"], "name": "folder:/elsewhere"}}
+    assert trial_identity(renamed) == trial_identity(trial)
+    changed = {**trial, "dataset": {**trial["dataset"], "fingerprint": "1" * 64}}
+    assert trial_identity(changed) != trial_identity(trial)
+
+
+def test_files_that_are_no_records_are_named_and_left_out(tmp_path, make_record):
+    good = make_record()
+    write_record(tmp_path, good)
+    tampered = make_record(seed=1)
+    tampered["trial"]["seed"] = 2
+    bad = {
+        "truncated": json.dumps(good)[:100],
+        "foreign": "[1, 2]",
+        "tampered": json.dumps(tampered),
+        "older": json.dumps({**good, "schema": 0}),
+        "incomplete": json.dumps({k: v for k, v in good.items() if k != "top1"}),
+    }
+    for name, text in bad.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    with pytest.warns(UserWarning, match="is not counted") as caught:
+        records = load_records(tmp_path)
+    assert list(records.values()) == [good]
+    for name in bad:
+        assert any(f"{name}.json is not counted" in str(each.message) for each in caught)
+
+
+def test_failed_trials_are_not_counted(tmp_path, make_record):
+    write_record(tmp_path, make_record())
+    failed = make_record(seed=1, status="failed", reason="FloatingPointError: the loss is nan")
+    write_record(tmp_path, {k: v for k, v in failed.items() if k not in ("top1", "loss_curve")})
+    assert len(load_records(tmp_path)) == 2
+    assert load_results(tmp_path)["seed"].tolist() == [0]
+
+
+def test_a_write_that_fails_leaves_the_old_record(tmp_path, make_record, monkeypatch):
+    good = make_record()
+    write_record(tmp_path, good)
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_record(tmp_path, {**good, "top1": 99.0})
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == [f"{good['identity']}.json"]
+    assert load_results(tmp_path)["top1"].tolist() == [50]
+
+
+def test_not_a_number_is_never_written(tmp_path, make_record):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_record(tmp_path, make_record(top1=float("nan")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_folder_and_no_results(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder of results"):
+        load_results(tmp_path / "none")
+    empty = load_results(tmp_path)
+    assert len(empty) == 0
+    assert "top1" in empty
+
+
+def test_order_of_arms():
+    arms = [
+        "none", "se", "se(r=4)", "cbam", "se_var1", "eca", "eca(k=1)", "eca(k=3)", "eca(k=3-3-5)",
+        "eca(k=9)", "eca(order=shuffled)",
+    ]  # fmt: skip
+    assert sorted(reversed(arms), key=arm_order) == arms

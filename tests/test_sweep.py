@@ -1,0 +1,271 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eca_lab import __main__, sweep
+from eca_lab.models import build_model
+from eca_lab.results import load_records, load_results
+from eca_lab.sweep import plan_results, plan_sweep, remaining, run_sweep
+from eca_lab.train import Recipe
+
+QUICK = Recipe(epochs=1, batch_size=16, learning_rate=0.05)
+ARGUMENTS = ["sweep", "--data", "shapes", "--size", "8", "--per-class", "13", "--epochs", "1"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+
+
+def run(*arguments, out):
+    return subprocess.run(
+        [sys.executable, "-m", "eca_lab", *ARGUMENTS, *arguments, "--out", str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_trials_are_seed_major(dataset):
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 2, QUICK)
+    assert [(trial.arm, trial.seed) for trial in plan.trials] == [
+        ("none", 0), ("eca", 0), ("none", 1), ("eca", 1),
+    ]  # fmt: skip
+    assert len({trial.identity for trial in plan.trials}) == 4
+
+
+def test_arms_that_are_the_same_network_run_once(dataset):
+    arms = ["eca", "none", "eca(k=3-3-5)", "eca(gamma=2,b=1)", "eca(k=3)", "none"]
+    plan = plan_sweep(dataset, "tiny", arms, 3, QUICK)
+    assert plan.arms == ["eca(k=3-3-5)", "none", "eca(k=3)"]
+    assert plan.duplicates == {"eca": "eca(k=3-3-5)", "eca(gamma=2, b=1)": "eca(k=3-3-5)"}
+    assert len(plan.trials) == 9
+
+
+def test_parameters_are_those_of_the_trained_network(dataset):
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
+    none, eca = (trial.description["parameters"] for trial in plan.trials)
+    assert eca - none == 3 + 3 + 5 + 5
+    model = build_model("tiny", "none", 2, "cifar")
+    assert none == sum(each.numel() for each in model.parameters())
+
+
+def test_finished_trials_are_skipped(dataset, tmp_path, monkeypatch):
+    small = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
+    assert run_sweep(small, tmp_path) == []
+    first = load_records(tmp_path)
+    assert len(first) == 2
+
+    ran = []
+    genuine = sweep.run_trial
+    monkeypatch.setattr(sweep, "run_trial", lambda *a, **k: ran.append(a[2:4]) or genuine(*a, **k))
+    large = plan_sweep(dataset, "tiny", ["none", "eca", "eca(k=3)"], 2, QUICK)
+    assert len(remaining(large, tmp_path)) == 4
+    run_sweep(large, tmp_path)
+    assert ran == [("eca(k=3)", 0), ("none", 1), ("eca", 1), ("eca(k=3)", 1)]
+    records = load_records(tmp_path)
+    assert len(records) == 6
+    assert all(records[identity] == record for identity, record in first.items())
+
+
+def test_records_say_where_they_come_from(dataset, tmp_path):
+    run_sweep(plan_sweep(dataset, "tiny", ["eca"], 1, QUICK), tmp_path)
+    (record,) = load_records(tmp_path).values()
+    assert record["trial"]["recipe"]["epochs"] == 1
+    assert record["trial"]["dataset"]["fingerprint"] == "0" * 64
+    assert record["trial"]["seed"] == 0
+    assert record["device"].startswith("cpu: ")
+    assert {"python", "torch", "torchvision", "numpy"} <= record["versions"].keys()
+    assert {"commit", "changed"} == record["code"].keys() or record["code"] == {}
+
+
+def test_results_bear_the_names_of_the_plan(dataset, tmp_path):
+    run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK), tmp_path)
+    renamed = plan_sweep(dataset, "tiny", ["eca(k=3-3-5)"], 1, QUICK)
+    assert remaining(renamed, tmp_path) == []
+    assert plan_results(renamed, tmp_path)["arm"].tolist() == ["eca(k=3-3-5)"]
+    assert load_results(tmp_path)["arm"].tolist() == ["none", "eca"]
+
+
+def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(dataset, tmp_path, monkeypatch):
+    genuine = sweep.run_trial
+
+    def sometimes(dataset, backbone, arm, seed, *arguments, **keywords):
+        if (arm, seed) == ("eca", 0):
+            raise MemoryError("not today")
+        return genuine(dataset, backbone, arm, seed, *arguments, **keywords)
+
+    monkeypatch.setattr(sweep, "run_trial", sometimes)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 2, QUICK)
+    (failed,) = run_sweep(plan, tmp_path)
+    assert (failed["arm"], failed["trial"]["seed"]) == ("eca", 0)
+    assert failed["reason"] == "MemoryError: not today"
+    assert len(load_results(tmp_path)) == 5
+    monkeypatch.undo()
+    assert [(trial.arm, trial.seed) for trial in remaining(plan, tmp_path)] == [("eca", 0)]
+    assert run_sweep(plan, tmp_path) == []
+    assert len(load_results(tmp_path)) == 6
+
+
+def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, monkeypatch):
+    genuine, written = sweep.write_record, []
+
+    def full_after_two(out, record):
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        written.append(record)
+        genuine(out, record)
+
+    monkeypatch.setattr(sweep, "write_record", full_after_two)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 2, QUICK)
+    with pytest.raises(OSError, match="No space left"):
+        run_sweep(plan, tmp_path)
+    assert len(load_results(tmp_path)) == 2
+    assert len(remaining(plan, tmp_path)) == 2
+
+
+def test_command_prints_plan_and_table(tmp_path):
+    arguments = ["--arms", "none", "eca", "eca(k=3-3-5)", "eca(k=3)", "--seeds", "2"]
+    done = run(*arguments, out=tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    assert "3 arms x 2 seeds = 6 trials of 1 epochs" in done.stdout
+    assert "`eca` on tiny is `eca(k=3-3-5)`: the same trials, run once" in done.stdout
+    assert "0 of 6 trials are finished" in done.stdout
+    table = done.stdout[done.stdout.index("top-1 %") :].splitlines()[1:]
+    assert [line.split()[5] for line in table] == ["none", "eca(k=3)", "eca(k=3-3-5)"]
+    results = load_results(tmp_path / "demo")
+    means = results.groupby("arm")["top1"].mean()
+    for line in table:
+        assert float(line.split()[6]) == pytest.approx(means[line.split()[5]], abs=0.006)
+
+    again = run(*arguments, out=tmp_path / "demo")
+    assert again.returncode == 0
+    assert "6 of 6 trials are finished" in again.stdout
+    assert again.stdout.endswith(done.stdout[done.stdout.index("top-1 %") :])
+
+
+def test_killed_and_run_again_it_repeats_nothing(tmp_path):
+    arguments = ["--arms", "none", "eca", "se", "--seeds", "2", "--epochs", "12"]
+    command = [sys.executable, "-m", "eca_lab", *ARGUMENTS, *arguments, "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    assert 2 <= len(before) < 6
+    done = run(*arguments, out=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(before)} of 6 trials are finished" in done.stdout
+    after = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    assert len(after) == 6
+    assert all(after[name] == content for name, content in before.items())
+
+
+def test_interrupted_it_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "run_trial", interrupted)
+    assert (
+        __main__.main([*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]) == 130
+    )
+    assert "0 of 1 trials are finished" in (error := capsys.readouterr().err)
+    assert "Run the same command again" in error
+
+
+def test_a_failed_trial_gives_a_nonzero_exit(tmp_path, monkeypatch, capsys):
+    def diverges(*_, **__):
+        raise FloatingPointError("the loss is nan in epoch 1")
+
+    monkeypatch.setattr(sweep, "run_trial", diverges)
+    assert __main__.main([*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "failed: eca, seed 0: FloatingPointError: the loss is nan in epoch 1" in error
+    assert "1 of 1 trials failed" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--arms", "senet"], "attention 'senet': accepted are none, se"),
+        (["--arms", "eca(k=4)"], "kernel_size=4: accepted are odd integers"),
+        (["--arms", "eca(k=17)"], "kernel_size=17: accepted are at most channels=16"),
+        (["--seeds", "0"], "seeds=0: accepted is a positive integer"),
+        (["--epochs", "0"], "epochs=0: accepted is a positive integer"),
+        (["--device", "cuda:77"], "device='cuda:77': torch sees"),
+        (["--data", "folder:/no/such/folder"], "/no/such/folder"),
+        (["--data", "mnist"], "mnist"),
+        (["--backbone", "vgg16"], "backbone='vgg16': accepted are tiny"),
+        (["--out", "/dev/null/results"], "/dev/null is not a folder"),
+    ],
+)
+def test_bad_input_gives_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):
+    out = tmp_path / "out"
+    # The last of two options counts.
+    status = __main__.main([*ARGUMENTS, "--arms", "eca", "--out", str(out), *arguments])
+    captured = capsys.readouterr()
+    assert status == 2
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not out.exists()
+
+
+def test_help_names_the_choices(capsys):
+    with pytest.raises(SystemExit) as stop:
+        __main__.main(["sweep", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for word in (
+        "shapes",
+        "folder:PATH",
+        "resnet18",
+        "eca(k=3-5-5-7)",
+        "--per-class",
+        "(default: 15)",
+    ):
+        assert word in text
+
+
+def test_results_command_prints_the_table(dataset, tmp_path, capsys):
+    run_sweep(plan_sweep(dataset, "tiny", ["none"], 1, QUICK), tmp_path)
+    assert __main__.main(["results", str(tmp_path)]) == 0
+    assert "colours" in capsys.readouterr().out
+    assert __main__.main(["results", str(tmp_path / "none")]) == 2
+    assert "no such folder of results" in capsys.readouterr().err
+
+
+def test_training_needs_no_notebook_packages(tmp_path):
+    # Where training runs there may be only torch, torchvision, numpy, pandas, SciPy, statsmodels
+    # and tqdm.
+    code = """
+import json, sys
+import eca_lab.__main__
+status = eca_lab.__main__.main(json.loads(sys.argv[1]))
+absent = ["ipywidgets", "IPython", "matplotlib", "seaborn", "jupyterlab", "nbval", "timm",
+          "safetensors", "playwright", "ray"]
+assert not (loaded := [name for name in absent if name in sys.modules]), loaded
+sys.exit(status)
+"""
+    arguments = [*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(load_results(tmp_path)) == 1
+
+
+def test_a_record_is_plain_json(dataset, tmp_path):
+    run_sweep(plan_sweep(dataset, "tiny", ["none"], 1, QUICK), tmp_path)
+    (path,) = Path(tmp_path).glob("*.json")
+    assert json.loads(path.read_text())["status"] == "finished"

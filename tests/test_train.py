@@ -1,0 +1,238 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from eca_lab import train
+from eca_lab.results import unpack_correct
+from eca_lab.train import (
+    Recipe,
+    batches,
+    check_device,
+    estimate_seconds,
+    generator,
+    initial_model,
+    run_trial,
+    stem_for,
+    trial_description,
+)
+
+QUICK = Recipe(epochs=2, batch_size=16, learning_rate=0.05)
+MEASURED = {"seconds", "images_per_second"}
+
+
+def outcome(*arguments, **keywords):
+    """What a trial computed, without what it took."""
+    trial = run_trial(*arguments, **keywords)
+    return {name: value for name, value in trial.items() if name not in MEASURED}
+
+
+def test_the_same_trial_gives_the_same_result_to_the_bit(dataset):
+    torch.manual_seed(1)
+    first = outcome(dataset, "tiny", "eca", 3, QUICK)
+    torch.manual_seed(2)  # the caller's random numbers do not matter, and are not disturbed
+    before = torch.random.get_rng_state()
+    second = outcome(dataset, "tiny", "eca", 3, QUICK)
+    assert first == second
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert outcome(dataset, "tiny", "eca", 4, QUICK)["loss_curve"] != first["loss_curve"]
+
+
+def test_dropout_is_seeded_too(dataset):
+    torch.manual_seed(1)
+    first = outcome(dataset, "mobilenet_v2", "none", 0, dataclasses.replace(QUICK, epochs=1))
+    torch.manual_seed(2)
+    assert (
+        outcome(dataset, "mobilenet_v2", "none", 0, dataclasses.replace(QUICK, epochs=1)) == first
+    )
+
+
+def test_a_tiny_network_learns_to_tell_colours_apart(dataset):
+    trial = run_trial(dataset, "tiny", "eca", 0, dataclasses.replace(QUICK, epochs=6))
+    assert trial["top1"] >= 90
+    assert trial["top5"] == 100  # two classes
+    assert len(trial["loss_curve"]) == 6
+    assert trial["loss_curve"][-1] < trial["loss_curve"][0]
+    assert trial["seconds"] > 0
+    assert trial["images_per_second"] == pytest.approx(6 * 64 / trial["seconds"], rel=0.01)
+
+
+def test_which_test_images_were_right(dataset):
+    trial = run_trial(dataset, "tiny", "none", 0, QUICK)
+    record = {**trial, "trial": trial_description(dataset, "tiny", "none", 0, QUICK)}
+    correct = unpack_correct(record)
+    assert correct.shape == (20,)
+    assert trial["top1"] == pytest.approx(100 * correct.mean())
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "resnet10", "mobilenet_v2"])
+def test_arms_start_from_equal_backbones(backbone):
+    def backbone_weights(arm, seed):
+        state = initial_model(backbone, arm, 10, "cifar", seed).state_dict()
+        return {name: value for name, value in state.items() if "attention" not in name}
+
+    plain = backbone_weights("none", 0)
+    for arm in ("se(r=4)", "eca", "eca(order=shuffled)"):
+        weights = backbone_weights(arm, 0)
+        assert weights.keys() == plain.keys()
+        assert all(torch.equal(weights[name], plain[name]) for name in plain)
+    other = backbone_weights("none", 1)
+    assert not torch.equal(other[next(iter(other))], plain[next(iter(plain))])
+
+
+def test_arms_see_equal_batches(dataset, monkeypatch):
+    seen = []
+
+    def recording(*arguments):
+        for images, labels in batches(*arguments):
+            seen[-1].append((images.clone(), labels.clone()))
+            yield images, labels
+
+    monkeypatch.setattr(train, "batches", recording)
+    for arm in ("none", "se(r=4)", "eca", "eca(order=shuffled)"):
+        seen.append([])
+        run_trial(dataset, "tiny", arm, 5, QUICK)
+    assert [len(each) for each in seen] == [2 * 4] * 4
+    for other in seen[1:]:
+        for (images, labels), (same_images, same_labels) in zip(seen[0], other, strict=True):
+            assert torch.equal(images, same_images)
+            assert torch.equal(labels, same_labels)
+    assert not torch.equal(seen[0][0][0], seen[0][4][0])  # the second epoch is another
+
+
+def test_an_epoch_shows_each_image_once(dataset):
+    order, augmentation = generator(0, "data order"), generator(0, "augmentation")
+    marked = dataclasses.replace(
+        dataset,
+        train_images=torch.arange(64, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 16, 16),
+    )
+    epoch = [images.amax((1, 2, 3)) for images, _ in batches(marked, 16, order, augmentation)]
+    assert [len(each) for each in epoch] == [16] * 4
+    assert sorted(torch.cat(epoch).tolist()) == list(range(64))
+    rest = list(batches(marked, 30, order, augmentation))
+    assert [len(labels) for _, labels in rest] == [30, 30]
+
+
+def test_streams_differ_by_purpose_and_by_seed():
+    draws = {
+        torch.rand(1, generator=generator(seed, purpose)).item()
+        for seed in range(20)
+        for purpose in ("data order", "augmentation")
+    }
+    assert len(draws) == 40
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+def test_learning_rate_rises_and_decays_to_zero(decay):
+    recipe = Recipe(epochs=10, batch_size=10, learning_rate=0.4, warmup=0.3, decay=decay)
+    optimizer, scheduler = train._optimizer(
+        initial_model("tiny", "eca", 10, "cifar", 0), recipe, 100
+    )
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(rates) < 100:
+            scheduler.step()
+    peak = rates.index(max(rates))
+    assert peak == pytest.approx(30, abs=1)
+    assert max(rates) == pytest.approx(0.4)
+    assert rates[-1] < 1e-4
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    middle = rates[peak + (100 - peak) // 4]  # a quarter down: cosine is still above the line
+    expected = {"linear": 0.75, "cosine": (1 + math.cos(math.pi / 4)) / 2}[decay]
+    assert middle / 0.4 == pytest.approx(expected, abs=0.02)
+
+
+def test_weight_decay_leaves_out_biases_and_batchnorm():
+    model = initial_model("tiny", "se_var2", 10, "cifar", 0)
+    optimizer, _ = train._optimizer(model, QUICK, 64)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    decayed, undecayed = (
+        {names[each] for each in group["params"]} for group in optimizer.param_groups
+    )
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [5e-4, 0.0]
+    assert decayed | undecayed == set(names.values())
+    assert {"conv1.weight", "fc.weight", "layer1.attention.weight"} <= decayed
+    assert {"fc.bias", "bn1.weight", "bn1.bias", "layer3.0.downsample.1.weight"} <= undecayed
+    assert all("bn" in name or "downsample.1" in name or "bias" in name for name in undecayed)
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial(dataset):
+    with pytest.raises(FloatingPointError, match=r"the loss is \w+ in epoch \d"):
+        run_trial(dataset, "tiny", "none", 0, dataclasses.replace(QUICK, learning_rate=1e30))
+
+
+def test_on_epoch_is_called_after_each_epoch(dataset):
+    calls = []
+    run_trial(dataset, "tiny", "none", 0, QUICK, on_epoch=lambda: calls.append(1))
+    assert len(calls) == 2
+
+
+def test_estimate_is_of_the_right_size(dataset):
+    recipe = dataclasses.replace(QUICK, epochs=30)
+    estimate = estimate_seconds(dataset, "tiny", "eca", recipe, torch.device("cpu"))
+    taken = run_trial(dataset, "tiny", "eca", 0, recipe)["seconds"]
+    assert taken / 5 < estimate < taken * 5
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epochs": 0}, "epochs=0: accepted is a positive integer"),
+        ({"batch_size": -1}, "batch_size=-1"),
+        ({"learning_rate": 0}, "learning_rate=0: accepted is a number above 0"),
+        ({"learning_rate": math.nan}, "learning_rate=nan"),
+        ({"momentum": 1}, "momentum=1: accepted are 0 <= momentum < 1"),
+        ({"label_smoothing": -0.1}, "label_smoothing=-0.1"),
+        ({"warmup": 1.5}, "warmup=1.5"),
+        ({"weight_decay": -1}, "weight_decay=-1: accepted are 0 and more"),
+        ({"decay": "step"}, "decay='step': accepted are 'linear' and 'cosine'"),
+    ],
+)
+def test_recipes_that_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**values)
+
+
+def test_bad_trials_are_refused_before_any_work(dataset):
+    with pytest.raises(ValueError, match="batch_size=128: accepted are at most the 64 training"):
+        run_trial(dataset, "tiny", "eca", 0)
+    with pytest.raises(ValueError, match="attention 'eca\\(k=4\\)'"):
+        run_trial(dataset, "tiny", "eca(k=4)", 0, QUICK)
+    with pytest.raises(ValueError, match="device='tpu': accepted are 'cpu' and 'cuda'"):
+        run_trial(dataset, "tiny", "eca", 0, QUICK, device="tpu")
+
+
+def test_devices():
+    assert check_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device='meta': accepted are"):
+        check_device("meta")
+    with pytest.raises(ValueError, match="device='cuda:99': torch sees"):
+        check_device("cuda:99")
+
+
+def test_stems():
+    assert [stem_for(size) for size in (16, 32, 64, 65, 224)] == ["cifar"] * 3 + ["imagenet"] * 2
+
+
+def test_descriptions_resolve_the_arm(dataset):
+    def described(arm):
+        return trial_description(dataset, "tiny", arm, 0, QUICK)
+
+    assert described("eca")["attention"] == ["eca(k=3)", "eca(k=3)", "eca(k=5)", "eca(k=5)"]
+    assert described("eca") == described("eca(k=3-3-5)")
+    assert described("eca") != described("eca(k=3)")
+    assert described("eca")["recipe"]["epochs"] == 2
+    assert described("eca")["dataset"]["train"] == 64
+
+
+@pytest.mark.gpu
+def test_a_trial_on_a_gpu_agrees_with_the_cpu(dataset):
+    recipe = dataclasses.replace(QUICK, epochs=6)
+    on_gpu = run_trial(dataset, "tiny", "eca", 0, recipe, device="cuda")
+    on_cpu = run_trial(dataset, "tiny", "eca", 0, recipe)
+    assert on_gpu["loss_curve"][0] == pytest.approx(on_cpu["loss_curve"][0], rel=0.05)
+    assert on_gpu["top1"] >= 90
