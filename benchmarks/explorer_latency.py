@@ -2,6 +2,11 @@
 
     python benchmarks/explorer_latency.py
 
+Measured with JupyterLab 4.6 and headless Chromium on two shared CPU cores: Python median 14 to 23
+ms (n = 159), browser median 70 to 75 ms (n = 60), depending on what else runs. Some 40 ms of that
+pass whatever the panel does: Jupyter's server leaves Nagle's algorithm on, which holds a small
+message back until the browser has acknowledged the one before.
+
 Opens notebook 01 in JupyterLab and Chromium as tests/test_browser.py does, moves the slider of C by
 arrow keys, one press after the other, and prints the median and the 90th percentile in
 milliseconds. A press ends when the page has both the new text and the decoded picture. Prints also

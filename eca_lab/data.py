@@ -39,7 +39,7 @@ CLUTTER = 4  # spots per image, one of them in front of the shape
 NOISE = 0.08  # largest amplitude of the noise on each value, in 0..1
 
 _TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
-_VALUES_PER_CHUNK = 2**24  # of an image tensor: 64 MiB where they become 32-bit numbers
+_VALUES_PER_CHUNK = 2**24  # of an image tensor worked on at a time: 16 MiB
 _FILES_PER_BATCH = 128  # a folder with fewer files is decoded without worker processes
 _CACHE_VERSION = 1  # to be raised when the decoding or the layout of the cache changes
 
@@ -656,15 +656,15 @@ def channel_statistics(images):
     Returns:
         mean and std, both (3,) float32 on the device of the images.
     """
-    # Integer sums are exact, in whatever order they are taken.
-    total = square = 0
+    # How often each value occurs: exact, and faster than to sum the pixels.
+    counts = 0
     for chunk in images.split(_images_per_chunk(images[0].numel())):
-        chunk = chunk.int()
-        total = total + chunk.sum((0, 2, 3))
-        square = square + chunk.square().sum((0, 2, 3))
+        channels = chunk.transpose(0, 1).flatten(1)
+        counts = counts + torch.stack([channel.bincount(minlength=256) for channel in channels])
+    values = torch.arange(256, device=images.device)
     count = images.numel() // images.shape[1]
-    mean = total.double() / count
-    std = (square.double() / count - mean**2).sqrt()
+    mean = (counts * values).sum(1).double() / count
+    std = ((counts * values**2).sum(1).double() / count - mean**2).sqrt()
     return (mean / 255).float(), (std / 255).float()
 
 

@@ -6,17 +6,15 @@ show that state. The panel of the kernel size needs no torch.
 
 import base64
 import bisect
-import io
 from fractions import Fraction
 from functools import lru_cache
 from typing import ClassVar
 
 import ipywidgets
 import numpy as np
-from PIL import Image
 
 from eca_lab import kernel_size as ks
-from eca_lab.plots import KernelSizePicture, palette_png
+from eca_lab.plots import KernelSizePicture
 
 NETWORK_NAMES = {
     "resnet18": "ResNet-18",
@@ -102,8 +100,7 @@ class KernelSizeExplorer(ipywidgets.VBox):
         # Beside the live view, what a reader without a kernel can see: the picture, and one line.
         bundle = super()._repr_mimebundle_(**kwargs)
         bundle["text/plain"] = f"{self!r}: k = {self.kernel_size}"
-        picture = Image.open(io.BytesIO(self._image.value))
-        bundle["image/png"] = base64.b64encode(palette_png(picture)).decode()
+        bundle["image/png"] = base64.b64encode(self._image.value).decode()
         return bundle
 
     def _build_controls(self):

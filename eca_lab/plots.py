@@ -51,27 +51,25 @@ _RELEASED = {
 
 
 class PaletteFigure(Figure):
-    """A Figure that notebooks show as a PNG of 256 colours, a third of the usual size."""
+    """A Figure that notebooks show as a PNG of 256 colours, half the usual size."""
 
     def _repr_png_(self):
         canvas = FigureCanvasAgg(self)
         canvas.draw()
-        return palette_png(_pixels(canvas))
+        return palette_png(canvas)
 
 
-def palette_png(picture):
-    """The bytes of a small PNG, for a PIL Image in RGB. Takes a tenth of a second."""
-    # Of PIL's three ways to choose 256 colours, this one is off by 3 of 255 at the most here; the
-    # others are off by up to 23.
-    file = io.BytesIO()
-    picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(file, "png", optimize=True)
-    return file.getvalue()
+def palette_png(canvas):
+    """What is drawn on an Agg canvas, as the bytes of a PNG of 256 colours.
 
-
-def _pixels(canvas):
-    """What is drawn on a canvas, as a PIL Image in RGB."""
+    No colour is off by more than 15 of 255. Encoding takes half the time of a PNG of all colours,
+    whose compressor tries five filters per row, and gives half the bytes.
+    """
     picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
-    return picture.convert("RGB")
+    picture = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
+    file = io.BytesIO()
+    picture.save(file, "png", compress_level=1)
+    return file.getvalue()
 
 
 def new_figure(width, height):
@@ -354,7 +352,7 @@ class KernelSizePicture:
         self._move_band(k, band)
         self._move_parameters(parameters)
         self._blit(min(end for end in self.K_AXES if end >= max(steps[1][:-1])))
-        return self._encode()
+        return palette_png(self.canvas)
 
     def _build_steps(self, largest_channels):
         ax = self.steps = self.figure.add_axes((0.075, 0.565, 0.905, 0.33))
@@ -465,9 +463,3 @@ class KernelSizePicture:
         self.canvas.restore_region(self._backgrounds[k_end])
         for ax, artist in self._moving:
             ax.draw_artist(artist)
-
-    def _encode(self):
-        # As little compression as there is: the picture goes over a local connection, once.
-        file = io.BytesIO()
-        _pixels(self.canvas).save(file, "png", compress_level=1)
-        return file.getvalue()

@@ -1,8 +1,10 @@
 """Differences between arms: paired by seed, with intervals, and what n seeds can detect."""
 
+import math
+
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.power import TTestPower
 
 CONFIDENCE = 0.95
@@ -43,7 +45,7 @@ def compare(results, baseline, metric="top1"):
             f"two results of {arm} with seed {seed}: accepted are those of one data set, "
             "backbone and recipe"
         )
-    by_seed = results.pivot(index="seed", columns="arm", values=metric)
+    by_seed = results.pivot_table(index="seed", columns="arm", values=metric)
     return pd.DataFrame(
         _paired(arm, (by_seed[arm] - by_seed[baseline]).dropna().to_numpy())
         for arm in arms
@@ -60,5 +62,27 @@ def _paired(arm, differences):
     low, high = stats.t.interval(
         CONFIDENCE, n - 1, loc=differences.mean(), scale=spread / np.sqrt(n)
     )
-    effect = TTestPower().solve_power(nobs=n, alpha=1 - CONFIDENCE, power=POWER)
-    return {**row, "low": low, "high": high, "detectable": effect * spread}
+    return {**row, "low": low, "high": high, "detectable": detectable_effect(n) * spread}
+
+
+def detectable_effect(n):
+    """The true mean difference, in standard deviations, that n pairs show with 80% probability.
+
+    Of a two-sided t-test at 5%. n is at least 2.
+    """
+    # TTestPower.solve_power looks for effects below 1 alone, and few seeds detect none of those.
+    critical = stats.t.isf((1 - CONFIDENCE) / 2, n - 1)
+    noncentrality = optimize.root_scalar(
+        lambda shift: stats.nct.sf(critical, n - 1, shift) - POWER, x0=critical, x1=1.2 * critical
+    ).root
+    return noncentrality / math.sqrt(n)
+
+
+def needed_pairs(effect):
+    """How many pairs show a true mean difference of so many standard deviations.
+
+    With 80% probability, by a two-sided t-test at 5%. A whole number, rounded up.
+    """
+    return math.ceil(
+        TTestPower().solve_power(effect_size=effect, alpha=1 - CONFIDENCE, power=POWER)
+    )

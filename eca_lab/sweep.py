@@ -135,7 +135,9 @@ def run_sweep(plan, out, device="cpu"):
     failed = []
     todo = remaining(plan, out)
     epochs = plan.recipe.epochs
-    with tqdm(total=len(todo) * epochs, unit="epoch", smoothing=0.05) as bar:
+    # tqdm's bar for notebooks overlooks this variable, which its bar for terminals obeys.
+    quiet = bool(os.environ.get("TQDM_DISABLE"))
+    with tqdm(total=len(todo) * epochs, unit="epoch", smoothing=0.05, disable=quiet) as bar:
         for number, trial in enumerate(todo, 1):
             bar.set_postfix_str(f"trial {number} of {len(todo)}: {trial.arm}, seed {trial.seed}")
             try:

@@ -145,7 +145,7 @@ def test_images_per_class_are_drawn_with_the_seed(shapes, load_shapes):
     assert torch.equal(part.test_images, shapes.test_images)
 
 
-def test_draws_are_nested_and_do_not_depend_on_the_other_classes(load_shapes):
+def test_draws_are_nested_and_do_not_depend_on_the_other_classes(shapes, load_shapes):
     def images(label, **selection):
         part = load_shapes(**selection)
         chosen = part.train_labels == part.classes.index(label)
@@ -155,6 +155,9 @@ def test_draws_are_nested_and_do_not_depend_on_the_other_classes(load_shapes):
     assert len(few) == 10
     assert few < images("disc", per_class=30)
     assert few == images("disc", per_class=10, classes=["disc", "star"])
+    # Nor is the draw of one seed and class that of another seed and class.
+    positions = [data._draw_images(shapes, *key) // 10 for key in ((0, 9, 1), (1, 9, 0))]
+    assert not torch.equal(*positions)
 
 
 def test_more_than_there_are(load_shapes):
@@ -169,8 +172,7 @@ def test_more_than_there_are(load_shapes):
 
 @pytest.mark.parametrize("size", [12, 32, 45])
 def test_resizing_is_that_of_torchvision(size, shapes, load_shapes, monkeypatch):
-    # 2500 images a chunk at the original size, so that there are several.
-    monkeypatch.setattr(data, "_VALUES_PER_CHUNK", 2500 * 3 * 32 * 32)
+    monkeypatch.setattr(data, "_VALUES_PER_CHUNK", 300 * 3 * 32 * 32)  # so there are several
     resized = load_shapes(size=size, classes=["disc", "star"])
     original = shapes.train_images[torch.isin(shapes.train_labels, torch.tensor([3, 8]))]
     assert resized.size == size
@@ -298,7 +300,7 @@ def test_folder_pixels_and_labels(test, tmp_path, load):
         assert pets.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
         assert pets.test_labels.tolist() == [0, 0, 1, 1]
         assert pets.classes == ("cat", "dog")
-        assert (pets.name, pets.skipped, pets.size) == (f"folder:{folder}", 0, 8)
+        assert (pets.name, pets.skipped, pets.size) == ("pets", 0, 8)
 
 
 def test_folder_with_test_and_val_is_tested_on_test(folder, load):
@@ -343,6 +345,7 @@ def test_images_that_are_not_square_lose_their_sides(height, width, folder, load
     assert shrunk.shape[1:] == (10, 15) if width > height else (15, 10)
     # torchvision rounds the margin of 2.5 pixels to the even 2.
     expected = shrunk[:, :, 2:12] if width > height else shrunk[:, 2:12]
+    load(folder, size=12)  # has a cache of its own
     loaded = load(folder, size=10)
     assert torch.equal(loaded.train_images[0], expected)
     upright = resize(_as_tensor([1])[0], [10, 10], antialias=True)
@@ -367,11 +370,13 @@ def test_images_of_one_size_that_are_not_square_need_a_size(folder, load):
 
 
 def test_second_load_neither_decodes_nor_writes(folder, load, monkeypatch):
-    first, small = load(folder), load(folder, size=4)
+    namesake = _make_folder(folder.parent / "other" / "pets", per_class=2)
+    first, small, other = load(folder), load(folder, size=4), load(namesake)
     for function in ("_decode", "_check_writable", "_write_cache"):
         monkeypatch.setattr(data, function, _must_not_run)
     assert load(folder).fingerprint == first.fingerprint
     assert load(folder, size=4).fingerprint == small.fingerprint != first.fingerprint
+    assert load(namesake).fingerprint == other.fingerprint != first.fingerprint
     assert torch.equal(load(folder).train_images, first.train_images)
     monkeypatch.chdir(folder.parent)
     assert load("pets").fingerprint == first.fingerprint
@@ -401,7 +406,8 @@ def _remove(folder):
 
 
 def _relabel(folder):
-    shutil.move(folder / "train" / "cat" / "002.png", folder / "train" / "dog" / "x.png")
+    # From the end of one class to the start of the next, so that the order stays.
+    shutil.move(folder / "train" / "cat" / "002.png", folder / "train" / "dog" / "!.png")
 
 
 def _rename_class(folder):
@@ -426,9 +432,8 @@ def test_fingerprint_of_a_folder_is_that_of_its_content(folder, load, tmp_path):
     os.utime(moved / "train" / "cat" / "000.png", ns=(0, 0))
     assert load(moved).fingerprint == before.fingerprint
     assert load(moved, size=8).fingerprint == before.fingerprint
-    # An image that moves from one split to the other, with the label and in the order it had.
+    # From the end of one split to the start of the other.
     (moved / "train" / "dog" / "002.png").rename(moved / "test" / "cat" / "!.png")
-    (moved / "test" / "cat" / "!.png").rename(moved / "test" / "cat" / "first.png")
     assert load(moved).fingerprint != before.fingerprint
 
 
@@ -686,6 +691,27 @@ def test_cifar(cifar, server, tmp_path):
     assert load_dataset(name, root=tmp_path / "other").fingerprint == loaded.fingerprint
 
 
+@pytest.mark.parametrize("change", ["data", "targets", "classes"])
+def test_fingerprint_of_cifar_is_that_of_its_content(change, cifar, tmp_path, monkeypatch):
+    name, _, _ = cifar
+    before = load_dataset(name, root=tmp_path)
+    kind = getattr(torchvision.datasets, name.upper())
+
+    class Changed(kind):
+        def __init__(self, root, train, **arguments):
+            super().__init__(root, train, **arguments)
+            if change == "data" and not train:
+                self.data = self.data.copy()
+                self.data[-1, -1, -1, -1] ^= 1
+            elif change == "targets" and not train:
+                self.targets[-1] = (self.targets[-1] + 1) % 10
+            elif change == "classes":
+                self.classes = ["first", *self.classes[1:]]
+
+    monkeypatch.setattr(torchvision.datasets, name.upper(), Changed)
+    assert load_dataset(name, root=tmp_path).fingerprint != before.fingerprint
+
+
 def test_damaged_cifar_is_restored(cifar, tmp_path):
     name, _, _ = cifar
     before = load_dataset(name, root=tmp_path)
@@ -856,6 +882,7 @@ def test_flip_and_crop_without_padding_only_flips():
 def test_generator_alone_decides(size):
     images = _random_images(20, size, size)
     generator = _generator(1)
+    torch.manual_seed(0)
     first, second = augment(images, generator), augment(images, generator)
     torch.manual_seed(5)
     assert torch.equal(augment(images, _generator(1)), first)
@@ -924,9 +951,10 @@ def test_random_resized_crop_of_the_whole_image_is_the_image(monkeypatch):
     whole[1], whole[4] = 0.5, 0.9  # square, not mirrored
     monkeypatch.setattr(torch, "rand", lambda *shape, generator: whole)
     assert torch.equal(random_resized_crop(images, None, size=12), images)
-    averaged = images.float().unflatten(2, (6, 2)).unflatten(4, (6, 2)).mean((3, 5))
-    halved = random_resized_crop(images, None, size=6).float()
-    assert (halved - averaged).abs().max() <= 0.5
+    # Shrinking averages over all pixels.
+    averaged = images.float().unflatten(2, (3, 4)).unflatten(4, (3, 4)).mean((3, 5))
+    shrunk = random_resized_crop(images, None, size=3).float()
+    assert (shrunk - averaged).abs().max() <= 0.5
 
 
 @pytest.mark.gpu

@@ -361,7 +361,7 @@ def test_picture_changes_with_every_attribute(drawn):
         seen.add(image(drawn).value)
     for png in seen:
         with Image.open(io.BytesIO(png)) as picture:
-            assert (picture.format, picture.size, picture.mode) == ("PNG", (720, 560), "RGB")
+            assert (picture.format, picture.size, picture.mode) == ("PNG", (720, 560), "P")
     # gamma and b are in STATES[0] what they were before.
     assert len(seen) == 1 + 3
 
@@ -370,10 +370,7 @@ def test_a_moved_picture_equals_a_new_one(drawn):
     for settings in STATES:
         for name, value in settings.items():
             setattr(drawn, name, value)
-        moved, new = (
-            Image.open(io.BytesIO(image(p).value)) for p in (drawn, KernelSizeExplorer(**settings))
-        )
-        assert np.array_equal(np.asarray(moved), np.asarray(new))
+        assert image(drawn).value == image(KernelSizeExplorer(**settings)).value
 
 
 @pytest.mark.parametrize("gamma", KernelSizeExplorer.GAMMA_LIMITS)
@@ -391,11 +388,7 @@ def test_mimebundle_shows_the_picture_to_readers_without_a_kernel():
     bundle = panel._repr_mimebundle_(include=None, exclude=None)
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.model_id
     assert bundle["text/plain"] == "KernelSizeExplorer(channels=64, gamma=2, b=1): k = 3"
-    shown = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
-    live = Image.open(io.BytesIO(image(panel).value))
-    difference = np.asarray(shown.convert("RGB")).astype(int) - np.asarray(live)
-    assert shown.size == live.size
-    assert np.abs(difference).max() < 8
+    assert base64.b64decode(bundle["image/png"]) == image(panel).value
 
 
 def test_controls_have_visible_labels(panel):

@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 
-from eca_lab.stats import compare
+from eca_lab.stats import compare, detectable_effect, needed_pairs
 
 
 def results(**top1_by_arm):
@@ -28,15 +29,12 @@ def test_paired_differences_agree_with_scipy():
     assert (row["low"], row["high"]) == pytest.approx((reference.low, reference.high))
 
 
-def test_the_detectable_difference_is_found_with_80_percent():
-    rng = np.random.default_rng(1)
-    base = np.zeros(5)
-    spread = rng.normal(0, 1, 5)
-    spread = (spread - spread.mean()) / spread.std(ddof=1)  # exactly 1
-    detectable = compare(results(eca=base, se=spread), "eca")["detectable"].iloc[0]
-    draws = rng.normal(detectable, 1, (20_000, 5))
-    found = stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05
-    assert found.mean() == pytest.approx(0.8, abs=0.01)
+def test_the_detectable_difference_scales_with_the_spread():
+    differences = np.array([-1.0, 0.0, 1.0])  # a standard deviation of exactly 1
+    table = compare(results(eca=np.zeros(3), se=differences, none=3 * differences), "eca")
+    assert table["detectable"].tolist() == pytest.approx(
+        [detectable_effect(3), 3 * detectable_effect(3)]
+    )
 
 
 def test_only_common_seeds_count():
@@ -64,3 +62,21 @@ def test_what_cannot_be_compared():
         compare(frame, "eca", metric="dataset")
     with pytest.raises(ValueError, match="two results of eca with seed 0"):
         compare(pd.concat([frame, frame]), "eca")
+
+
+# Published for the 5% level and 80% power: paired seeds for differences of 0.1, 0.2 and 0.3 points
+# where differences vary by 0.15 * sqrt(2) points from seed to seed.
+@pytest.mark.parametrize(("difference", "pairs"), [(0.1, 38), (0.2, 11), (0.3, 7)])
+def test_needed_pairs(difference, pairs):
+    assert needed_pairs(difference / (0.15 * 2**0.5)) == pytest.approx(pairs, abs=1)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 40])
+def test_detectable_and_needed_agree(n):
+    effect = detectable_effect(n)
+    assert needed_pairs(effect * 1.001) <= n if n > 3 else effect > 1
+    if n > 3:
+        assert TTestPower().power(effect, n, 0.05) == pytest.approx(0.8, abs=1e-6)
+    draws = np.random.default_rng(0).normal(effect, 1, (20_000, n))
+    found = stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
