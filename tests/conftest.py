@@ -8,27 +8,26 @@ def pytest_runtest_setup(item):
         pytest.skip("no CUDA device")
 
 
+def pytest_collection_modifyitems(config, items):
+    # An nbval cell says by options["check"] whether its outputs are compared.
+    config.stash[_compared] = {
+        item.nodeid: item.options["check"] for item in items if hasattr(item, "cell")
+    }
+
+
 def pytest_terminal_summary(terminalreporter):
     """Say how many notebook cells had their outputs compared, and how many only ran."""
-    passed = terminalreporter.config.stash.get(_cells, [])
-    if passed:
-        compared = sum(passed)
+    compared = terminalreporter.config.stash.get(_compared, {})
+    passed = {report.nodeid for report in terminalreporter.stats.get("passed", [])}
+    cells = [compared[each] for each in passed if each in compared]
+    if cells:
         terminalreporter.write_line(
-            f"notebooks: outputs of {compared} of {len(passed)} cells compared "
-            f"({compared / len(passed):.0%})"
+            f"notebooks: outputs of {sum(cells)} of {len(cells)} cells compared "
+            f"({sum(cells) / len(cells):.0%})"
         )
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    # An nbval cell says by options["check"] whether its outputs are compared.
-    if hasattr(item, "cell") and call.when == "call" and report.passed:
-        item.config.stash.setdefault(_cells, []).append(item.options["check"])
-    return report
-
-
-_cells = pytest.StashKey[list]()
+_compared = pytest.StashKey[dict]()
 
 
 @pytest.fixture(scope="session")
