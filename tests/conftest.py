@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from eca_lab.data import Dataset
 
 
