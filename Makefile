@@ -11,8 +11,9 @@ QUIET := TQDM_DISABLE=1
 .PHONY: lab test test-lowest lint format notebooks sweep-demo constraints clean
 
 lab: .venv/.installed
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) \
-	    $(ARGS) notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
+	    --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+	    $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 test: lint
 	$(QUIET) $(BIN)/python -m pytest $(NBVAL) $(ARGS)
