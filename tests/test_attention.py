@@ -112,7 +112,7 @@ def test_cbam_equals_timm():
     copy_se(ours, theirs.channel)
     theirs.spatial.conv.conv.weight.data.copy_(ours.conv.weight.data)
     theirs.spatial.conv.bn.eval()  # timm has a BatchNorm there: the identity, when fresh
-    theirs.spatial.conv.bn.eps = 0
+    theirs.spatial.conv.bn.eps = 1e-12
     for parameter in theirs.spatial.conv.bn.parameters():
         parameter.requires_grad_(False)
     assert_same_function(ours, theirs, features(64), tolerance=1e-5)
