@@ -46,7 +46,8 @@ def test_figures_are_shown_as_small_pngs_that_look_the_same(draw, numbers):
     figure = draw(*numbers)
     with Image.open(io.BytesIO(figure._repr_png_())) as shown:
         assert shown.mode == "P"
-        assert shown.size == tuple(np.rint(figure.get_size_inches() * 100))
+        # Versions of matplotlib differ in how they round 8.2 inches at 100 dpi.
+        assert np.allclose(shown.size, figure.get_size_inches() * 100, atol=1.01)
         small = np.asarray(shown.convert("RGB")).astype(int)
     # From a new figure: drawing the same one again lays it out again, a little differently.
     canvas = FigureCanvasAgg(draw(*numbers))
