@@ -131,7 +131,7 @@ def load_dataset(
     else:
         folder = Path(name.removeprefix("folder:")).expanduser().resolve()
         # Named without the rest of its path, which is nobody else's business in a recorded result.
-        source = _folder(folder.resolve().name, folder, root, size, unreadable, progress)
+        source = _folder(folder.name, folder, root, size, unreadable, progress)
     return _select(source, size, classes, per_class, seed)
 
 

@@ -17,11 +17,15 @@ from eca_lab.attention import ECA, ECANS, make_attention, parse_spec
 STEMS = ("imagenet", "cifar")
 
 
-class BasicBlock(resnet.BasicBlock):
+class _Block(nn.Module):
+    """A residual block of torchvision with a place for an attention module."""
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.attention = nn.Identity()
 
+
+class BasicBlock(_Block, resnet.BasicBlock):
     def forward(self, x):
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
@@ -29,11 +33,7 @@ class BasicBlock(resnet.BasicBlock):
         return self.relu(out + shortcut)
 
 
-class Bottleneck(resnet.Bottleneck):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.attention = nn.Identity()
-
+class Bottleneck(_Block, resnet.Bottleneck):
     def forward(self, x):
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
@@ -42,11 +42,7 @@ class Bottleneck(resnet.Bottleneck):
         return self.relu(out + shortcut)
 
 
-class InvertedResidual(mobilenetv2.InvertedResidual):
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.attention = nn.Identity()
-
+class InvertedResidual(_Block, mobilenetv2.InvertedResidual):
     def forward(self, x):
         out = self.attention(self.conv(x))
         return x + out if self.use_res_connect else out

@@ -100,18 +100,18 @@ def summarize(results, metric="top1"):
         metric: one of its numeric columns.
 
     Returns:
-        DataFrame indexed by (dataset, backbone, epochs, arm) in the order of the arms, with the
-        columns mean, sd (NaN where n is 1), n, seconds (mean per trial) and parameters.
+        DataFrame indexed by (dataset, size, train, backbone, epochs, arm), in the order of the
+        arms, with the columns mean, sd (NaN where n is 1), n, seconds (mean per trial) and
+        parameters.
     """
     groups = results.groupby(["dataset", "size", "train", "backbone", "epochs", "arm"], sort=False)
-    table = groups.agg(
+    return groups.agg(
         mean=(metric, "mean"),
         sd=(metric, "std"),
         n=(metric, "size"),
         seconds=("seconds", "mean"),
         parameters=("parameters", "first"),
     )
-    return table
 
 
 def unpack_correct(record):
