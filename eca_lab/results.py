@@ -12,7 +12,7 @@ import pandas as pd
 
 from eca_lab.attention import NAMES, parse_spec
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def trial_identity(description):
@@ -23,13 +23,16 @@ def trial_identity(description):
             on counts: of the data set its fingerprint, of the arm the resolved attention.
     """
     known_by = {**description, "dataset": description["dataset"]["fingerprint"]}
-    text = json.dumps(known_by, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _digest(known_by)
 
 
 def write_record(folder, record):
-    """Write a trial's record to `folder` under its identity, whole or not at all."""
+    """Write a trial's record to `folder` under its identity, whole or not at all.
+
+    A checksum of the record goes into the file, so that a change to it does not go unnoticed.
+    """
     folder = Path(folder)
+    record = {**record, "checksum": _digest(record)}
     path = folder / f"{record['identity']}.json"
     temporary = folder / f".{record['identity']}.{os.getpid()}.tmp"
     try:
@@ -46,7 +49,7 @@ def write_record(folder, record):
 def load_records(folder):
     """The records in a folder, by identity.
 
-    A file that is not a record of this schema, or whose trial does not hash to its identity, is
+    A file that is not a record of this schema, or does not fit its checksum or its identity, is
     named in a warning and left out.
 
     Raises:
@@ -61,6 +64,8 @@ def load_records(folder):
             record = json.loads(path.read_text(encoding="utf-8"))
             if record["schema"] != SCHEMA:
                 raise ValueError(f"schema {record['schema']}, read is {SCHEMA}")
+            if record.pop("checksum") != _digest(record):
+                raise ValueError("its checksum does not fit, so it was changed")
             if trial_identity(record["trial"]) != record["identity"]:
                 raise ValueError("its trial does not hash to its identity")
             if record["status"] == "finished":
@@ -133,6 +138,11 @@ _COLUMNS = [
     "top1", "top5", "loss", "seconds", "images_per_second", "parameters", "device", "torch",
     "identity",
 ]  # fmt: skip
+
+
+def _digest(content):
+    """16 hexadecimal digits of the SHA-256 of JSON content, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _row(record):

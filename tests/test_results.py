@@ -92,16 +92,26 @@ def test_the_name_of_a_data_set_is_not_its_identity(make_record):
 
 
 def test_files_that_are_no_records_are_named_and_left_out(tmp_path, make_record):
+    (tmp_path / "elsewhere").mkdir()
     good = make_record()
     write_record(tmp_path, good)
-    tampered = make_record(seed=1)
-    tampered["trial"]["seed"] = 2
+    written = (tmp_path / f"{good['identity']}.json").read_text()
+    write_record(tmp_path / "elsewhere", make_record(seed=1, schema=0))
+    write_record(tmp_path / "elsewhere", {**make_record(seed=2), "identity": "0" * 16})
+    write_record(tmp_path / "elsewhere", {k: v for k, v in make_record().items() if k != "top1"})
+    older, misnamed, incomplete = (
+        (tmp_path / "elsewhere" / f"{identity}.json").read_text()
+        for identity in (make_record(seed=1)["identity"], "0" * 16, good["identity"])
+    )
     bad = {
-        "truncated": json.dumps(good)[:100],
+        "truncated": written[:100],
         "foreign": "[1, 2]",
-        "tampered": json.dumps(tampered),
-        "older": json.dumps({**good, "schema": 0}),
-        "incomplete": json.dumps({k: v for k, v in good.items() if k != "top1"}),
+        "binary": "\0\1",
+        "tampered": written.replace('"top1": 50.0', '"top1": 55.0'),
+        "without_checksum": json.dumps(good),
+        "older": older,
+        "misnamed": misnamed,
+        "incomplete": incomplete,
     }
     for name, text in bad.items():
         (tmp_path / f"{name}.json").write_text(text)
