@@ -1,28 +1,33 @@
-"""Command line: ``python -m eca_lab sweep ...``."""
+"""Command line: ``python -m eca_lab sweep``, ``results`` and ``compare``."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from eca_lab import data, models, results, sweep, train
+from eca_lab import data, models, results, stats, sweep, train
 
 
 def main(arguments=None):
-    """Run a command; returns the exit status: 0 done, 1 trials failed, 2 bad input."""
+    """Run a command; the exit status is 0 done, 1 trials failed, 2 bad input, 130 interrupted."""
     options = _parser().parse_args(arguments)
     try:
         return options.command(options)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
 
 
 def _sweep(options):
     sweep.check_arms(options.backbone, options.arms, options.seeds)
-    device = train.check_device(options.device)
+    budget = _seconds(options.budget)
+    sweep.check_workers(options.device, options.workers, options.gpu_share, options.ray, budget)
     recipe = train.Recipe(options.epochs, options.batch_size, options.learning_rate)
     _check_writable(options.out)
     dataset = data.load_dataset(
@@ -33,37 +38,70 @@ def _sweep(options):
         unreadable="skip" if options.skip_unreadable else "error",
     )
     plan = sweep.plan_sweep(dataset, options.backbone, options.arms, options.seeds, recipe)
-    _print_plan(plan, options.out, device)
+    _print_plan(plan, options)
+    again = "Run the same command again to"
     try:
-        failed = sweep.run_sweep(plan, options.out, device)
-    except KeyboardInterrupt:
+        failed = sweep.run_sweep(
+            plan,
+            options.out,
+            options.device,
+            options.workers,
+            options.gpu_share,
+            options.ray,
+            budget,
+        )
+    except (KeyboardInterrupt, OSError, RuntimeError) as stop:
         left = len(sweep.remaining(plan, options.out))
+        interrupted = isinstance(stop, KeyboardInterrupt)
         print(
-            f"\nInterrupted: {len(plan.trials) - left} of {len(plan.trials)} trials are finished "
-            f"in {options.out}. Run the same command again to do the other {left}.",
+            f"\n{'Interrupted' if interrupted else f'error: {stop}'}: "
+            f"{len(plan.trials) - left} of {len(plan.trials)} trials are finished in "
+            f"{options.out}. {again} do the other {left}.",
             file=sys.stderr,
         )
-        return 130
-    _print_table(sweep.plan_results(plan, options.out))
+        return 130 if interrupted else 1
+    _print_results(sweep.plan_results(plan, options.out))
     for record in failed:
         seed = record["trial"]["seed"]
         print(f"failed: {record['arm']}, seed {seed}: {record['reason']}", file=sys.stderr)
+    left = len(sweep.remaining(plan, options.out)) - len(failed)
     if failed:
         print(
-            f"{len(failed)} of {len(plan.trials)} trials failed; run the same command again to "
-            "try them once more.",
+            f"{len(failed)} of {len(plan.trials)} trials failed. {again} try them once more.",
             file=sys.stderr,
+        )
+    if left > 0:
+        print(
+            f"\n{left} of {len(plan.trials)} trials are left: the budget is used up, or another "
+            f"sweep is running them. {again} go on."
         )
     return 1 if failed else 0
 
 
 def _results(options):
-    _print_table(results.load_results(options.path))
+    _print_results(results.load_results(options.path))
     return 0
 
 
-def _print_plan(plan, out, device):
-    dataset = plan.dataset
+def _compare(options):
+    table = results.load_results(options.path)
+    if table.empty:
+        raise ValueError(f"{options.path}: no finished trials to compare")
+    for _, trials in table.groupby(list(results.SETTING), sort=False):
+        compared = stats.compare(trials, options.baseline, options.metric, options.margin)
+        _print_setting(trials)
+        print(
+            f"Minus {options.baseline}, in points of {options.metric}; 95% intervals; p by Holm; "
+            f"p of equivalence within {options.margin:g}; detectable with 80% power\n"
+        )
+        columns = ["arm", "n", "difference", "low", "high", "p_holm", "p_equivalence"]
+        _print_table(compared[[*columns, "detectable", "verdict"]])
+        print()
+    return 0
+
+
+def _print_plan(plan, options):
+    dataset, out = plan.dataset, options.out
     print(
         f"{dataset.name}: {len(dataset.train_images):,} training and "
         f"{len(dataset.test_images):,} test images of {dataset.size} x {dataset.size} pixels in "
@@ -85,19 +123,51 @@ def _print_plan(plan, out, device):
         print(f"  `{arm}` on {plan.backbone} is `{same}`: the same trials, run once")
     todo = len(sweep.remaining(plan, out))
     print(f"\n{len(plan.trials) - todo} of {len(plan.trials)} trials are finished in {out}", end="")
-    print("." if todo == 0 else f"; {todo} to run on {device}, ", end="", flush=True)
-    print(f"about {_duration(sweep.estimate_sweep(plan, out, device))}." if todo else "")
+    if options.ray is not None and todo:
+        print(f"; {todo} to run on the Ray cluster at {options.ray}.")
+    elif todo:
+        print(f"; {todo} to run on {options.device}, ", end="", flush=True)
+        print(f"about {_duration(sweep.estimate_sweep(plan, out, options.device))}.")
+    else:
+        print(".")
+
+
+def _print_results(table):
+    if table.empty:
+        print("No finished trials.")
+    for _, trials in table.groupby(list(results.SETTING), sort=False):
+        _print_setting(trials)
+        summary = results.summarize(trials).droplevel(list(results.SETTING)).reset_index()
+        summary = summary.rename(columns={"mean": "top-1 %", "sd": "sd (points)"})
+        _print_table(summary[["arm", "parameters", "top-1 %", "sd (points)", "n"]])
+
+
+def _print_setting(trials):
+    first = trials.iloc[0]
+    print(
+        f"\n{first['dataset']}, {first['train']:,} training images of {first['size']} x "
+        f"{first['size']} pixels; {first['backbone']}; {first['recipe']}"
+    )
+    for name in ("device", "torch"):
+        if len(different := trials[name].unique()) > 1:
+            print(f"Caution, more than one {name}: {'; '.join(different)}")
 
 
 def _print_table(table):
-    if table.empty:
-        print("No finished trials.")
-        return
-    summary = results.summarize(table).drop(columns="seconds").reset_index()
-    summary = summary.rename(columns={"mean": "top-1 %", "sd": "sd (points)"})
-    formats = {"top-1 %": "{:.2f}".format, "sd (points)": "{:.2f}".format}
-    print()
-    print(summary.to_string(index=False, formatters=formats, na_rep="-"))
+    print(table.to_string(index=False, float_format="{:.2f}".format, na_rep="-"))
+
+
+def _seconds(text):
+    """Seconds of a time such as "25m"; None of None."""
+    if text is None:
+        return None
+    try:
+        seconds = pd.Timedelta(text).total_seconds()
+    except ValueError:
+        seconds = 0
+    if not seconds >= 1:  # a bare number would be nanoseconds
+        raise ValueError(f"--budget {text}: accepted is a time such as 90s, 25m or 1h30m")
+    return seconds
 
 
 def _duration(seconds):
@@ -172,10 +242,45 @@ def _parser():
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
     )
     command.add_argument("--out", default="data/results/mine", help="folder of the results")
+    command.add_argument(
+        "--workers", type=int, metavar="N", help="run trials in N processes of this machine"
+    )
+    command.add_argument(
+        "--gpu-share",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of a GPU for each worker, such as 0.25, which lets four share one",
+    )
+    command.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run trials on the Ray cluster at HOST:PORT, or on the one of this machine: auto",
+    )
+    command.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="start no trial that would not end within this time, such as 25m",
+    )
 
     command = commands.add_parser("results", help="print the table of recorded trials")
     command.set_defaults(command=_results)
     command.add_argument("path", help="folder of results")
+
+    command = commands.add_parser(
+        "compare",
+        help="print the differences to a baseline arm",
+        description="Print the paired differences of every arm to a baseline arm, with intervals, "
+        "adjusted p and a verdict: better, worse, equivalent or undecided.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.set_defaults(command=_compare)
+    command.add_argument("path", help="folder of results")
+    command.add_argument("--baseline", default="eca", metavar="ARM", help="the arm to compare with")
+    command.add_argument("--metric", default="top1", help="top1 or top5, for example")
+    command.add_argument(
+        "--margin", type=float, default=0.2, help="differences below this many points do not matter"
+    )
     return parser
 
 

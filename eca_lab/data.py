@@ -76,6 +76,15 @@ class Dataset:
         """The same data set with its tensors on a device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in _TENSORS})
 
+    # To another process it goes as arrays: tensors would go through shared memory, of which a
+    # container has 64 MiB as a rule.
+    def __getstate__(self):
+        return self.__dict__ | {name: getattr(self, name).cpu().numpy() for name in _TENSORS}
+
+    def __setstate__(self, state):
+        tensors = {name: torch.tensor(state[name]) for name in _TENSORS}
+        self.__dict__.update(state | tensors)
+
 
 def load_dataset(
     name,
@@ -350,7 +359,7 @@ def _decode_folder(folder, classes, train, test, size, unreadable, progress):
         paths,
         batch_size=_FILES_PER_BATCH,
         collate_fn=partial(_decode_batch, size=size),
-        num_workers=min(_cores(), len(paths) // _FILES_PER_BATCH),
+        num_workers=min(available_cores(), len(paths) // _FILES_PER_BATCH),
         generator=torch.Generator(),
     )
     results = (result for batch in batches for result in batch)
@@ -422,7 +431,7 @@ def _unreadable(problem):
     return ValueError(f'unreadable image {problem}; unreadable="skip" leaves such images out')
 
 
-def _cores():
+def available_cores():
     """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -2,9 +2,11 @@
 
 import base64
 import hashlib
+import itertools
 import json
 import os
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,9 @@ import pandas as pd
 from eca_lab.attention import NAMES, parse_spec
 
 SCHEMA = 2
+# What trials must share to be compared: the columns of `load_results` that tell everything but the
+# arm and the seed. fingerprint is the beginning of that of the data set.
+SETTING = ("dataset", "fingerprint", "size", "train", "backbone", "recipe")
 
 
 def trial_identity(description):
@@ -55,34 +60,47 @@ def load_records(folder):
     Raises:
         FileNotFoundError: no such folder.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of results")
     records = {}
-    for path in sorted(folder.glob("*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["schema"] != SCHEMA:
-                raise ValueError(f"schema {record['schema']}, read is {SCHEMA}")
-            if record.pop("checksum") != _digest(record):
-                raise ValueError("its checksum does not fit, so it was changed")
-            if trial_identity(record["trial"]) != record["identity"]:
-                raise ValueError("its trial does not hash to its identity")
-            if record["status"] == "finished":
-                _row(record)
-        except (ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"{path} is not counted: {error!r}", stacklevel=2)
-            continue
-        records[record["identity"]] = record
+    for path, record, problem in _read_all(folder):
+        if problem is None:
+            records[record["identity"]] = record
+        else:
+            warnings.warn(f"{path} is not counted: {problem}", stacklevel=2)
     return records
+
+
+def set_aside(folder):
+    """Move the files that `load_records` would not count into a folder `rejected`, with a warning.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    rejected = Path(folder) / "rejected"
+    for path, _, problem in _read_all(folder):
+        if problem is not None:
+            rejected.mkdir(exist_ok=True)
+            number = itertools.count(2)
+            place = rejected / path.name
+            while place.exists():
+                place = rejected / f"{path.stem}-{next(number)}{path.suffix}"
+            path.rename(place)
+            warnings.warn(f"{path} was moved to {place}: {problem}", stacklevel=2)
+
+
+def is_finished(folder, identity):
+    """Whether a folder has a valid record of that trial as finished."""
+    try:
+        return _read(Path(folder) / f"{identity}.json")["status"] == "finished"
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def load_results(folder):
     """The finished trials in a folder of results as a DataFrame, one row a trial.
 
-    Columns: dataset, size, train, test, backbone, epochs, arm, kernel_sizes, seed, top1, top5 (in
+    Columns: those of `SETTING`, test (images), epochs, arm, kernel_sizes, seed, top1, top5 (in
     percent), loss (mean of the last epoch), seconds, images_per_second, parameters, device,
-    torch, identity. Rows are sorted by data set, backbone, arm and seed.
+    torch, identity. Rows are sorted by setting, arm and seed.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -92,7 +110,7 @@ def load_results(folder):
     order = results["arm"].map(arm_order)
     return (
         results.assign(_order=order)
-        .sort_values(["dataset", "backbone", "_order", "seed"], ignore_index=True)
+        .sort_values([*SETTING, "_order", "seed"], ignore_index=True)
         .drop(columns="_order")
     )
 
@@ -105,11 +123,10 @@ def summarize(results, metric="top1"):
         metric: one of its numeric columns.
 
     Returns:
-        DataFrame indexed by (dataset, size, train, backbone, epochs, arm), in the order of the
-        arms, with the columns mean, sd (NaN where n is 1), n, seconds (mean per trial) and
-        parameters.
+        DataFrame indexed by the columns of `SETTING` and arm, in the order of the results, with
+        the columns mean, sd (NaN where n is 1), n, seconds (mean per trial) and parameters.
     """
-    groups = results.groupby(["dataset", "size", "train", "backbone", "epochs", "arm"], sort=False)
+    groups = results.groupby([*SETTING, "arm"], sort=False)
     return groups.agg(
         mean=(metric, "mean"),
         sd=(metric, "std"),
@@ -134,10 +151,46 @@ def arm_order(arm):
 
 
 _COLUMNS = [
-    "dataset", "size", "train", "test", "backbone", "epochs", "arm", "kernel_sizes", "seed",
-    "top1", "top5", "loss", "seconds", "images_per_second", "parameters", "device", "torch",
-    "identity",
+    *SETTING, "test", "epochs", "arm", "kernel_sizes", "seed", "top1", "top5", "loss", "seconds",
+    "images_per_second", "parameters", "device", "torch", "identity",
 ]  # fmt: skip
+
+
+def _read_all(folder):
+    """(path, record, problem) of every JSON file in a folder, either of the last two being None."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of results")
+    for path in sorted(folder.glob("*.json")):
+        try:
+            yield path, _read(path), None
+        except FileNotFoundError:  # moved by another sweep in the meantime
+            continue
+        except ValueError as error:
+            yield path, None, error
+
+
+def _read(path):
+    """The record in a file; ValueError if it has none that counts."""
+    text = path.read_bytes()
+    try:
+        record = json.loads(text)
+        if record["schema"] != SCHEMA:
+            raise ValueError(f"schema {record['schema']}, read is {SCHEMA}")
+        if record.pop("checksum") != _digest(record):
+            raise ValueError("its checksum does not fit, so it was changed")
+        if trial_identity(record["trial"]) != record["identity"]:
+            raise ValueError("its trial does not hash to its identity")
+        if record["status"] == "finished":
+            _row(record)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no record of a trial: {error!r}") from None
+    return record
+
+
+@cache  # among 10,000 trials there are few different specs
+def _kernel_size(spec):
+    return parse_spec(spec).arguments.get("k")
 
 
 def _digest(content):
@@ -147,13 +200,15 @@ def _digest(content):
 
 def _row(record):
     trial = record["trial"]
-    sizes = [parse_spec(spec).arguments.get("k") for spec in trial["attention"]]
+    sizes = [_kernel_size(spec) for spec in trial["attention"]]
     return {
         **{name: trial["dataset"][name] for name in ("size", "train", "test")},
         **{name: trial[name] for name in ("backbone", "parameters", "seed")},
         **{name: record[name] for name in ("arm", "top1", "top5", "seconds")},
         **{name: record[name] for name in ("images_per_second", "device")},
         "dataset": trial["dataset"]["name"],
+        "fingerprint": trial["dataset"]["fingerprint"][:8],
+        "recipe": ", ".join(f"{name}={value}" for name, value in trial["recipe"].items()),
         "epochs": trial["recipe"]["epochs"],
         "kernel_sizes": "-".join(map(str, sizes)) if any(sizes) else "",
         "loss": record["loss_curve"][-1],

@@ -1,14 +1,19 @@
-"""A sweep: every arm with every seed, one trial at a time, each recorded as it finishes."""
+"""A sweep: every arm with every seed, each trial recorded as it finishes."""
 
 import os
 import platform
 import subprocess
+import time
+from collections import Counter
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from eca_lab.attention import parse_spec
@@ -18,8 +23,10 @@ from eca_lab.models import build_model
 from eca_lab.results import (
     SCHEMA,
     arm_order,
+    is_finished,
     load_records,
     load_results,
+    set_aside,
     trial_identity,
     write_record,
 )
@@ -30,6 +37,7 @@ from eca_lab.train import (
     run_trial,
     trial_description,
 )
+from eca_lab.workers import ProcessPool, RayPool, outcomes
 
 
 @dataclass(frozen=True)
@@ -110,66 +118,162 @@ def plan_sweep(dataset, backbone, arms, seeds, recipe=None):
     return Plan(dataset, backbone, recipe, tuple(trials), duplicates)
 
 
-def run_sweep(plan, out, device="cpu"):
+@dataclass(frozen=True)
+class Job:
+    """What a worker does with each trial of a plan. Running out of memory must not end a sweep."""
+
+    dataset: Dataset
+    backbone: str
+    recipe: Recipe
+
+    def __call__(self, trial, device, on_epoch):
+        try:
+            outcome = run_trial(
+                self.dataset,
+                self.backbone,
+                trial.arm,
+                trial.seed,
+                self.recipe,
+                device,
+                on_epoch=on_epoch,
+            )
+        except Exception as error:
+            outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        else:
+            outcome = {"status": "finished", **outcome}
+        return {**outcome, **_provenance(torch.device(device))}
+
+
+def run_sweep(plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, budget=None):
     """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
 
-    A trial that raises, or whose loss is no longer finite, is recorded as failed with its reason,
-    and the sweep goes on; it is tried again when the sweep is run again. Interrupted, a sweep
-    keeps what is finished, and run again it does the rest.
+    A trial that raises, whose loss is no longer finite, or whose worker dies twice, is recorded as
+    failed with its reason, and the sweep goes on; it is tried again when the sweep is run again.
+    Interrupted, a sweep keeps what is finished, and run again it does the rest. Several sweeps may
+    share a folder, at the same time, too: what one of them is running, the others leave to it.
 
     Args:
         plan: of `plan_sweep`.
-        out: folder, made if it is not there.
-        device: "cpu" or a CUDA device.
+        out: folder, made if it is not there. A file in it that is no valid record is moved into
+            its folder `rejected`, with a warning.
+        device: "cpu", "cuda", or one CUDA device such as "cuda:1".
+        workers: run trials in so many processes of this machine; None runs them in this one.
+        gpu_share: of a GPU for each worker, above 0 and at most 1; 0.25 lets four share a GPU.
+        ray: address of a Ray cluster to run the trials on in place of this machine, as many at
+            once as it has CPU cores, or shares of a GPU.
+        budget: seconds. A trial that would probably not end within them is not started.
 
     Returns:
         list of the records of the trials that failed, empty if all is well.
 
     Raises:
-        ValueError: a device that is not there.
+        TypeError, ValueError: a device that is not there, or another value that is not accepted.
+        ImportError, ConnectionError: no Ray here, or no cluster at that address.
+        RuntimeError: the workers die before they are ready.
         OSError: the folder cannot be made or written.
     """
-    device = check_device(device)
-    Path(out).mkdir(parents=True, exist_ok=True)
-    provenance = _provenance(device)
-    failed = []
+    devices = check_workers(device, workers, gpu_share, ray, budget)
+    begin = time.monotonic()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    set_aside(out)
     todo = remaining(plan, out)
+    if not todo:
+        return []
+    job = Job(plan.dataset, plan.backbone, plan.recipe)
     epochs = plan.recipe.epochs
+    # A trial that is still running in another sweep on this folder has its file locked.
+    claims, started, progress, failed = {}, {}, Counter(), []
+    longest = 0.0
+    if budget is not None and ray is None:
+        longest = estimate_seconds(plan.dataset, plan.backbone, todo[-1].arm, plan.recipe, device)
+
+    def to_start():
+        for number, trial in enumerate(todo, 1):
+            if budget is not None and time.monotonic() - begin + longest > budget:
+                return
+            claim = _claim(out, trial)
+            if claim is None:
+                bar.total -= epochs
+                continue
+            claims[trial.identity], started[trial.identity] = claim, time.monotonic()
+            bar.set_postfix_str(f"trial {number} of {len(todo)}: {trial.arm}, seed {trial.seed}")
+            yield trial
+
+    def on_epoch(trial):
+        progress[trial.identity] += 1
+        bar.update()
+
+    def on_retry(trial):
+        bar.update(-progress.pop(trial.identity, 0))
+
     # tqdm's bar for notebooks overlooks this variable, which its bar for terminals obeys.
     quiet = bool(os.environ.get("TQDM_DISABLE"))
-    with tqdm(total=len(todo) * epochs, unit="epoch", smoothing=0.05, disable=quiet) as bar:
-        for number, trial in enumerate(todo, 1):
-            bar.set_postfix_str(f"trial {number} of {len(todo)}: {trial.arm}, seed {trial.seed}")
-            try:
-                outcome = {
-                    "status": "finished",
-                    **run_trial(
-                        plan.dataset,
-                        plan.backbone,
-                        trial.arm,
-                        trial.seed,
-                        plan.recipe,
-                        device,
-                        on_epoch=bar.update,
-                    ),
-                }
-            # Whatever ends a trial, running out of memory included, must not end the sweep.
-            except Exception as error:
-                outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    with ExitStack() as stack:
+        bar = stack.enter_context(
+            tqdm(total=len(todo) * epochs, unit="epoch", smoothing=0.05, disable=quiet)
+        )
+        stack.callback(lambda: [_release(claim) for claim in claims.values()])
+        if ray is not None:
+            ended = outcomes(RayPool(job, ray, device, gpu_share), to_start(), on_epoch, on_retry)
+        elif workers is not None:
+            pool = ProcessPool(job, devices[: len(todo)], gpu_share)
+            ended = outcomes(pool, to_start(), on_epoch, on_retry)
+        else:
+            ended = ((trial, job(trial, device, partial(on_epoch, trial))) for trial in to_start())
+        stack.enter_context(closing(ended))
+        code = _code_version()
+        for trial, outcome in ended:
             record = {
                 "schema": SCHEMA,
                 "identity": trial.identity,
                 "arm": trial.arm,
                 **outcome,
                 "trial": trial.description,
-                **provenance,
+                "code": code,
                 "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             }
             write_record(out, record)
             if record["status"] == "failed":
                 failed.append(record)
-            bar.update(number * epochs - bar.n)  # a failed trial skips the rest of its epochs
+            longest = max(longest, time.monotonic() - started[trial.identity])
+            _release(claims.pop(trial.identity))
+            bar.update(epochs - progress.pop(trial.identity, 0))
     return failed
+
+
+def check_workers(device, workers=None, gpu_share=1.0, ray=None, budget=None):
+    """The devices of the workers of `run_sweep`, whose arguments these are.
+
+    Raises:
+        TypeError, ValueError: naming what is not accepted.
+    """
+    if not 0 < gpu_share <= 1:
+        raise ValueError(f"gpu_share={gpu_share}: accepted are 0 < gpu_share <= 1")
+    if budget is not None and not budget > 0:
+        raise ValueError(f"budget={budget}: accepted are more than 0 seconds")
+    if gpu_share < 1 and (torch.device(device).type == "cpu" or (workers is None and ray is None)):
+        raise ValueError(
+            f"gpu_share={gpu_share}: accepted on a CUDA device, together with workers or ray"
+        )
+    if ray is not None:
+        if workers is not None:
+            raise ValueError(f"workers={workers} with ray={ray!r}: accepted is one of the two")
+        return None  # the nodes have the devices
+    device = check_device(device)
+    if workers is None:
+        return [str(device)]
+    check_positive_integer("workers", workers)
+    if device.type == "cpu":
+        return ["cpu"] * workers
+    indices = range(torch.cuda.device_count()) if device.index is None else [device.index]
+    slots = [f"cuda:{index}" for _ in range(int(1 / gpu_share)) for index in indices]
+    if workers > len(slots):
+        raise ValueError(
+            f"workers={workers}: accepted are at most {len(slots)}, with gpu_share={gpu_share} on "
+            f"{len(indices)} GPUs"
+        )
+    return slots[:workers]
 
 
 def remaining(plan, out):
@@ -200,6 +304,28 @@ def estimate_sweep(plan, out, device="cpu"):
     return len(todo) * estimate_seconds(plan.dataset, plan.backbone, arm, plan.recipe, device)
 
 
+def _claim(out, trial):
+    """A lock that tells other sweeps to leave a trial alone; None if it is running or finished.
+
+    When a process dies, the system releases its locks.
+    """
+    claim = FileLock(out / f".{trial.identity}.lock")
+    try:
+        claim.acquire(timeout=0)
+    except Timeout:
+        return None
+    if is_finished(out, trial.identity):  # in the meantime
+        _release(claim)
+        return None
+    return claim
+
+
+def _release(claim):
+    with suppress(OSError):  # not where an open file cannot be removed
+        os.unlink(claim.lock_file)
+    claim.release()
+
+
 def _provenance(device):
     """Where and with what a trial ran."""
     if device.type == "cuda":
@@ -211,7 +337,6 @@ def _provenance(device):
         "device": f"{device.type}: {name}",
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in packages},
-        "code": _code_version(),
     }
 
 

@@ -1,20 +1,35 @@
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 
 from eca_lab import __main__, sweep
+from eca_lab.data import available_cores
 from eca_lab.models import build_model
 from eca_lab.results import load_records, load_results
 from eca_lab.sweep import plan_results, plan_sweep, remaining, run_sweep
 from eca_lab.train import Recipe
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=0.05)
-ARGUMENTS = ["sweep", "--data", "shapes", "--size", "8", "--per-class", "13", "--epochs", "1"]
+ARGUMENTS = [
+    *("sweep", "--data", "shapes", "--size", "8", "--per-class", "13", "--epochs", "1"),
+    *("--device", "cpu"),
+]
+DONE = {  # what run_trial returns
+    "top1": 50.0,
+    "top5": 100.0,
+    "loss_curve": [1.0],
+    "seconds": 1.0,
+    "images_per_second": 64.0,
+    "correct": "AAA=",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -137,16 +152,124 @@ def test_command_prints_plan_and_table(tmp_path):
     assert "`eca` on tiny is `eca(k=3-3-5)`: the same trials, run once" in done.stdout
     assert "0 of 6 trials are finished" in done.stdout
     table = done.stdout[done.stdout.index("top-1 %") :].splitlines()[1:]
-    assert [line.split()[5] for line in table] == ["none", "eca(k=3)", "eca(k=3-3-5)"]
+    assert [line.split()[0] for line in table] == ["none", "eca(k=3)", "eca(k=3-3-5)"]
     results = load_results(tmp_path / "demo")
     means = results.groupby("arm")["top1"].mean()
     for line in table:
-        assert float(line.split()[6]) == pytest.approx(means[line.split()[5]], abs=0.006)
+        assert float(line.split()[2]) == pytest.approx(means[line.split()[0]], abs=0.006)
 
     again = run(*arguments, out=tmp_path / "demo")
     assert again.returncode == 0
     assert "6 of 6 trials are finished" in again.stdout
-    assert again.stdout.endswith(done.stdout[done.stdout.index("top-1 %") :])
+    assert again.stdout.endswith(done.stdout[done.stdout.rindex("shapes") :])
+
+
+def test_two_recipes_are_not_averaged_together(dataset, tmp_path, capsys):
+    for rate in (0.05, 0.01):
+        recipe = Recipe(epochs=1, batch_size=16, learning_rate=rate)
+        run_sweep(plan_sweep(dataset, "tiny", ["none"], 2, recipe), tmp_path)
+    assert __main__.main(["results", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert text.count("learning_rate=0.05,") == text.count("learning_rate=0.01,") == 1
+    assert [line.split()[-1] for line in text.splitlines() if line.split()[:1] == ["none"]] == [
+        "2", "2",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plan_of_six(dataset):
+    return plan_sweep(dataset, "tiny", ["none", "se", "eca"], 2, QUICK)
+
+
+def test_worker_processes_give_the_same_table(plan_of_six, tmp_path):
+    # One thread there, so one thread here.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert run_sweep(plan_of_six, tmp_path / "here") == []
+    finally:
+        torch.set_num_threads(threads)
+    workers = max(2, available_cores())
+    assert run_sweep(plan_of_six, tmp_path / "processes", workers=workers) == []
+    computed = ["arm", "seed", "top1", "top5", "loss", "identity"]
+    here, processes = (load_results(tmp_path / each) for each in ("here", "processes"))
+    pd.testing.assert_frame_equal(here[computed], processes[computed])
+    assert all(device.endswith(" 1 threads") for device in processes["device"])
+    assert {path.suffix for path in (tmp_path / "processes").iterdir()} == {".json"}
+
+
+def test_two_sweeps_in_one_folder_share_the_trials(plan_of_six, tmp_path, monkeypatch):
+    ran = []
+
+    def trial(dataset, backbone, arm, seed, *_, **__):
+        ran.append((arm, seed))
+        if (arm, seed) == ("se", 0):  # in the middle of it, another sweep comes
+            run_sweep(plan_of_six, tmp_path)
+        return {**DONE, "top1": float(seed)}
+
+    monkeypatch.setattr(sweep, "run_trial", trial)
+    assert run_sweep(plan_of_six, tmp_path) == []
+    assert ran == [("none", 0), ("se", 0), ("eca", 0), ("none", 1), ("se", 1), ("eca", 1)]
+    assert len(load_results(tmp_path)) == 6
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json"}
+
+
+def test_a_budget_starts_what_will_end(plan_of_six, tmp_path, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(sweep, "estimate_seconds", lambda *_: 10.0)
+
+    def trial(*_, **__):
+        clock[0] += 30
+        return DONE
+
+    monkeypatch.setattr(sweep, "run_trial", trial)
+    run_sweep(plan_of_six, tmp_path, budget=9)
+    assert len(load_results(tmp_path)) == 0
+    run_sweep(plan_of_six, tmp_path, budget=65)  # 10 expected, then 30: 2 x 30 <= 65 < 3 x 30
+    assert load_results(tmp_path)[["arm", "seed"]].to_numpy().tolist() == [["none", 0], ["se", 0]]
+    run_sweep(plan_of_six, tmp_path, budget=1000)
+    assert len(load_results(tmp_path)) == 6
+
+
+def test_invalid_files_are_set_aside_and_their_trials_run_again(dataset, tmp_path):
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
+    run_sweep(plan, tmp_path)
+    truncated, whole = sorted(tmp_path.glob("*.json"))
+    kept, text = whole.read_bytes(), truncated.read_text()
+    truncated.write_text(text[:100])
+    (tmp_path / "notes.json").write_text("{}")
+    with pytest.warns(UserWarning, match="was moved to .*rejected") as caught:
+        assert run_sweep(plan, tmp_path) == []
+    assert len(caught) == 2
+    assert (tmp_path / "rejected" / truncated.name).read_text() == text[:100]
+    assert (tmp_path / "rejected" / "notes.json").read_text() == "{}"
+    assert len(load_records(tmp_path)) == 2
+    assert whole.read_bytes() == kept
+
+    truncated.write_text("")
+    with pytest.warns(UserWarning, match="rejected"):
+        run_sweep(plan, tmp_path)
+    assert len(list((tmp_path / "rejected").iterdir())) == 3  # the first is not overwritten
+
+
+def test_ctrl_c_in_a_terminal_leaves_no_worker_behind(tmp_path):
+    arguments = ["--arms", "none", "eca", "--seeds", "99", "--workers", "2"]
+    command = [sys.executable, "-m", "eca_lab", *ARGUMENTS, *arguments, "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted: " in error
+    assert "Traceback" not in error
+    assert list(tmp_path.glob("*.json"))
+    with pytest.raises(ProcessLookupError):  # soon, nobody is left in its session
+        for _ in range(100):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
 
 
 def test_killed_and_run_again_it_repeats_nothing(tmp_path):
@@ -204,6 +327,12 @@ def test_a_failed_trial_gives_a_nonzero_exit(tmp_path, monkeypatch, capsys):
         (["--data", "mnist"], "mnist"),
         (["--backbone", "vgg16"], "backbone='vgg16': accepted are tiny"),
         (["--out", "/dev/null/results"], "/dev/null is not a folder"),
+        (["--workers", "0"], "workers=0: accepted is a positive integer"),
+        (["--gpu-share", "2"], "gpu_share=2.0: accepted are 0 < gpu_share <= 1"),
+        (["--gpu-share", "0.5", "--workers", "2"], "gpu_share=0.5: accepted on a CUDA device"),
+        (["--ray", "auto", "--workers", "2"], "workers=2 with ray='auto'"),
+        (["--budget", "25"], "--budget 25: accepted is a time such as 90s, 25m or 1h30m"),
+        (["--budget", "soon"], "--budget soon: accepted is a time"),
     ],
 )
 def test_bad_input_gives_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):

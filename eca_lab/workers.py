@@ -1,0 +1,253 @@
+"""Where the trials of a sweep run: in processes of this machine, or on the nodes of a Ray cluster.
+
+A pool starts workers, hands them trials and reports what becomes of them; `outcomes` is the one
+loop that schedules. A worker that dies, whatever killed it, is replaced and costs its trial one
+retry; a trial whose worker dies twice has failed.
+
+A job is what the workers do: a function (trial, device, on_epoch) -> outcome, a dict, that can be
+pickled. Each worker gets one copy of it and runs many trials, which are told by their `identity`.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter, deque
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
+from types import SimpleNamespace
+
+import torch
+
+from eca_lab.data import available_cores
+
+ATTEMPTS = 2  # how often a trial is started before it has failed
+# What a pool tells of a worker, beside the outcome of its trial.
+READY, EPOCH, DIED = "ready", "epoch", "died"
+
+
+def outcomes(pool, trials, on_epoch, on_retry):
+    """Run trials in the workers of a pool; yield (trial, outcome) in the order of their ends.
+
+    Args:
+        pool: `ProcessPool` or `RayPool`. It is closed at the end, whatever happens.
+        trials: iterable. The next trial is taken only when a worker is free for it.
+        on_epoch, on_retry: called with a trial after each of its epochs, and before it starts anew.
+
+    Raises:
+        RuntimeError: the workers die before they are ready.
+    """
+    trials, again, more = iter(trials), deque(), True
+    free, running, attempts, deaths = [], {}, Counter(), 0
+    try:
+        for _ in range(pool.size):
+            pool.start()
+        while True:
+            while free and (again or more):
+                trial = again.popleft() if again else next(trials, None)
+                more = more and trial is not None
+                if trial is not None:
+                    worker = free.pop()
+                    running[worker] = trial
+                    attempts[trial.identity] += 1
+                    pool.submit(worker, trial)
+            if not (running or again or more):
+                return
+            for worker, event in pool.wait():
+                if event == READY:
+                    free.append(worker)
+                    deaths = 0
+                elif event == EPOCH:
+                    on_epoch(running[worker])
+                elif event != DIED:
+                    free.append(worker)
+                    yield running.pop(worker), event
+                else:
+                    trial = running.pop(worker, None)
+                    if worker in free:
+                        free.remove(worker)
+                    deaths += trial is None
+                    if deaths > ATTEMPTS * pool.size:
+                        raise RuntimeError(
+                            f"{deaths} workers died while they started: is there memory for "
+                            f"{pool.size} at once?"
+                        )
+                    pool.start()
+                    if trial is not None and attempts[trial.identity] < ATTEMPTS:
+                        on_retry(trial)
+                        again.append(trial)
+                    elif trial is not None:
+                        reason = f"its worker died {ATTEMPTS} times: killed, or out of memory"
+                        yield trial, {"status": "failed", "reason": reason}
+    finally:
+        pool.close()
+
+
+class ProcessPool:
+    """Processes of this machine, which share its cores equally.
+
+    Args:
+        job: see the head of this module.
+        devices: the device of each worker; there are as many workers as devices.
+        memory: share of the memory of its GPU that each worker may take, 0 to 1.
+    """
+
+    def __init__(self, job, devices, memory=1.0):
+        self.size = len(devices)
+        self._job, self._memory = job, memory
+        self._threads = max(1, available_cores() // self.size)
+        self._free_devices = list(devices)
+        self._workers = {}  # connection -> process, device
+
+    def start(self):
+        # Not forked: a fork has neither CUDA nor OpenMP's threads.
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        device = self._free_devices.pop()
+        process = context.Process(
+            target=_serve, args=(there, self._job, device, self._threads, self._memory), daemon=True
+        )
+        with _interrupts_ignored():  # and a process that is started so goes on ignoring them
+            process.start()
+        there.close()  # else its end could not be seen here
+        self._workers[here] = SimpleNamespace(process=process, device=device)
+
+    def submit(self, worker, trial):
+        with suppress(OSError):  # a worker that died is noticed by wait
+            worker.send(trial)
+
+    def wait(self):
+        events = []
+        for worker in wait(list(self._workers)):
+            try:
+                events.append((worker, worker.recv()))
+            except (EOFError, OSError):
+                ended = self._workers.pop(worker)
+                worker.close()
+                ended.process.join()
+                self._free_devices.append(ended.device)
+                events.append((worker, DIED))
+        return events
+
+    def close(self):
+        for each in self._workers.values():
+            each.process.kill()
+        for worker, each in self._workers.items():
+            each.process.join()
+            worker.close()
+        self._workers.clear()
+
+
+@contextmanager
+def _interrupts_ignored():
+    """Ctrl-C reaches every process of a terminal; only the one that started the rest handles it."""
+    if threading.current_thread() is not threading.main_thread():  # which alone gets the signal
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _serve(connection, job, device, threads, memory):
+    """What a worker process does: run the trials that come in, until nobody sends any more."""
+    # A sweep that is killed takes its workers with it, even in the middle of an epoch.
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _use(threads, device, memory)
+    connection.send(READY)
+    while True:
+        trial = connection.recv()
+        connection.send(job(trial, device, on_epoch=lambda: connection.send(EPOCH)))
+
+
+def _die_with_parent():
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _use(threads, device, memory):
+    torch.set_num_threads(threads)
+    if torch.device(device).type == "cuda" and memory < 1:
+        torch.cuda.set_per_process_memory_fraction(memory, device)
+
+
+class RayPool:
+    """Actors on a Ray cluster, each with a CPU core, or with a share of a GPU.
+
+    Args:
+        job: see the head of this module.
+        address: of the cluster, as `ray.init` takes it: "auto", or HOST:PORT.
+        device: "cpu" or "cuda".
+        share: of a GPU for each actor, 0 to 1.
+
+    Raises:
+        ImportError: no Ray here.
+        ConnectionError: no cluster at that address.
+        ValueError: a cluster without a GPU.
+    """
+
+    def __init__(self, job, address, device, share=1.0):
+        try:
+            import ray
+        except ImportError:
+            raise ImportError('no Ray here; install it with: pip install "eca-lab[ray]"') from None
+        import eca_lab
+
+        self._ray = ray
+        # The nodes run this very code, whatever is installed there.
+        ray.init(
+            address,
+            runtime_env={"py_modules": [eca_lab]},
+            log_to_driver=False,
+            logging_level="error",
+        )
+        resources = ray.cluster_resources()
+        if device == "cuda":
+            self.size = int(resources.get("GPU", 0)) * int(1 / share)
+            self._demand = {"num_cpus": 0, "num_gpus": share}
+        else:
+            self.size = int(resources["CPU"])
+            self._demand = {"num_cpus": 1}
+        if not self.size:
+            ray.shutdown()
+            raise ValueError(f"device='cuda': no node of the Ray cluster at {address} has a GPU")
+        self._job = ray.put(job)
+        self._setup = 1, device, share
+        self._pending = {}  # reference to come -> actor
+
+    def start(self):
+        actor = self._ray.remote(_Actor).options(**self._demand).remote(self._job, *self._setup)
+        self._pending[actor.ready.remote()] = actor
+
+    def submit(self, worker, trial):
+        self._pending[worker.run.remote(trial)] = worker
+
+    def wait(self):
+        events = []
+        done, _ = self._ray.wait(list(self._pending))
+        for reference in done:
+            actor = self._pending.pop(reference)
+            try:
+                events.append((actor, self._ray.get(reference)))
+            except self._ray.exceptions.RayError:
+                events.append((actor, DIED))
+        return events
+
+    def close(self):
+        self._ray.shutdown()
+
+
+class _Actor:
+    """A worker on Ray. It lives as long as the sweep, and so is CUDA initialised only once."""
+
+    def __init__(self, job, threads, device, memory):
+        self._job, self._device = job, device
+        _use(threads, device, memory)
+
+    def ready(self):
+        return READY
+
+    def run(self, trial):
+        return self._job(trial, self._device, on_epoch=lambda: None)
