@@ -1,32 +1,434 @@
+import gc
+import itertools
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_paired
 
-from eca_lab.stats import compare, detectable_effect, needed_pairs
+import eca_lab.stats
+from eca_lab.stats import compare, detectable_effect, needed_pairs, trend
+
+NEEDS_SPREAD = [
+    "low", "high", "low_bca", "high_bca", "p_equivalence", "equivalent_within", "detectable",
+    "seeds_0.1", "seeds_0.2", "seeds_0.3",
+]  # fmt: skip
+COLUMNS = [
+    "arm", "n", "mean", "difference", "low", "high", "low_bca", "high_bca", "p", "p_holm",
+    "superiority", "p_equivalence", "equivalent_within", "correlation", "detectable",
+    "seeds_0.1", "seeds_0.2", "seeds_0.3", "verdict",
+]  # fmt: skip
 
 
-def results(**top1_by_arm):
+def results(top1_by_arm=None, **more):
     rows = [
         {"arm": arm, "seed": seed, "top1": float(top1), "top5": 90.0, "dataset": "shapes"}
-        for arm, values in top1_by_arm.items()
+        for arm, values in {**(top1_by_arm or {}), **more}.items()
         for seed, top1 in enumerate(values)
         if top1 is not None
     ]
     return pd.DataFrame(rows)
 
 
-def test_paired_differences_agree_with_scipy():
+def only_row(table):
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_collection():
+    # statsmodels' Holm collects garbage at each call, which takes long beside so many modules.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "collect", lambda: 0)
+        yield
+
+
+@pytest.fixture
+def pair():
     rng = np.random.default_rng(0)
-    base = rng.normal(60, 1, 6)
-    other = base + rng.normal(0.3, 0.2, 6)
-    table = compare(results(eca=base, se=other), baseline="eca")
-    reference = stats.ttest_rel(other, base).confidence_interval(0.95)
-    row = table.set_index("arm").loc["se"]
-    assert row["n"] == 6
-    assert row["difference"] == pytest.approx((other - base).mean())
-    assert (row["low"], row["high"]) == pytest.approx((reference.low, reference.high))
+    base = rng.normal(60, 1, 9)
+    return base + rng.normal(0.3, 0.5, 9), base
+
+
+def test_intervals_and_tests_agree_with_scipy_and_statsmodels(pair):
+    arm, base = pair
+    row = only_row(compare(results(eca=base, se=arm), "eca", margin=0.4))
+    difference = arm - base
+    t = stats.ttest_rel(arm, base)
+    assert row["n"] == 9
+    assert row["mean"] == pytest.approx(arm.mean())
+    assert row["difference"] == pytest.approx(difference.mean())
+    assert (row["low"], row["high"]) == pytest.approx(tuple(t.confidence_interval(0.95)))
+    bca = stats.bootstrap(
+        (arm, base),
+        lambda arm, base, axis: arm.mean(axis) - base.mean(axis),
+        paired=True,
+        method="BCa",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert (row["low_bca"], row["high_bca"]) == pytest.approx(tuple(bca), abs=1e-4)
+    assert (
+        row["p"]
+        == stats.permutation_test(
+            (arm, base),
+            lambda arm, base, axis: arm.mean(axis) - base.mean(axis),
+            permutation_type="samples",
+        ).pvalue
+    )
+    assert row["p_holm"] == row["p"]
+    assert row["p_equivalence"] == pytest.approx(ttost_paired(arm, base, -0.4, 0.4)[0])
+    assert row["correlation"] == pytest.approx(stats.pearsonr(arm, base).statistic)
+    assert row["superiority"] == (difference > 0).mean()
+    spread = difference.std(ddof=1)
+    assert row["detectable"] == pytest.approx(detectable_effect(9) * spread)
+    for points in (0.1, 0.2, 0.3):
+        needed = TTestPower().solve_power(points / spread, alpha=0.05, power=0.8)
+        assert row[f"seeds_{points}"] == math.ceil(needed)
+
+
+def test_columns_and_their_kinds(pair):
+    table = compare(results(eca=pair[1], se=pair[0], none=[None] * 9 + [60]), "eca")
+    assert table.columns.tolist() == COLUMNS
+    assert table["arm"].tolist() == ["se", "none"]
+    kinds = table.dtypes.astype(str).to_dict()
+    assert {kinds[column] for column in COLUMNS[2:15]} == {"float64"}
+    assert {kinds[f"seeds_{points}"] for points in (0.1, 0.2, 0.3)} == {"Int64"}
+    assert kinds["n"] == "int64"
+
+
+# The differences are whole hundredths, as those of 10,000 test images are. Sums of flips tie
+# often, and as floating point numbers they would not.
+@pytest.mark.parametrize("n", [2, 5, 8, 11])
+def test_sign_flips_are_counted_exactly(n):
+    rng = np.random.default_rng(n)
+    for _ in range(5):
+        base, difference = rng.integers(6000, 6100, n), rng.integers(-8, 12, n)
+        sums = np.array(list(itertools.product([-1, 1], repeat=n))) @ difference
+        share = (np.abs(sums) >= abs(difference.sum())).mean()
+        row = only_row(compare(results(eca=base / 100, se=(base + difference) / 100), "eca"))
+        assert row["p"] == share
+
+
+def test_beyond_thirteen_seeds_flips_are_drawn():
+    rng = np.random.default_rng(0)
+    base, difference = rng.normal(60, 1, 14), rng.normal(0.3, 0.5, 14)
+    signs = np.array(list(itertools.product([-1, 1], repeat=14)))
+    exact = (np.abs(signs @ difference) >= abs(difference.sum()) - 1e-9).mean()
+    frame = results(eca=base, se=base + difference)
+    row = only_row(compare(frame, "eca"))
+    assert row["p"] == pytest.approx(exact, abs=4 * 2 * np.sqrt(exact / 2 / 9999))
+    assert row["p"] * 10_000 == pytest.approx(round(row["p"] * 10_000))
+    pd.testing.assert_frame_equal(compare(frame, "eca"), compare(frame, "eca"))
+
+
+def test_holm_runs_over_the_rows_that_have_a_test():
+    rng = np.random.default_rng(3)
+    base = rng.normal(60, 1, 10)
+    arms = {f"a{i}": base + rng.normal(0.2 * i, 0.5, 10) for i in range(5)}
+    frame = results(arms, eca=base, alone=[None] * 9 + [70], none=[None] * 10 + [70])
+    table = compare(frame, "eca").set_index("arm")
+    tested = table.loc[list(arms)]
+    assert tested["p_holm"].to_numpy() == pytest.approx(
+        multipletests(tested["p"], method="holm")[1]
+    )
+    assert (tested["p_holm"] >= tested["p"]).all()
+    assert tested["p_holm"].max() > tested["p_holm"].min()
+    assert table.loc[["alone", "none"], ["p", "p_holm"]].isna().all(axis=None)
+
+
+def test_ties_count_half_in_the_superiority():
+    table = compare(results(eca=[60, 60, 60, 60], se=[61, 61, 60, 59]), "eca")
+    assert table["superiority"].tolist() == [0.625]
+
+
+def test_equivalent_within_is_the_margin_at_which_the_test_turns(pair):
+    arm, base = pair
+    frame = results(eca=base, se=arm)
+    margin = only_row(compare(frame, "eca"))["equivalent_within"]
+    at, below, above = (
+        only_row(compare(frame, "eca", margin=margin * factor)) for factor in (1, 0.99, 1.01)
+    )
+    assert at["p_equivalence"] == pytest.approx(0.05)
+    assert (below["verdict"], above["verdict"]) == ("undecided", "equivalent")
+
+
+def test_verdicts():
+    rng = np.random.default_rng(0)
+    base = rng.normal(60, 1, 12)
+    noise = rng.normal(0, 1, 12)
+    noise = (noise - noise.mean()) / noise.std()
+    table = compare(
+        results(
+            eca=base,
+            better=base + 1 + 0.1 * noise,
+            worse=base - 1 + 0.1 * noise,
+            equivalent=base + 0.1 * noise,
+            undecided=base + noise,
+            # Significant and within the margin: called by its sign.
+            slightly_worse=base - 0.1 + 0.05 * noise,
+        ),
+        "eca",
+    ).set_index("arm")
+    verdicts = table["verdict"]
+    assert verdicts.pop("slightly_worse") == "worse"
+    assert table.loc["slightly_worse", "p_equivalence"] < 0.05
+    assert verdicts.index.tolist() == verdicts.tolist()
+
+
+@pytest.mark.parametrize(
+    ("n", "arms", "verdict"),
+    [(5, 1, "undecided"), (6, 1, "better"), (8, 11, "undecided"), (9, 11, "better")],
+)
+def test_what_few_seeds_can_show(n, arms, verdict):
+    base = np.random.default_rng(n).normal(60, 1, n)
+    shift = 5 + np.linspace(0, 1, n)
+    table = compare(results({f"a{i}": base + shift for i in range(arms)}, eca=base), "eca")
+    assert table["p"].tolist() == [2 / 2**n] * arms
+    assert table["p_holm"].tolist() == pytest.approx([arms * 2 / 2**n] * arms)
+    assert set(table["verdict"]) == {verdict}
+
+
+def test_only_common_seeds_count():
+    table = compare(results(eca=[60, 61, 62], se=[61, None, 64], none=[None, None, 60]), "eca")
+    table = table.set_index("arm")
+    assert table["n"].to_dict() == {"se": 2, "none": 1}
+    assert table["mean"].to_dict() == {"se": 62.5, "none": 60}
+    assert table["difference"].to_dict() == {"se": 1.5, "none": -2}
+
+
+def test_a_missing_value_is_a_missing_trial():
+    frame = results(eca=[60, 61, 63], se=[61, 65, 66], none=[50, 51, 49], cbam=[60, 60, 60])
+    missing = (frame["arm"] == "se") & (frame["seed"] == 1)
+    missing |= frame["arm"] == "cbam"
+    table = compare(frame.assign(top1=frame["top1"].mask(missing)), "eca")
+    assert table["arm"].tolist() == ["se", "none", "cbam"]
+    assert table["n"].tolist() == [2, 3, 0]
+    pd.testing.assert_frame_equal(table[:2], compare(frame[~missing], "eca"))
+
+
+def test_one_common_seed_or_none():
+    frame = results(eca=[60, 61, None], one=[62, None, None], none=[None, None, 60])
+    table = compare(frame, "eca").set_index("arm")
+    missing = [*NEEDS_SPREAD, "p", "p_holm", "correlation"]
+    assert table[missing].isna().all(axis=None)
+    assert table.loc["one", ["n", "mean", "difference", "superiority"]].tolist() == [1, 62, 2, 1]
+    assert table.loc["none", "n"] == 0
+    assert table.loc["none", ["mean", "difference", "superiority"]].isna().all()
+    assert table["verdict"].tolist() == ["undecided", "undecided"]
+
+
+def test_differences_that_do_not_vary():
+    # 0.3 is added in floating point, so these differences are equal but for rounding.
+    base = np.array([60.1, 61.7, 59.33, 60.77, 58.21, 61.3])
+    table = compare(results(eca=base, up=base + 0.3, same=base), "eca").set_index("arm")
+    assert table[NEEDS_SPREAD].isna().all(axis=None)
+    assert table["p"].to_dict() == {"up": 2 / 64, "same": 1}
+    assert table["superiority"].to_dict() == {"up": 1, "same": 0.5}
+    assert table["correlation"].tolist() == pytest.approx([1, 1])
+    assert table["verdict"].to_dict() == {"up": "undecided", "same": "undecided"}  # 2 tests, Holm
+    alone = only_row(compare(results(eca=base, up=base + 0.3), "eca"))
+    assert alone["verdict"] == "better"
+
+
+def test_arms_that_do_not_vary_have_no_correlation():
+    table = compare(results(eca=[60, 60, 60], se=[61, 62, 64], none=[50, 50, 50]), "eca")
+    assert table["correlation"].isna().all()
+    assert table["low"].notna().tolist() == [True, False]
+
+
+def test_a_baseline_without_other_arms():
+    table = compare(results(eca=[60, 61]), "eca")
+    assert len(table) == 0
+    assert table.columns.tolist() == COLUMNS
+
+
+def test_what_cannot_be_compared():
+    frame = results(eca=[60, 61], se=[61, 62])
+    with pytest.raises(ValueError, match="baseline='none': accepted are eca, se"):
+        compare(frame, "none")
+    with pytest.raises(ValueError, match="metric='dataset': accepted are top1, top5"):
+        compare(frame, "eca", metric="dataset")
+    with pytest.raises(ValueError, match="metric='top2': accepted are top1, top5"):
+        compare(frame, "eca", metric="top2")
+    with pytest.raises(ValueError, match="two results of eca with seed 0"):
+        compare(pd.concat([frame, frame]), "eca")
+    with pytest.raises(ValueError, match="several dataset, shapes, cifar10"):
+        compare(pd.concat([frame, results(none=[50]).assign(dataset="cifar10")]), "eca")
+    with pytest.raises(ValueError, match="metric='top1': infinite"):
+        compare(frame.replace(60, np.inf), "eca")
+
+
+@pytest.mark.parametrize("margin", [0, -0.2, math.nan, math.inf])
+def test_a_margin_is_positive_and_finite(margin):
+    with pytest.raises(ValueError, match=rf"margin={margin}.*accepted is a finite number greater"):
+        compare(results(eca=[60, 61], se=[61, 62]), "eca", margin=margin)
+
+
+@pytest.mark.parametrize("margin", ["0.2", None, True])
+def test_a_margin_is_a_number(margin):
+    with pytest.raises(TypeError, match=f"margin={margin!r}"):
+        compare(results(eca=[60, 61], se=[61, 62]), "eca", margin=margin)
+
+
+# Quarters are exact in floating point, so that properties hold to the last digit or nearly.
+QUARTERS = st.integers(-40, 40).map(lambda quarters: 60 + quarters / 4)
+PAIRS = st.lists(st.tuples(QUARTERS, QUARTERS), min_size=2, max_size=7).map(np.array)
+QUICK = settings(max_examples=25, deadline=None)
+TESTS = ["p", "superiority", "p_equivalence", "equivalent_within"]
+BOUNDS = ["low", "high", "low_bca", "high_bca"]
+
+
+def numbers(row, columns):
+    """A row's values, NaN where missing."""
+    return pd.to_numeric(row[columns], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
+
+
+def close(expected):
+    return pytest.approx(expected, rel=1e-9, abs=1e-9, nan_ok=True)
+
+
+@QUICK
+@given(PAIRS, st.integers(-20, 20))
+def test_a_constant_added_to_an_arm_shifts_difference_and_interval(pairs, constant):
+    before = only_row(compare(results(eca=pairs[:, 1], se=pairs[:, 0]), "eca"))
+    after = only_row(compare(results(eca=pairs[:, 1], se=pairs[:, 0] + constant), "eca"))
+    shifted = ["mean", "difference", *BOUNDS]
+    assert numbers(after, shifted) == close(numbers(before, shifted) + constant)
+    spread = ["correlation", "detectable", "seeds_0.1", "seeds_0.2", "seeds_0.3"]
+    assert numbers(after, spread) == close(numbers(before, spread))
+
+
+@QUICK
+@given(PAIRS)
+def test_arm_and_baseline_swapped_mirror_the_row(pairs):
+    frame = results(eca=pairs[:, 1], se=pairs[:, 0])
+    row, swapped = only_row(compare(frame, "eca")), only_row(compare(frame, "se"))
+    assert swapped["difference"] == -row["difference"]
+    mirrored = ["high", "low", "high_bca", "low_bca"]
+    assert numbers(swapped, BOUNDS) == close(-numbers(row, mirrored))
+    assert swapped["superiority"] == close(1 - row["superiority"])
+    same = ["p", "p_holm", "p_equivalence", "equivalent_within", "correlation", "detectable"]
+    assert numbers(swapped, same) == close(numbers(row, same))
+
+
+@QUICK
+@given(PAIRS, st.sampled_from([0.125, 0.5, 4, 64]))
+def test_units_do_not_matter(pairs, unit):
+    row = only_row(compare(results(eca=pairs[:, 1], se=pairs[:, 0]), "eca"))
+    pairs = pairs * unit
+    scaled = only_row(compare(results(eca=pairs[:, 1], se=pairs[:, 0]), "eca", margin=0.2 * unit))
+    with_unit = ["mean", "difference", *BOUNDS, "equivalent_within", "detectable"]
+    assert numbers(scaled, with_unit) == close(unit * numbers(row, with_unit))
+    without = ["p", "p_holm", "superiority", "p_equivalence", "correlation"]
+    assert numbers(scaled, without) == close(numbers(row, without))
+    assert scaled["verdict"] == row["verdict"]
+
+
+@QUICK
+@given(PAIRS, st.randoms(use_true_random=False))
+def test_the_order_of_the_trials_does_not_matter(pairs, random):
+    frame = results(eca=pairs[:, 1], se=pairs[:, 0])
+    shuffled = frame.iloc[random.sample(range(len(frame)), len(frame))]
+    pd.testing.assert_frame_equal(compare(frame, "eca"), compare(shuffled, "eca"))
+
+
+# Calibration. The spread between seeds that arms share cancels in the differences.
+
+
+def test_intervals_and_power_are_as_promised(monkeypatch):
+    # Each arm is the baseline with noise of its own, so the differences are independent.
+    n, trials = 10, 600
+    monkeypatch.setattr(eca_lab.stats, "RESAMPLES", 499)
+    rng = np.random.default_rng(1)
+    base = rng.normal(60, 1, n)
+    true = detectable_effect(n) * 0.4  # the spread of a difference is 0.4
+    arms = {f"a{i}": base + rng.normal(true, 0.4, n) for i in range(trials)}
+    table = compare(results(arms, eca=base), "eca", margin=true)
+    covered = table["low"].lt(true) & table["high"].gt(true)
+    assert 0.93 <= covered.mean() <= 0.97
+    covered_bca = table["low_bca"].lt(true) & table["high_bca"].gt(true)
+    assert 0.88 <= covered_bca.mean() <= 0.93  # too narrow at ten seeds, as documented
+    assert (table["low"] > 0).mean() == pytest.approx(0.8, abs=0.03)
+    # The flips need not know that the noise is normal, and lose little by it.
+    assert (table["p"] < 0.05).mean() == pytest.approx(0.8, abs=0.04)
+    # At the margin arms are not equivalent: this is how often they are called so.
+    assert (table["p_equivalence"] < 0.05).mean() == pytest.approx(0.05, abs=0.015)
+
+
+def test_family_error_and_coverage_without_a_difference(monkeypatch):
+    n, arms, families = 8, 3, 400
+    monkeypatch.setattr(eca_lab.stats, "RESAMPLES", 2**n)
+    rng = np.random.default_rng(1)
+    any_wrong, covered = [], []
+    for _ in range(families):
+        seeds = rng.normal(60, 1, n)
+        top1 = {f"a{i}": seeds + rng.normal(0, 0.4, n) for i in range(arms)}
+        table = compare(results(top1, eca=seeds + rng.normal(0, 0.4, n)), "eca")
+        any_wrong.append(table["verdict"].isin(["better", "worse"]).any())
+        covered += list(table["low"].lt(0) & table["high"].gt(0))
+    assert 0.02 <= np.mean(any_wrong) <= 0.06
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+# As large as the declared family: eleven arms and a baseline that they share, over ten seeds.
+# Holm rejects anything if and only if the least p times the number of tests is below 5%.
+def test_family_error_of_a_large_family():
+    n, arms, families = 10, 11, 1500
+    rng = np.random.default_rng(2)
+    top1 = rng.normal(0, 0.4, (families, arms + 1, n))
+    differences = top1[:, 1:] - top1[:, :1]
+    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=n)))[: 2 ** (n - 1)]
+    observed = np.abs(differences.sum(-1, keepdims=True))
+    p = np.array([
+        (np.abs(family @ signs.T) >= at - 1e-9).mean(1)
+        for family, at in zip(differences, observed, strict=True)
+    ])  # fmt: skip
+    one = dict(zip("abcdefghijkl", 60 + top1[0], strict=True))
+    assert compare(results(one), "a")["p"].to_numpy() == pytest.approx(p[0])
+    assert 0.02 <= (p.min(1) * arms < 0.05).mean() <= 0.06
+
+
+# Published for the 5% level and 80% power: paired seeds for differences of 0.1, 0.2 and 0.3 points
+# where differences vary by 0.15 * sqrt(2) points from seed to seed.
+@pytest.mark.parametrize(("difference", "pairs"), [(0.1, 38), (0.2, 11), (0.3, 7)])
+def test_needed_pairs(difference, pairs):
+    assert needed_pairs(difference / (0.15 * 2**0.5)) == pytest.approx(pairs, abs=1)
+
+
+@pytest.mark.parametrize("effect", [0.01, 0.05, 0.3, 0.5, 0.99, 1, 1.5, 2, 3, 5])
+def test_needed_pairs_agree_with_statsmodels(effect):
+    assert needed_pairs(effect) == math.ceil(
+        TTestPower().solve_power(effect_size=effect, alpha=0.05, power=0.8)
+    )
+
+
+@pytest.mark.parametrize(("effect", "pairs"), [(11, 3), (12, 2), (1000, 2)])
+def test_at_least_two_pairs_are_needed(effect, pairs):
+    assert needed_pairs(effect) == pairs
+
+
+@pytest.mark.parametrize("effect", [0, -1, math.nan, math.inf])
+def test_no_number_of_pairs_shows_no_effect(effect):
+    with pytest.raises(ValueError, match=f"effect={effect}"):
+        needed_pairs(effect)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 40])
+def test_detectable_and_needed_agree(n):
+    effect = detectable_effect(n)
+    assert needed_pairs(effect * 1.001) == n
+    assert needed_pairs(effect * 0.999) == n + 1
+    if n > 3:
+        assert TTestPower().power(effect, n, 0.05) == pytest.approx(0.8, abs=1e-6)
+    draws = np.random.default_rng(0).normal(effect, 1, (20_000, n))
+    found = stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
 
 
 def test_the_detectable_difference_scales_with_the_spread():
@@ -37,46 +439,61 @@ def test_the_detectable_difference_scales_with_the_spread():
     )
 
 
-def test_only_common_seeds_count():
-    table = compare(results(eca=[60, 61, 62], se=[61, None, 64], none=[None, None, 60]), "eca")
-    table = table.set_index("arm")
-    assert table["n"].to_dict() == {"se": 2, "none": 1}
-    assert table["difference"].to_dict() == {"se": 1.5, "none": -2}
-    assert np.isnan(table.loc["none", ["low", "high", "detectable"]].astype(float)).all()
+def fixed(**top1_by_size):
+    return results({f"eca({size.replace('k', 'k=')})": v for size, v in top1_by_size.items()})
 
 
-def test_no_common_seed_and_no_spread():
-    table = compare(results(eca=[60, 60, None], se=[61, 61, 61], none=[None, None, 60]), "eca")
-    table = table.set_index("arm")
-    assert table["n"].to_dict() == {"se": 2, "none": 0}
-    assert table.loc["se", "difference"] == 1
-    assert np.isnan(table.loc["se", "low"])
-    assert np.isnan(table.loc["none", "difference"])
+def test_a_trend_is_the_mean_slope_of_the_seeds():
+    rng = np.random.default_rng(0)
+    top1 = rng.normal(60, 1, (4, 6))
+    frame = fixed(k1=top1[0], k3=top1[1], k5=top1[2], k9=top1[3])
+    slopes = [stats.linregress([1, 3, 5, 9], seed).slope for seed in top1.T]
+    test = stats.ttest_1samp(slopes, 0)
+    found = trend(frame)
+    assert list(found) == ["kernel_sizes", "n", "slope", "low", "high", "p"]
+    assert found["kernel_sizes"] == (1, 3, 5, 9)
+    assert found["n"] == 6
+    assert found["slope"] == pytest.approx(np.mean(slopes))
+    assert (found["low"], found["high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert found["p"] == pytest.approx(test.pvalue)
 
 
-def test_what_cannot_be_compared():
-    frame = results(eca=[60, 61], se=[61, 62])
-    with pytest.raises(ValueError, match="baseline='none': accepted are eca, se"):
-        compare(frame, "none")
-    with pytest.raises(ValueError, match="metric='dataset': accepted are seed, top1"):
-        compare(frame, "eca", metric="dataset")
-    with pytest.raises(ValueError, match="two results of eca with seed 0"):
-        compare(pd.concat([frame, frame]), "eca")
+def test_other_arms_do_not_count_in_the_trend():
+    # Kernel sizes out of order; a seed that eca(k=9) lacks.
+    frame = results({
+        "none": [0, 0, 0],
+        "eca": [99, 99, 99],
+        "eca(k=9)": [64, 66, None],
+        "eca(k=5-3-3)": [10, 10, 10],
+        "eca(k=1)": [60, 60, 0],
+        "eca(k=3, padding=circular)": [10, 10, 10],
+        "eca_ns(k=3)": [10, 10, 10],
+        "eca(k=5)": [62, 63, 0],
+    })  # fmt: skip
+    found = trend(frame)
+    assert found["kernel_sizes"] == (1, 5, 9)
+    assert found["n"] == 2
+    assert found["slope"] == pytest.approx((4 / 8 + 6 / 8) / 2)
+    assert trend(frame, metric="top5")["slope"] == 0
 
 
-# Published for the 5% level and 80% power: paired seeds for differences of 0.1, 0.2 and 0.3 points
-# where differences vary by 0.15 * sqrt(2) points from seed to seed.
-@pytest.mark.parametrize(("difference", "pairs"), [(0.1, 38), (0.2, 11), (0.3, 7)])
-def test_needed_pairs(difference, pairs):
-    assert needed_pairs(difference / (0.15 * 2**0.5)) == pytest.approx(pairs, abs=1)
+@pytest.mark.parametrize(
+    ("k1", "k9", "n", "slope"),
+    [
+        ([60], [64], 1, 0.5),
+        ([60, None], [None, 64], 0, math.nan),
+        ([60.1, 61.3, 58.7], [60.9, 62.1, 59.5], 3, 0.1),  # equal slopes but for rounding
+    ],
+)
+def test_a_trend_without_a_spread(k1, k9, n, slope):
+    found = trend(fixed(k1=k1, k9=k9))
+    assert found["n"] == n
+    assert found["slope"] == pytest.approx(slope, nan_ok=True)
+    assert np.isnan([found["low"], found["high"], found["p"]]).all()
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 10, 40])
-def test_detectable_and_needed_agree(n):
-    effect = detectable_effect(n)
-    assert needed_pairs(effect * 1.001) <= n if n > 3 else effect > 1
-    if n > 3:
-        assert TTestPower().power(effect, n, 0.05) == pytest.approx(0.8, abs=1e-6)
-    draws = np.random.default_rng(0).normal(effect, 1, (20_000, n))
-    found = stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05
-    assert found.mean() == pytest.approx(0.8, abs=0.01)
+def test_no_trend_over_fewer_than_two_kernel_sizes():
+    with pytest.raises(ValueError, match=r"fixed kernel sizes \[3\]: accepted are at least two"):
+        trend(fixed(k3=[60, 61]))
+    with pytest.raises(ValueError, match="metric='top2'"):
+        trend(fixed(k1=[60], k3=[60]), metric="top2")
