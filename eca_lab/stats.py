@@ -11,6 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 from eca_lab.attention import parse_spec
+from eca_lab.results import SETTING
 
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
@@ -197,7 +198,6 @@ _COLUMNS = [
     "superiority", "p_equivalence", "equivalent_within", "correlation", "detectable",
     *(f"seeds_{difference}" for difference in DIFFERENCES), "verdict",
 ]  # fmt: skip
-_SETTING = ("dataset", "size", "train", "test", "backbone", "epochs")
 
 
 def _by_seed(results, metric):
@@ -207,7 +207,7 @@ def _by_seed(results, metric):
         raise ValueError(f"metric={metric!r}: accepted are {', '.join(metrics)}")
     if np.isinf(results[metric]).any():
         raise ValueError(f"metric={metric!r}: infinite in some trials; accepted are finite values")
-    for column in _SETTING:
+    for column in SETTING:
         found = results[column].unique() if column in results else []
         if len(found) > 1:
             raise ValueError(
