@@ -21,18 +21,7 @@ def main(arguments=None):
 
 
 def _sweep(options):
-    sweep.check_arms(options.backbone, options.arms, options.seeds)
-    device = train.check_device(options.device)
-    recipe = train.Recipe(options.epochs, options.batch_size, options.learning_rate)
-    _check_writable(options.out)
-    dataset = data.load_dataset(
-        options.data,
-        size=options.size,
-        classes=options.classes,
-        per_class=options.per_class,
-        unreadable="skip" if options.skip_unreadable else "error",
-    )
-    plan = sweep.plan_sweep(dataset, options.backbone, options.arms, options.seeds, recipe)
+    plan, device = _plan(options)
     _print_plan(plan, options.out, device)
     try:
         failed = sweep.run_sweep(plan, options.out, device)
@@ -55,6 +44,29 @@ def _sweep(options):
             file=sys.stderr,
         )
     return 1 if failed else 0
+
+
+def _checkpoints(options):
+    plan, device = _plan(options)
+    for path in sweep.train_checkpoints(plan, options.out, device):
+        print(f"{path}: top-1 {models.load_checkpoint(path)[1]['top1']:.2f} %")
+    return 0
+
+
+def _plan(options):
+    """The plan that the options ask for, and the device."""
+    sweep.check_arms(options.backbone, options.arms, options.seeds)
+    device = train.check_device(options.device)
+    recipe = train.Recipe(options.epochs, options.batch_size, options.learning_rate)
+    _check_writable(options.out)
+    dataset = data.load_dataset(
+        options.data,
+        size=options.size,
+        classes=options.classes,
+        per_class=options.per_class,
+        unreadable="skip" if options.skip_unreadable else "error",
+    )
+    return sweep.plan_sweep(dataset, options.backbone, options.arms, options.seeds, recipe), device
 
 
 def _results(options):
@@ -139,6 +151,31 @@ def _parser():
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.set_defaults(command=_sweep)
+    _add_training_arguments(command)
+
+    command = commands.add_parser("results", help="print the table of recorded trials")
+    command.set_defaults(command=_results)
+    command.add_argument("path", help="folder of results")
+
+    command = commands.add_parser(
+        "checkpoints",
+        help="train networks and keep them",
+        description="Train every arm with every seed and keep the networks, each with a card. "
+        "Networks that are there already are kept.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_training_arguments(command)
+    command.set_defaults(
+        command=_checkpoints,
+        arms=["none", "se", "eca", "eca(k=9)", "eca(order=shuffled)"],
+        epochs=10,
+        out="data/checkpoints",
+    )
+    return parser
+
+
+def _add_training_arguments(command):
+    """What to train and where to, for a command that makes a plan of it."""
     command.add_argument(
         "--data",
         default="shapes",
@@ -172,11 +209,6 @@ def _parser():
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
     )
     command.add_argument("--out", default="data/results/mine", help="folder of the results")
-
-    command = commands.add_parser("results", help="print the table of recorded trials")
-    command.set_defaults(command=_results)
-    command.add_argument("path", help="folder of results")
-    return parser
 
 
 if __name__ == "__main__":
