@@ -8,7 +8,7 @@ NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.
 # Progress bars are for people: in recorded and compared outputs they would be noise.
 QUIET := TQDM_DISABLE=1
 
-.PHONY: lab test test-lowest lint format notebooks sweep-demo constraints clean
+.PHONY: lab test test-lowest lint format notebooks sweep-demo checkpoints constraints clean
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
@@ -42,6 +42,11 @@ sweep-demo: .venv/.installed
 	$(BIN)/python -m eca_lab sweep --data shapes --classes 4 --size 20 --backbone tiny \
 	    --arms none se eca "eca(k=3)" --seeds 2 --epochs 5 --batch-size 32 --learning-rate 0.1 \
 	    --device cpu --out data/results/demo
+
+# The trained networks of data/checkpoints, about a minute each on one CPU core to itself. Those
+# that are there are kept, so remove them first to train them again.
+checkpoints: .venv/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m eca_lab checkpoints --device cpu --seeds 3
 
 # Pin the newest admitted versions, for every platform. No host name goes into the file.
 constraints: .venv/.installed

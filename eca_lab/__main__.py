@@ -25,19 +25,9 @@ def main(arguments=None):
 
 
 def _sweep(options):
-    sweep.check_arms(options.backbone, options.arms, options.seeds)
     budget = _seconds(options.budget)
     sweep.check_workers(options.device, options.workers, options.gpu_share, options.ray, budget)
-    recipe = train.Recipe(options.epochs, options.batch_size, options.learning_rate)
-    _check_writable(options.out)
-    dataset = data.load_dataset(
-        options.data,
-        size=options.size,
-        classes=options.classes,
-        per_class=options.per_class,
-        unreadable="skip" if options.skip_unreadable else "error",
-    )
-    plan = sweep.plan_sweep(dataset, options.backbone, options.arms, options.seeds, recipe)
+    plan = _plan(options)
     _print_plan(plan, options)
     again = "Run the same command again to"
     try:
@@ -76,6 +66,29 @@ def _sweep(options):
             f"sweep is running them. {again} go on."
         )
     return 1 if failed else 0
+
+
+def _checkpoints(options):
+    train.check_device(options.device)
+    plan = _plan(options)
+    for path in sweep.train_checkpoints(plan, options.out, options.device):
+        print(f"{path}: top-1 {models.load_checkpoint(path)[1]['top1']:.2f} %")
+    return 0
+
+
+def _plan(options):
+    """The plan that the options ask for. What needs no data is checked before a download."""
+    sweep.check_arms(options.backbone, options.arms, options.seeds)
+    recipe = train.Recipe(options.epochs, options.batch_size, options.learning_rate)
+    _check_writable(options.out)
+    dataset = data.load_dataset(
+        options.data,
+        size=options.size,
+        classes=options.classes,
+        per_class=options.per_class,
+        unreadable="skip" if options.skip_unreadable else "error",
+    )
+    return sweep.plan_sweep(dataset, options.backbone, options.arms, options.seeds, recipe)
 
 
 def _results(options):
@@ -209,39 +222,7 @@ def _parser():
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.set_defaults(command=_sweep)
-    command.add_argument(
-        "--data",
-        default="shapes",
-        help="shapes (embedded), cifar10, cifar100, imagenette (downloaded), or folder:PATH with "
-        "train/ and test/ or val/ folders of one folder per class",
-    )
-    command.add_argument("--backbone", default="tiny", help=f"one of {', '.join(models.BACKBONES)}")
-    command.add_argument(
-        "--arms",
-        nargs="+",
-        default=["none", "se", "eca", "eca(k=3)"],
-        metavar="ARM",
-        help="attention specs such as none, se, cbam, eca, eca(k=5), eca(k=3-5-5-7), "
-        "eca(gamma=1, b=1); quote those with parentheses",
-    )
-    command.add_argument("--seeds", type=int, default=3, help="seeds 0 to N - 1")
-    command.add_argument("--epochs", type=int, default=15, help="epochs a trial")
-    command.add_argument("--batch-size", type=int, default=128, help="images a training step")
-    command.add_argument(
-        "--learning-rate", type=float, default=0.2, help="its peak; lower for smaller batches"
-    )
-    command.add_argument(
-        "--classes", type=_classes, help="so many classes, or their names with commas between"
-    )
-    command.add_argument("--per-class", type=int, help="training images a class")
-    command.add_argument("--size", type=int, help="resize images to a square of so many pixels")
-    command.add_argument(
-        "--skip-unreadable", action="store_true", help="leave out images that cannot be read"
-    )
-    command.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
-    )
-    command.add_argument("--out", default="data/results/mine", help="folder of the results")
+    _add_training_arguments(command)
     command.add_argument(
         "--workers", type=int, metavar="N", help="run trials in N processes of this machine"
     )
@@ -281,7 +262,59 @@ def _parser():
     command.add_argument(
         "--margin", type=float, default=0.2, help="differences below this many points do not matter"
     )
+
+    command = commands.add_parser(
+        "checkpoints",
+        help="train networks and keep them",
+        description="Train every arm with every seed and keep the networks, each with a card. "
+        "Networks that are there already are kept.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_training_arguments(command)
+    command.set_defaults(
+        command=_checkpoints,
+        arms=["none", "se", "eca", "eca(k=9)", "eca(order=shuffled)"],
+        epochs=10,
+        out="data/checkpoints",
+    )
     return parser
+
+
+def _add_training_arguments(command):
+    """What to train and where to, for a command that makes a plan of it."""
+    command.add_argument(
+        "--data",
+        default="shapes",
+        help="shapes (embedded), cifar10, cifar100, imagenette (downloaded), or folder:PATH with "
+        "train/ and test/ or val/ folders of one folder per class",
+    )
+    command.add_argument("--backbone", default="tiny", help=f"one of {', '.join(models.BACKBONES)}")
+    command.add_argument(
+        "--arms",
+        nargs="+",
+        default=["none", "se", "eca", "eca(k=3)"],
+        metavar="ARM",
+        help="attention specs such as none, se, cbam, eca, eca(k=5), eca(k=3-5-5-7), "
+        "eca(gamma=1, b=1); quote those with parentheses",
+    )
+    command.add_argument("--seeds", type=int, default=3, help="seeds 0 to N - 1")
+    command.add_argument("--epochs", type=int, default=15, help="epochs a trial")
+    command.add_argument("--batch-size", type=int, default=128, help="images a training step")
+    command.add_argument(
+        "--learning-rate", type=float, default=0.2, help="its peak; lower for smaller batches"
+    )
+    command.add_argument(
+        "--classes", type=_classes, help="so many classes, or their names with commas between"
+    )
+    command.add_argument("--per-class", type=int, help="training images a class")
+    command.add_argument("--size", type=int, help="resize images to a square of so many pixels")
+    command.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out images that cannot be read"
+    )
+    command.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
+    )
+    command.add_argument("--out", default="data/results/mine", help="folder of the results")
 
 
 if __name__ == "__main__":

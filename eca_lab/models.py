@@ -5,10 +5,15 @@ module of a block is its attribute ``attention``. It stands after the last Batch
 the shortcut is added; in MobileNetV2, after the last BatchNorm of each inverted residual.
 """
 
+import hashlib
+import json
 import pickle
 from functools import partial
+from pathlib import Path
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torchvision.models import mobilenetv2, resnet
 
@@ -216,6 +221,84 @@ def load_released_checkpoint(path, backbone):
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit {backbone}: {error}") from None
     return model.eval()
+
+
+def save_checkpoint(path, model, card):
+    """Write the weights of a model to a file, and its card as JSON beside it.
+
+    Args:
+        path: ends in ".safetensors"; the card gets the same name with ".json".
+        model: of `build_model`, on any device.
+        card: JSON-ready dict that says what the model is. Needed to load it again: "arm", the
+            spec string, and "trial" as `eca_lab.train.trial_description` makes it. The SHA-256
+            of the weights' file is added.
+
+    Raises:
+        ValueError: another ending; a card that does not describe the model.
+        OSError: the files cannot be written.
+    """
+    path = _checkpoint_path(path)
+    _check_attention(path, card["trial"]["attention"], model)
+    # In evaluation the memory layout does not matter, and the format knows one only.
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = safetensors.torch.save(state)
+    card = {**card, "sha256": hashlib.sha256(tensors).hexdigest()}
+    # The card last: what is interrupted in between has no card that fits, and does not load.
+    path.write_bytes(tensors)
+    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+
+
+def load_checkpoint(path):
+    """Load a model that `save_checkpoint` wrote.
+
+    Args:
+        path: the ".safetensors" file; its card stands beside it.
+
+    Returns:
+        The model, in evaluation mode, on the CPU, and its card.
+
+    Raises:
+        FileNotFoundError: no such file, or no card beside it.
+        ValueError: card and weights do not fit. The message says in what.
+    """
+    path = _checkpoint_path(path)
+    tensors, card_path = path.read_bytes(), path.with_suffix(".json")
+    try:
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+        trial, digest, described = card["trial"], card["sha256"], card["trial"]["attention"]
+        arguments = (trial["backbone"], card["arm"], trial["dataset"]["classes"], trial["stem"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{card_path} is not the card of a checkpoint: {error!r}") from None
+    found = hashlib.sha256(tensors).hexdigest()
+    if found != digest:
+        raise ValueError(f"{path} has SHA-256 {found}, its card says {digest}")
+    try:
+        model = build_model(*arguments)
+        model.load_state_dict(safetensors.torch.load(tensors))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a file of tensors: {error}") from None
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit its card: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{card_path} describes no model: {error}") from None
+    _check_attention(path, described, model)
+    return model.eval(), card
+
+
+def _checkpoint_path(path):
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"path={str(path)!r}: accepted is a name that ends in .safetensors")
+    return path
+
+
+def _check_attention(path, described, model):
+    """Raise ValueError unless the attention that a card describes is that of the model."""
+    actual = attention_specs(model)
+    if described != actual:
+        raise ValueError(
+            f"{path}: the card describes attention {described}, the model has {actual}"
+        )
 
 
 def _blocks(model):

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import time
 from collections import Counter
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 from eca_lab.attention import parse_spec
 from eca_lab.data import Dataset
 from eca_lab.kernel_size import check_positive_integer
-from eca_lab.models import build_model
+from eca_lab.models import build_model, load_checkpoint, save_checkpoint
 from eca_lab.results import (
     SCHEMA,
     arm_order,
@@ -35,6 +36,7 @@ from eca_lab.train import (
     check_device,
     estimate_seconds,
     run_trial,
+    train_network,
     trial_description,
 )
 from eca_lab.workers import ProcessPool, RayPool, outcomes
@@ -302,6 +304,70 @@ def estimate_sweep(plan, out, device="cpu"):
         return 0.0
     arm = todo[-1].arm
     return len(todo) * estimate_seconds(plan.dataset, plan.backbone, arm, plan.recipe, device)
+
+
+def train_checkpoints(plan, out, device="cpu"):
+    """Train the networks of a plan that are not in the folder `out` yet, and save them there.
+
+    A network is there if its file loads and its card describes the same trial. Interrupted and
+    run again, the rest is done.
+
+    Args:
+        plan: of `plan_sweep`.
+        out: folder, made if it is not there.
+        device: "cpu" or a CUDA device.
+
+    Returns:
+        list of the paths, in the order of the plan's trials.
+
+    Raises:
+        ValueError: a device that is not there.
+        FloatingPointError: the loss of a network is no longer finite.
+        OSError: the folder cannot be made or written.
+    """
+    device = check_device(device)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    provenance, code = _provenance(device), _code_version()
+    paths = {checkpoint_path(plan, trial, out): trial for trial in plan.trials}
+    todo = {path: trial for path, trial in paths.items() if not _is_saved(path, trial)}
+    quiet = bool(os.environ.get("TQDM_DISABLE"))
+    with tqdm(total=len(todo) * plan.recipe.epochs, unit="epoch", disable=quiet) as bar:
+        for path, trial in todo.items():
+            bar.set_postfix_str(path.stem)
+            model, outcome = train_network(
+                plan.dataset,
+                plan.backbone,
+                trial.arm,
+                trial.seed,
+                plan.recipe,
+                device,
+                on_epoch=bar.update,
+            )
+            card = {
+                "arm": trial.arm,
+                "classes": list(plan.dataset.classes),
+                **outcome,
+                "trial": trial.description,
+                **provenance,
+                "code": code,
+                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            save_checkpoint(path, model, card)
+    return list(paths)
+
+
+def checkpoint_path(plan, trial, out):
+    """Where `train_checkpoints` saves the network of a trial."""
+    arm = re.sub(r"\W+", "_", trial.arm).strip("_")
+    dataset = f"{plan.dataset.name}{plan.dataset.size}"
+    return Path(out) / f"{dataset}-{plan.backbone}-{arm}-seed{trial.seed}.safetensors"
+
+
+def _is_saved(path, trial):
+    try:
+        return load_checkpoint(path)[1]["trial"] == trial.description
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _claim(out, trial):

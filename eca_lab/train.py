@@ -4,6 +4,7 @@ import base64
 import hashlib
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -79,6 +80,14 @@ def run_trial(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=
         ValueError: a backbone, arm or device that is not accepted; fewer images than a batch.
         FloatingPointError: the loss is no longer finite.
     """
+    return train_network(dataset, backbone, arm, seed, recipe, device, on_epoch)[1]
+
+
+def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=None):
+    """The trained network of a trial, in evaluation mode on the device, and its outcome.
+
+    Arguments and errors as `run_trial`, whose result is the outcome.
+    """
     recipe = recipe or Recipe()
     device = check_device(device)
     if len(dataset.train_images) < recipe.batch_size:
@@ -118,12 +127,39 @@ def run_trial(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=
                 on_epoch()
         seconds = time.perf_counter() - start
     images_seen = recipe.epochs * steps * recipe.batch_size
-    return {
+    return model, {
         **_accuracy(model, dataset, mean, std),
         "loss_curve": [round(loss, 5) for loss in loss_curve],
         "seconds": round(seconds, 3),
         "images_per_second": round(images_seen / seconds, 1),
     }
+
+
+def input_transform(dataset):
+    """What turns images of a data set into the input of a network trained on it.
+
+    Returns:
+        function: uint8 (N, 3, H, W), on any device, to float32 of the same shape, normalised by
+        the statistics of the training images.
+    """
+    mean, std = channel_statistics(dataset.train_images)
+    return partial(_as_input, mean=mean, std=std)
+
+
+def correct_predictions(model, dataset):
+    """Which test images a model classifies correctly; 100 times the mean is top-1 in percent.
+
+    The model works on the device of its parameters and is left in evaluation mode.
+
+    Args:
+        model: as `eca_lab.models.build_model` gives it, trained on the data set.
+        dataset: an `eca_lab.data.Dataset`.
+
+    Returns:
+        bool (N,), in the order of the test images.
+    """
+    dataset = dataset.to(next(model.parameters()).device)
+    return _ranks(model, dataset, *channel_statistics(dataset.train_images)) < 1
 
 
 def estimate_seconds(dataset, backbone, arm, recipe, device):
@@ -267,9 +303,19 @@ def _optimizer(model, recipe, train_size):
     return optimizer, scheduler
 
 
-@torch.inference_mode()
 def _accuracy(model, dataset, mean, std):
     """top1 and top5 in percent, and which test images were right."""
+    ranks = _ranks(model, dataset, mean, std)
+    return {
+        "top1": round(100 * float((ranks < 1).mean()), 4),
+        "top5": round(100 * float((ranks < 5).mean()), 4),
+        "correct": base64.b64encode(np.packbits(ranks < 1)).decode(),
+    }
+
+
+@torch.inference_mode()
+def _ranks(model, dataset, mean, std):
+    """How many classes score above the true one, for each test image: (N,)."""
     model.eval()
     ranks = []
     for images, labels in zip(
@@ -279,12 +325,7 @@ def _accuracy(model, dataset, mean, std):
         logits = model(_as_input(images, mean, std))
         # How many classes score above the true one: 0 is right, below 5 is in the top 5.
         ranks.append((logits > logits.gather(1, labels[:, None])).sum(1).cpu())
-    ranks = torch.cat(ranks).numpy()
-    return {
-        "top1": round(100 * float((ranks < 1).mean()), 4),
-        "top5": round(100 * float((ranks < 5).mean()), 4),
-        "correct": base64.b64encode(np.packbits(ranks < 1)).decode(),
-    }
+    return torch.cat(ranks).numpy()
 
 
 def _as_input(images, mean, std):

@@ -10,11 +10,14 @@ from eca_lab.train import (
     Recipe,
     batches,
     check_device,
+    correct_predictions,
     estimate_seconds,
     generator,
     initial_model,
+    input_transform,
     run_trial,
     stem_for,
+    train_network,
     trial_description,
 )
 
@@ -56,6 +59,20 @@ def test_a_tiny_network_learns_to_tell_colours_apart(dataset):
     assert trial["loss_curve"][-1] < trial["loss_curve"][0]
     assert trial["seconds"] > 0
     assert trial["images_per_second"] == pytest.approx(6 * 64 / trial["seconds"], rel=0.01)
+
+
+def test_the_trained_network_of_a_trial(dataset):
+    model, trial = train_network(dataset, "tiny", "eca", 0, QUICK)
+    assert not model.training
+    assert {name: trial[name] for name in trial if name not in MEASURED} == outcome(
+        dataset, "tiny", "eca", 0, QUICK
+    )
+    right = correct_predictions(model, dataset)
+    record = {**trial, "trial": trial_description(dataset, "tiny", "eca", 0, QUICK)}
+    assert right.tolist() == unpack_correct(record).tolist()
+    with torch.no_grad():
+        logits = model(input_transform(dataset)(dataset.test_images))
+    assert (logits.argmax(1) == dataset.test_labels).tolist() == right.tolist()
 
 
 def test_which_test_images_were_right(dataset):
