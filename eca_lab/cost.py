@@ -97,7 +97,7 @@ def table_3(published):
     for key, flops in rows["flops"].items():
         backbone, arm = _TABLE_3[key]
         with torch.device("meta"):
-            model = build_model(backbone, arm)
+            model = build_model(backbone, arm).eval()
         unit = {"M": MEBI, "G": GIBI}[flops[-1]]
         count = multiply_adds(model, 224, convention="paper")
         counted.append((arm, parameters(model) / MEBI, count / unit))
