@@ -7,6 +7,13 @@ small part of the paper's work per image, with the same number of modules. On a 
 Prints the median of the ratios to the plain network, their quartiles, and beside them what the
 frames per second of the paper's Table 3 give. The paper's were measured on four GPUs, elsewhere, at
 224 pixels; only ratios can be compared, and those with caution.
+
+Measured on one thread of a shared CPU (8 images of 64 x 64, 6 rounds; median ratio and quartiles):
+
+            forward              training step
+    SE      1.06 (1.03 to 1.08)  1.02 (1.00 to 1.06)
+    CBAM    1.15 (1.14 to 1.16)  1.14 (1.13 to 1.15)
+    ECA     1.06 (1.04 to 1.06)  1.02 (1.01 to 1.03)
 """
 
 import sys

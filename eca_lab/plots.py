@@ -61,7 +61,7 @@ _STYLES = [
     {"color": VERMILLION, "marker": "D", "markersize": 5, "linestyle": ":"},
     {"color": PURPLE, "marker": "v", "markersize": 5, "linestyle": "-"},
     {"color": SKY, "marker": "P", "markersize": 5, "linestyle": "--"},
-    {"color": BLACK, "marker": "x", "markersize": 5, "linestyle": "-."},
+    {"color": BLACK, "marker": "X", "markersize": 5, "linestyle": "-."},
     {"color": GREY, "marker": "*", "markersize": 6, "linestyle": ":"},
 ]
 
