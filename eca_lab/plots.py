@@ -8,6 +8,7 @@ Notation: C is the number of channels, k the kernel size, t the number that psi 
 """
 
 import io
+from itertools import cycle
 
 import numpy as np
 from matplotlib import colormaps
@@ -48,6 +49,21 @@ _RELEASED = {
     "clip_on": False,
     "label": "stage: k as released",
 }
+
+
+# Signed numbers as shares of the largest: blue, white, red, which stay apart for the colour-blind.
+_SIGNED = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
+# One style for each of a few lines in a figure; the first three are SE, SE-GC and ECA in a panel.
+_STYLES = [
+    {"color": ORANGE, "marker": "o", "markersize": 5, "linestyle": "-"},
+    {"color": GREEN, "marker": "s", "markersize": 5, "linestyle": "--"},
+    {"color": BLUE, "marker": "^", "markersize": 5, "linestyle": "-."},
+    {"color": VERMILLION, "marker": "D", "markersize": 5, "linestyle": ":"},
+    {"color": PURPLE, "marker": "v", "markersize": 5, "linestyle": "-"},
+    {"color": SKY, "marker": "P", "markersize": 5, "linestyle": "--"},
+    {"color": BLACK, "marker": "X", "markersize": 5, "linestyle": "-."},
+    {"color": GREY, "marker": "*", "markersize": 6, "linestyle": ":"},
+]
 
 
 class PaletteFigure(Figure):
@@ -100,6 +116,17 @@ def _odd_ticks(axis, largest):
     # No more than about ten labels, and all of them odd: 1, 3, 5, ... or 1, 5, 9, ...
     axis.set_major_locator(FixedLocator(range(1, largest + 1, 2 if largest < 20 else 4)))
     axis.set_minor_locator(NullLocator())
+
+
+def _frame(ax):
+    """Draw all four sides of a matrix, and no grid over its entries."""
+    ax.spines[:].set(visible=True, color=GREY)
+    ax.grid(visible=False)
+
+
+def _unit(matrix):
+    """A matrix in units of its largest absolute entry, between -1 and 1; zeros stay zeros."""
+    return matrix / (np.abs(matrix).max() or 1)
 
 
 def mapping_figure(channels, linear, exponential):
@@ -307,11 +334,162 @@ def differences_figure(compared, baseline):
     return figure
 
 
-class KernelSizePicture:
-    """The picture of `eca_lab.explorers.KernelSizeExplorer`: one Figure, redrawn at every change.
+def interaction_figure(matrices):
+    """Interaction matrices as small multiples, each on its own scale.
 
-    What never moves is drawn once and kept as pixels; `png` puts those pixels back and draws only
+    Colours run from minus to plus the largest absolute entry of each matrix: signs and patterns
+    compare between panels, sizes do not.
+
+    Args:
+        matrices: name -> (C, C), row i holds what channel i's logit takes from each channel.
+    """
+    columns = min(4, len(matrices))
+    rows = -(-len(matrices) // columns)
+    figure = new_figure(0.9 + 1.95 * columns, 0.5 + 2.2 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax, (name, matrix) in zip(axes.flat, matrices.items(), strict=False):
+        matrix = np.asarray(matrix)
+        channels = len(matrix)
+        extent = (0.5, channels + 0.5, channels + 0.5, 0.5)
+        image = ax.imshow(_unit(matrix), **_SIGNED, extent=extent, interpolation="nearest")
+        dress(ax, name, "", "")
+        ax.set(xticks=[1, channels], yticks=[1, channels])
+        _frame(ax)
+    for ax in axes.flat[len(matrices) :]:
+        ax.remove()
+    figure.supxlabel("input channel", fontsize=10.5)
+    figure.supylabel("output channel", fontsize=10.5)
+    bar = figure.colorbar(image, ax=figure.axes, ticks=[-1, 0, 1], aspect=30, pad=0.02)
+    bar.set_label("entry / largest in its panel", fontsize=10.5)
+    return figure
+
+
+def spectra_figure(spectra, title="Singular values of the Jacobian"):
+    """Singular values by rank, both axes logarithmic: one faint line for each Jacobian.
+
+    Args:
+        spectra: name -> (N, C) singular values in descending order, for N images, layers or draws.
+        title: of the figure.
+    """
+    figure = new_figure(7.2, 3.8)
+    ax = figure.add_subplot()
+    largest, channels = 0, 1
+    for (name, values), style in zip(spectra.items(), _STYLES, strict=False):
+        values = np.asarray(values)
+        index = np.arange(1, values.shape[1] + 1)
+        alpha = max(0.15, 1 / len(values))
+        # Invisible on its own, so that the legend shows the line without its faintness.
+        ax.plot([], [], **style, label=name)
+        ax.plot(index, values.T, **style | {"markersize": 3, "linewidth": 1}, alpha=alpha)
+        largest, channels = max(largest, values.max()), max(channels, len(index))
+    dress(ax, title, "number of the singular value", "singular value")
+    _octaves(ax.xaxis, 0, int(np.ceil(np.log2(channels))))
+    ax.set_yscale("log")
+    if largest:
+        # What is zero but for rounding lies below.
+        ax.set_ylim(largest * 1e-5, largest * 2)
+    figure.legend(*ax.get_legend_handles_labels(), fontsize=10, loc="outside right upper")
+    return figure
+
+
+def cost_figure(published, measured):
+    """Accuracy against parameters, published and measured, in two panels.
+
+    In the manner of the paper's Figure 1. A line joins the points of one arm.
+
+    Args:
+        published, measured: DataFrames with the columns arm, parameters (a count), top1 (percent)
+            and, for error bars, sd (in percentage points; may be missing, in whole or in part).
+    """
+    figure = new_figure(9.6, 4.4)
+    axes = figure.subplots(1, 2)
+    titles = ("Published, on ImageNet", "Measured here")
+    # An arm of both panels looks the same in both. Colours come round again with open markers.
+    faces = [{**style, "fillstyle": face} for face in ("full", "none") for style in _STYLES]
+    styles = dict(
+        zip(dict.fromkeys([*published["arm"], *measured["arm"]]), cycle(faces), strict=False)
+    )
+    for ax, table, title in zip(axes, (published, measured), titles, strict=True):
+        for arm, points in table.groupby("arm", sort=False):
+            points = points.sort_values("parameters")
+            ax.errorbar(
+                points["parameters"] / 1e6,
+                points["top1"],
+                yerr=points.get("sd"),
+                **styles[arm],
+                linewidth=1,
+                capsize=2.5,
+                label=arm,
+            )
+        dress(ax, title, "parameters, millions (10⁶)", "top-1 accuracy, %")
+        ax.margins(0.08)
+        ax.legend(
+            fontsize=9,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
+            ncols=4,
+            frameon=False,
+            columnspacing=1,
+            handletextpad=0.4,
+        )
+    return figure
+
+
+class _Picture:
+    """One Figure that is redrawn at every change.
+
+    What never moves is drawn once and kept as pixels; `_blit` puts those pixels back and draws only
     the moving artists on top. Rendering glyphs is what costs most, so few of the texts move.
+    """
+
+    def __init__(self):
+        self.figure = Figure(figsize=(7.2, 5.6), dpi=100, facecolor="white")
+        self.canvas = FigureCanvasAgg(self.figure)
+        self._backgrounds = {}  # a key of the background -> pixels without the moving artists
+        self._moving = []  # (Axes, artist), in the order in which they are drawn
+
+    def _build_parameters(self, place, names, colors):
+        ax = self.figure.add_axes(place)
+        rows = range(len(names))[::-1]  # from top to bottom
+        dress(ax, "Parameters of one module", "number of parameters", "")
+        ax.set_xscale("log")
+        ax.set(xlim=(0.5, 5e8), ylim=(-0.6, len(names) - 0.4))
+        ax.set_yticks(rows, names)
+        ax.grid(visible=False, axis="y")
+        self.bars = ax.barh(rows, 1, left=0.5, height=0.5, color=colors)
+        self.numbers = []
+        for bar, y in zip(self.bars, rows, strict=True):
+            self._move(ax, bar)
+            text = ax.text(1, y, "", fontsize=11, verticalalignment="center")
+            self.numbers.append(self._move(ax, text))
+
+    def _move_parameters(self, parameters):
+        for bar, text, number in zip(self.bars, self.numbers, parameters, strict=True):
+            bar.set_width(number - bar.get_x())
+            text.set_x(1.5 * max(number, bar.get_x()))
+            text.set_text(f"{number:,.0f}" if number >= 10 else f"{number:.3g}")
+
+    def _line(self, ax, **style):
+        return self._move(ax, ax.plot([], [], **style)[0])
+
+    def _move(self, ax, artist):
+        """Take an artist out of the background: the Figure's own draw skips animated ones."""
+        artist.set_animated(True)
+        self._moving.append((ax, artist))
+        return artist
+
+    def _blit(self, key):
+        if key not in self._backgrounds:
+            self.canvas.draw()
+            self._backgrounds[key] = self.canvas.copy_from_bbox(self.figure.bbox)
+        self.canvas.restore_region(self._backgrounds[key])
+        for ax, artist in self._moving:
+            ax.draw_artist(artist)
+        return palette_png(self.canvas)
+
+
+class KernelSizePicture(_Picture):
+    """The picture of `eca_lab.explorers.KernelSizeExplorer`: one Figure, redrawn at every change.
 
     Args:
         largest_channels: C, where the axis of channels ends.
@@ -323,13 +501,11 @@ class KernelSizePicture:
     SIDE = 32
 
     def __init__(self, largest_channels):
-        self.figure = Figure(figsize=(7.2, 5.6), dpi=100, facecolor="white")
-        self.canvas = FigureCanvasAgg(self.figure)
-        self._backgrounds = {}  # upper end of the k axis -> pixels without the moving artists
-        self._moving = []  # (Axes, artist), in the order in which they are drawn
+        super().__init__()
         self._build_steps(largest_channels)
         self._build_band()
-        self._build_parameters()
+        place = (0.575, 0.085, 0.405, 0.33)
+        self._build_parameters(place, ["ECA", "SE, r = 16"], [BLUE, ORANGE])
 
     def png(self, point, interval, steps, stages, band, parameters):
         """Draw one state.
@@ -351,8 +527,10 @@ class KernelSizePicture:
         self._move_steps(channels, k, interval, steps, stages)
         self._move_band(k, band)
         self._move_parameters(parameters)
-        self._blit(min(end for end in self.K_AXES if end >= max(steps[1][:-1])))
-        return palette_png(self.canvas)
+        k_end = min(end for end in self.K_AXES if end >= max(steps[1][:-1]))
+        self.steps.set_ylim(0, k_end)
+        _odd_ticks(self.steps.yaxis, k_end)
+        return self._blit(k_end)
 
     def _build_steps(self, largest_channels):
         ax = self.steps = self.figure.add_axes((0.075, 0.565, 0.905, 0.33))
@@ -425,41 +603,87 @@ class KernelSizePicture:
         self.matrix.set_extent((0.5, len(band) + 0.5, len(band) + 0.5, 0.5))
         self.key.set_data(colors[:, None])
 
-    def _build_parameters(self):
-        ax = self.figure.add_axes((0.575, 0.085, 0.405, 0.33))
-        dress(ax, "Parameters of one module", "number of parameters", "")
-        ax.set_xscale("log")
-        ax.set(xlim=(0.5, 5e8), ylim=(-0.6, 1.6))
-        ax.set_yticks([1, 0], ["ECA", "SE, r = 16"])
-        ax.grid(visible=False, axis="y")
-        self.bars = ax.barh([1, 0], [1, 1], left=0.5, height=0.5, color=[BLUE, ORANGE])
-        self.numbers = []
-        for bar, y in zip(self.bars, (1, 0), strict=True):
-            self._move(ax, bar)
-            text = ax.text(1, y, "", fontsize=11, verticalalignment="center")
-            self.numbers.append(self._move(ax, text))
 
-    def _move_parameters(self, parameters):
-        for bar, text, number in zip(self.bars, self.numbers, parameters, strict=True):
-            bar.set_width(number - bar.get_x())
-            text.set_x(1.5 * max(number, bar.get_x()))
-            text.set_text(f"{number:,.0f}" if number >= 10 else f"{number:.3g}")
+class ReductionPicture(_Picture):
+    """The picture of `eca_lab.explorers.ReductionExplorer`: one Figure, redrawn at every change.
 
-    def _line(self, ax, **style):
-        return self._move(ax, ax.plot([], [], **style)[0])
+    Three modules side by side: SE, SE-GC and ECA.
 
-    def _move(self, ax, artist):
-        """Take an artist out of the background: the Figure's own draw skips animated ones."""
-        artist.set_animated(True)
-        self._moving.append((ax, artist))
-        return artist
+    Args:
+        largest_channels: C, where the axis of singular values ends.
+    """
 
-    def _blit(self, k_end):
-        self.steps.set_ylim(0, k_end)
-        if k_end not in self._backgrounds:
-            _odd_ticks(self.steps.yaxis, k_end)
-            self.canvas.draw()
-            self._backgrounds[k_end] = self.canvas.copy_from_bbox(self.figure.bbox)
-        self.canvas.restore_region(self._backgrounds[k_end])
-        for ax, artist in self._moving:
-            ax.draw_artist(artist)
+    NAMES = ("SE", "SE-GC", "ECA")
+    _TITLES = ("SE: W$_2$ D W$_1$", "SE-GC: blocks", "ECA: band")
+
+    def __init__(self, largest_channels):
+        super().__init__()
+        self.matrices, self.captions = [], []
+        for left, title in zip((0.07, 0.365, 0.66), self._TITLES, strict=True):
+            self._build_matrix(left, title)
+        key = self.figure.add_axes((0.935, 0.545, 0.018, 0.334))
+        key.imshow(np.linspace(1, -1, 101)[:, None], **_SIGNED, aspect="auto", extent=(0, 1, -1, 1))
+        key.set(xticks=[], yticks=[-1, 0, 1], yticklabels=["−", "0", "+"])
+        key.yaxis.tick_right()
+        self._build_spectra(largest_channels)
+        place = (0.665, 0.085, 0.315, 0.32)
+        colors = [style["color"] for style in _STYLES[:3]]
+        self._build_parameters(place, self.NAMES, colors)
+
+    def png(self, matrices, ranks, spectra, parameters):
+        """Draw one state, each argument in the order of `NAMES`.
+
+        Args:
+            matrices: three (C, C), shown each in units of its largest absolute entry.
+            ranks: three integers.
+            spectra: three (C,) singular values as shares of the largest, in descending order.
+            parameters: three integers.
+
+        Returns:
+            The bytes of a PNG, 720 x 560 pixels.
+        """
+        for image, caption, matrix, rank in zip(
+            self.matrices, self.captions, matrices, ranks, strict=True
+        ):
+            image.set_data(_unit(matrix))
+            caption.set_text(f"{len(matrix)} × {len(matrix)}, rank {rank}")
+        for line, values in zip(self.lines, spectra, strict=True):
+            line.set_data(range(1, len(values) + 1), values)
+        self._move_parameters(parameters)
+        return self._blit(None)
+
+    def _build_matrix(self, left, title):
+        # Square: 187 pixels each way.
+        ax = self.figure.add_axes((left, 0.545, 0.26, 0.334))
+        dress(ax, "", "input channel, 1 to C", "output channel, 1 to C" if left < 0.1 else "")
+        ax.set_title(title, fontsize=11.5, loc="left", y=1.08)
+        ax.set(xticks=[], yticks=[])
+        _frame(ax)
+        image = ax.imshow(
+            [[0]], **_SIGNED, extent=(0, 1, 1, 0), aspect="auto", interpolation="nearest"
+        )
+        self.matrices.append(self._move(ax, image))
+        for side in ax.spines.values():
+            self._move(ax, side)  # over the edge of the matrix
+        caption = ax.text(0, 1.02, "", fontsize=10, transform=ax.transAxes)
+        self.captions.append(self._move(ax, caption))
+
+    def _build_spectra(self, largest_channels):
+        ax = self.figure.add_axes((0.1, 0.085, 0.435, 0.275))
+        dress(ax, "", "number of the singular value", "share of the largest")
+        ax.set_title("Singular values", fontsize=11.5, loc="left", y=1.15)
+        _octaves(ax.xaxis, 0, int(np.log2(largest_channels)))
+        ax.set_yscale("log")
+        ax.set(xlim=(2**-0.3, largest_channels * 2**0.3), ylim=(1e-5, 2))
+        self.lines = [
+            self._line(ax, **style | {"markersize": 4}, label=name)
+            for name, style in zip(self.NAMES, _STYLES, strict=False)
+        ]
+        ax.legend(
+            handles=self.lines,
+            fontsize=9.5,
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 0.97),
+            ncols=3,
+            frameon=False,
+        )

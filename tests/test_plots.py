@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,12 +17,24 @@ TIES = [([127, 128, 129], [3, 5, 5], [3, 3, 5]), ([2047, 2048, 2049], [5, 7, 7],
 INTERVALS = [(1, 1, 8), (3, 8, 128), (5, 128, 2048)]
 NETWORKS = {"A": ((64, 128), (3, 5), (3, 7)), "B": ((16, 24, 320), (3, 3, 5), (1, 1, 3))}
 
+MATRICES = {"a": np.diag([1.0, -2.0]), "b": np.zeros((3, 3)), "c": np.arange(9.0).reshape(3, 3)}
+SPECTRA = {"SE": [[2, 1, 0, 0], [3, 0.5, 0, 0]], "ECA": [[1, 1, 1, 0.5]]}
+PUBLISHED = pd.DataFrame(
+    {"arm": ["SE", "ECA", "SE"], "parameters": [49e6, 25e6, 28e6], "top1": [77.6, 77.5, 76.7]}
+)
+MEASURED = pd.DataFrame(
+    {"arm": ["none", "ECA"], "parameters": [5e6, 6e6], "top1": [90, 91], "sd": [0.5, np.nan]}
+)
+
 FIGURES = [
     (plots.mapping_figure, (WIDTHS, [8.5, 64.5, 1024.5], [2.5, 4, 6])),
     (plots.rounding_figure, (WIDTHS, [2.5, 4, 6], [3, 5, 7], [(128, 4), (2048, 6)])),
     (plots.ties_figure, (TIES,)),
     (plots.stages_figure, (INTERVALS, {"A": (16, 64), "B": (256, 512, 1024)})),
     (plots.released_figure, (NETWORKS,)),
+    (plots.interaction_figure, (MATRICES,)),
+    (plots.spectra_figure, (SPECTRA,)),
+    (plots.cost_figure, (PUBLISHED, MEASURED)),
 ]
 
 
@@ -35,7 +48,7 @@ def test_every_figure_has_titles_labels_and_a_white_face(draw, numbers):
     figure = draw(*numbers)
     assert to_hex(figure.get_facecolor()) == "#ffffff"
     for ax in figure.axes:
-        if ax.has_data():
+        if ax.has_data() and ax.get_label() != "<colorbar>":
             assert ax.get_title(loc="left")
             assert ax.get_xlabel() or figure.get_supxlabel()
     assert pyplot.get_fignums() == []
@@ -180,3 +193,100 @@ def test_blitted_picture_equals_one_drawn_at_once():
     new.canvas.draw()
     difference = np.abs(pixels - np.asarray(new.canvas.buffer_rgba())[:, :, :3]).max(axis=2)
     assert np.mean(difference > 32) < 0.005
+
+
+def test_interaction_figure_scales_every_panel_by_its_largest_entry():
+    *panels, bar = plots.interaction_figure(MATRICES).axes
+    assert [ax.get_title(loc="left") for ax in panels] == list(MATRICES)
+    shown = [ax.images[0] for ax in panels]
+    assert np.array_equal(shown[0].get_array(), np.diag([0.5, -1]))
+    assert np.array_equal(shown[1].get_array(), np.zeros((3, 3)))
+    assert np.array_equal(shown[2].get_array(), np.arange(9).reshape(3, 3) / 8)
+    for image in shown:
+        assert image.get_clim() == (-1, 1)
+        white = image.to_rgba(np.zeros((1, 1)))[0, 0]
+        assert white[:3].min() > 0.95
+    assert bar.get_ylabel() == "entry / largest in its panel"
+
+
+@pytest.mark.parametrize("number", [1, 4, 7])
+def test_interaction_figure_takes_any_number_of_matrices(number):
+    figure = plots.interaction_figure({str(n): np.eye(4) for n in range(number)})
+    assert len(figure.axes) == number + 1
+
+
+def test_spectra_figure_draws_a_line_for_every_jacobian():
+    (ax,) = plots.spectra_figure(SPECTRA, title="At initialisation").axes
+    assert ax.get_title(loc="left") == "At initialisation"
+    drawn = [line for line in ax.lines if len(line.get_xdata())]
+    assert [list(line.get_ydata()) for line in drawn] == [*SPECTRA["SE"], *SPECTRA["ECA"]]
+    assert all(list(line.get_xdata()) == [1, 2, 3, 4] for line in drawn)
+    assert same_color(drawn[0].get_color(), drawn[1].get_color())
+    assert not same_color(drawn[0].get_color(), drawn[2].get_color())
+    assert drawn[0].get_marker() != drawn[2].get_marker()
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    (legend,) = ax.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["SE", "ECA"]
+
+
+def test_cost_figure_keeps_published_and_measured_apart():
+    published, measured = plots.cost_figure(PUBLISHED, MEASURED).axes
+    points = {}
+    for ax in (published, measured):
+        for bars in ax.containers:
+            line, _, errors = bars
+            points[ax, bars.get_label()] = line, errors
+    line, _ = points[published, "SE"]
+    assert line.get_xydata().tolist() == [[28, 76.7], [49, 77.6]]  # joined in order of parameters
+    line, errors = points[measured, "none"]
+    assert line.get_xydata().tolist() == [[5, 90]]
+    assert errors[0].get_segments()[0].tolist() == [[5, 89.5], [5, 90.5]]
+    assert len(points) == 4
+    one, other = points[published, "ECA"][0], points[measured, "ECA"][0]
+    assert (one.get_color(), one.get_marker()) == (other.get_color(), other.get_marker())
+    looks = {(line.get_color(), line.get_marker()) for line, _ in points.values()}
+    assert len(looks) == 3
+
+
+def reduction_state(channels=8, seed=0):
+    """Numbers for `ReductionPicture.png`."""
+    rng = np.random.default_rng(seed)
+    return {
+        "matrices": [rng.normal(size=(channels, channels)) for _ in range(3)],
+        "ranks": [2, channels, channels - 1],
+        "spectra": [np.linspace(1, end, channels) for end in (0, 0.1, 0.5)],
+        "parameters": [512, 256, 3],
+    }
+
+
+def test_reduction_picture_draws_the_numbers_it_is_given():
+    picture, state = plots.ReductionPicture(512), reduction_state()
+    picture.png(**state)
+    for image, matrix in zip(picture.matrices, state["matrices"], strict=True):
+        assert np.allclose(image.get_array(), matrix / np.abs(matrix).max())
+    captions = [text.get_text() for text in picture.captions]
+    assert captions == ["8 × 8, rank 2", "8 × 8, rank 8", "8 × 8, rank 7"]
+    for line, values in zip(picture.lines, state["spectra"], strict=True):
+        assert list(line.get_xdata()) == list(range(1, 9))
+        assert list(line.get_ydata()) == list(values)
+    ends = [bar.get_x() + bar.get_width() for bar in picture.bars]
+    assert ends == [512, 256, 3]
+    assert [text.get_text() for text in picture.numbers] == ["512", "256", "3"]
+    for line, bar in zip(picture.lines, picture.bars, strict=True):
+        assert same_color(line.get_color(), bar.get_facecolor())
+
+
+def test_reduction_picture_takes_a_matrix_of_zeros():
+    picture = plots.ReductionPicture(512)
+    state = reduction_state()
+    state["matrices"][0], state["spectra"][0] = np.zeros((8, 8)), np.zeros(8)
+    picture.png(**state)
+    assert not picture.matrices[0].get_array().any()
+
+
+def test_a_moved_reduction_picture_equals_a_new_one():
+    moved, new = plots.ReductionPicture(512), plots.ReductionPicture(512)
+    for channels in (512, 8, 64):
+        blitted = moved.png(**reduction_state(channels))
+    assert blitted == new.png(**reduction_state(64))
+    assert blitted != new.png(**reduction_state(64, seed=1))

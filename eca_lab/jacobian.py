@@ -1,0 +1,131 @@
+"""How channel weights depend on channel means: Jacobians and what they tell.
+
+An attention module maps the descriptor y of an image, one mean per channel, to logits and on to
+weights = sigmoid(logits), R^C -> R^C. Of ECA the Jacobian of the logits is its band, whatever y;
+of SE it is W2 D W1, where the diagonal D of zeros and ones says which of the C // r hidden units y
+switches on. The Jacobian of the weights is diag(s (1 - s)) times that of the logits, where s are
+the weights: it has the same rank and the same zeros.
+
+Shapes: N descriptors, C channels. In a Jacobian, row i holds how channel i's weight (or logit)
+changes with the mean of each channel j.
+"""
+
+import warnings
+
+import pandas as pd
+import torch
+
+# Below this share of the largest singular value, or of the largest entry, a number counts as zero.
+# The rounding of single precision leaves about 1e-7.
+TOLERANCE = 1e-5
+
+
+def logit_jacobian(module, y):
+    """Jacobians of y -> score(y), (N, C) -> (N, C, C), at each of the N descriptors.
+
+    Args:
+        module: an `eca_lab.attention.ChannelAttention`.
+        y: (N, C) descriptors, as `module.squeeze` gives them.
+
+    Raises:
+        ValueError: y is not (N, module.channels).
+    """
+    return _jacobian(module.score, module, y)
+
+
+def weight_jacobian(module, y):
+    """Jacobians of y -> sigmoid(score(y)), (N, C) -> (N, C, C), at each of the N descriptors.
+
+    Of CBAM, whose channel weights depend on the maxima too, it is the part of the means alone.
+    Arguments and errors as for `logit_jacobian`.
+    """
+    return _jacobian(lambda each: torch.sigmoid(module.score(each)), module, y)
+
+
+def rank(singular_values):
+    """Numerical rank, (..., C) -> (...): how many exceed `TOLERANCE` times the largest.
+
+    A band of ECA has full rank for almost all kernels, and yet one can be so close to singular
+    that its numerical rank is lower, the more so the wider the layer: with a kernel that weighs
+    one neighbour more than the rest together, the smallest singular value falls exponentially in C.
+
+    Args:
+        singular_values: as `torch.linalg.svdvals` gives them, in descending order.
+    """
+    return (singular_values > TOLERANCE * singular_values[..., :1]).sum(-1)
+
+
+def effective_rank(singular_values):
+    """exp of the entropy of the singular values as shares of their sum, (..., C) -> (...).
+
+    Between 1, all in one direction, and C, the same in all; NaN where all are zero. Source: Roy
+    and Vetterli, "The effective rank", EUSIPCO 2007, Equation 4.
+    """
+    shares = singular_values / singular_values.sum(-1, keepdim=True)
+    return torch.special.entr(shares).sum(-1).exp()
+
+
+def diagonal_share(matrices):
+    """Share of the diagonal in the sum of squared entries, (..., C, C) -> (...), 0 to 1.
+
+    The paper's "direct correspondence between channel and weight" as a number: 1 where every
+    weight depends on its own channel alone, about 1/C where the own channel is like any other;
+    NaN for zeros alone.
+    """
+    squares = matrices.square()
+    return squares.diagonal(dim1=-2, dim2=-1).sum(-1) / squares.sum((-2, -1))
+
+
+def bandwidth(matrices):
+    """Largest |i - j| of an entry that is not zero, (..., C, C) -> (...): k // 2 for ECA.
+
+    Zero is up to `TOLERANCE` times the largest entry. The band of a shuffled ECA shows in its own
+    order p = module.permutation, in matrices[..., p, :][..., p].
+    """
+    size = matrices.abs()
+    index = torch.arange(matrices.shape[-1], device=matrices.device)
+    distance = (index[:, None] - index).abs()
+    return (distance * (size > TOLERANCE * size.amax((-2, -1), keepdim=True))).amax((-2, -1))
+
+
+def sensitivity(matrices):
+    """How much all weights move with one channel's mean, (..., C, C) -> (..., C).
+
+    The Euclidean norm of each column.
+    """
+    return torch.linalg.vector_norm(matrices, dim=-2)
+
+
+def measures(matrices):
+    """Every measure of N Jacobians as a DataFrame of N rows.
+
+    Args:
+        matrices: (N, C, C).
+
+    Returns:
+        DataFrame with the columns rank, effective_rank, diagonal_share, bandwidth, and
+        sensitivity, here the mean over channels.
+    """
+    spectra = torch.linalg.svdvals(matrices)
+    return pd.DataFrame(
+        {
+            "rank": rank(spectra).cpu(),
+            "effective_rank": effective_rank(spectra).cpu(),
+            "diagonal_share": diagonal_share(matrices).cpu(),
+            "bandwidth": bandwidth(matrices).cpu(),
+            "sensitivity": sensitivity(matrices).mean(-1).cpu(),
+        }
+    )
+
+
+@torch.no_grad()
+def _jacobian(function, module, y):
+    if y.dim() != 2 or y.shape[1] != module.channels:
+        raise ValueError(
+            f"y of shape {tuple(y.shape)}: accepted are (N, C) with C = {module.channels}"
+        )
+    rows = torch.func.jacrev(lambda each: function(each[None])[0])
+    with warnings.catch_warnings():
+        # The windows of ECA-NS have no batched backward pass, and torch says that they are slow.
+        warnings.filterwarnings("ignore", message=".*batching rule")
+        return torch.func.vmap(rows)(y)
