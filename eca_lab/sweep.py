@@ -39,7 +39,7 @@ from eca_lab.train import (
     train_network,
     trial_description,
 )
-from eca_lab.workers import ProcessPool, RayPool, outcomes
+from eca_lab.workers import ProcessPool, RayPool, check_ray, outcomes
 
 
 @dataclass(frozen=True)
@@ -249,6 +249,7 @@ def check_workers(device, workers=None, gpu_share=1.0, ray=None, budget=None):
 
     Raises:
         TypeError, ValueError: naming what is not accepted.
+        ImportError, OSError: no Ray here, or no cluster at that address.
     """
     if not 0 < gpu_share <= 1:
         raise ValueError(f"gpu_share={gpu_share}: accepted are 0 < gpu_share <= 1")
@@ -261,6 +262,7 @@ def check_workers(device, workers=None, gpu_share=1.0, ray=None, budget=None):
     if ray is not None:
         if workers is not None:
             raise ValueError(f"workers={workers} with ray={ray!r}: accepted is one of the two")
+        check_ray(ray)
         return None  # the nodes have the devices
     device = check_device(device)
     if workers is None:

@@ -11,6 +11,7 @@ pickled. Each worker gets one copy of it and runs many trials, which are told by
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections import Counter, deque
 from contextlib import contextmanager, suppress
@@ -183,19 +184,14 @@ class RayPool:
         share: of a GPU for each actor, 0 to 1.
 
     Raises:
-        ImportError: no Ray here.
-        ConnectionError: no cluster at that address.
+        ImportError, OSError: as `check_ray`.
         ValueError: a cluster without a GPU.
     """
 
     def __init__(self, job, address, device, share=1.0):
-        try:
-            import ray
-        except ImportError:
-            raise ImportError('no Ray here; install it with: pip install "eca-lab[ray]"') from None
         import eca_lab
 
-        self._ray = ray
+        ray = self._ray = check_ray(address)
         # The nodes run this very code, whatever is installed there.
         ray.init(
             address,
@@ -237,6 +233,26 @@ class RayPool:
 
     def close(self):
         self._ray.shutdown()
+
+
+def check_ray(address):
+    """The module ray, if a cluster can be reached at the address.
+
+    Raises:
+        ImportError: Ray is not installed.
+        OSError: nobody answers at that address. Ray itself would wait for minutes.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ImportError('no Ray here; install it with: pip install "eca-lab[ray]"') from None
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(f"ray={address!r}: no cluster answers: {error}") from None
+    return ray
 
 
 class _Actor:
