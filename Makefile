@@ -45,6 +45,7 @@ sweep-demo: .venv/.installed
 	    --arms none se eca "eca(k=3)" --seeds 2 --epochs 5 --batch-size 32 --learning-rate 0.1 \
 	    --device cpu --out data/results/demo
 
+<<<<<<< HEAD
 # The study that data/results/README.md declares: on a GPU, one setting after the other, or the small
 # one on the CPU. What is finished is kept; called again, it goes on. BUDGET is in minutes: no trial
 # is started that would not end within them. WORKERS trials run at once, each with GPU_SHARE of a GPU.
@@ -77,9 +78,15 @@ study-small: .venv/.installed
 	    --device cpu --workers $$(nproc) --budget "$(BUDGET)m" $(STUDY_ARMS) "eca(k=5-3-3)"
 
 # The trained networks of data/checkpoints, about a minute each on one CPU core to itself. Those
+=======
+# The trained networks of data/checkpoints, about two minutes each on one CPU core to itself. Those
+>>>>>>> bf4804363eb64b1e367ed7de4f86019ae76cbada
 # that are there are kept, so remove them first to train them again.
+CHECKPOINTS := OMP_NUM_THREADS=1 $(BIN)/python -m eca_lab checkpoints --device cpu --seeds 1
 checkpoints: .venv/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m eca_lab checkpoints --device cpu --seeds 3
+	$(CHECKPOINTS)
+	$(CHECKPOINTS) --classes crescent,square --size 24 --arms eca --epochs 7 --batch-size 32 \
+	    --learning-rate 0.05
 
 # Pin the newest admitted versions, for every platform. No host name goes into the file.
 constraints: .venv/.installed
