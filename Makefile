@@ -45,7 +45,6 @@ sweep-demo: .venv/.installed
 	    --arms none se eca "eca(k=3)" --seeds 2 --epochs 5 --batch-size 32 --learning-rate 0.1 \
 	    --device cpu --out data/results/demo
 
-<<<<<<< HEAD
 # The study that data/results/README.md declares: on a GPU, one setting after the other, or the small
 # one on the CPU. What is finished is kept; called again, it goes on. BUDGET is in minutes: no trial
 # is started that would not end within them. WORKERS trials run at once, each with GPU_SHARE of a GPU.
@@ -77,10 +76,7 @@ study-small: .venv/.installed
 	$(STUDY) --data "$(CIFAR10)" --size 16 --per-class 2000 --backbone tiny --epochs 4 \
 	    --device cpu --workers $$(nproc) --budget "$(BUDGET)m" $(STUDY_ARMS) "eca(k=5-3-3)"
 
-# The trained networks of data/checkpoints, about a minute each on one CPU core to itself. Those
-=======
 # The trained networks of data/checkpoints, about two minutes each on one CPU core to itself. Those
->>>>>>> bf4804363eb64b1e367ed7de4f86019ae76cbada
 # that are there are kept, so remove them first to train them again.
 CHECKPOINTS := OMP_NUM_THREADS=1 $(BIN)/python -m eca_lab checkpoints --device cpu --seeds 1
 checkpoints: .venv/.installed

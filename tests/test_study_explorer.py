@@ -53,7 +53,7 @@ def test_the_state_to_begin_with(panel):
     assert panel.data == "photographs, 16 px, 1,000 images, 4 epochs"
     state = (panel.backbone, panel.metric, panel.baseline, panel.margin)
     assert state == ("tiny", "top1", "eca", 0.2)
-    assert panel._image.value.startswith(b"\x89PNG")
+    assert bytes(panel._image.value).startswith(b"\x89PNG")
 
 
 def test_every_state_shows_what_the_module_computes(panel, results):
