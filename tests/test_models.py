@@ -1,3 +1,6 @@
+import hashlib
+import json
+
 import pytest
 import torch
 import torchvision
@@ -11,7 +14,9 @@ from eca_lab.models import (
     attention_specs,
     build_model,
     kernel_sizes,
+    load_checkpoint,
     load_released_checkpoint,
+    save_checkpoint,
 )
 
 
@@ -221,3 +226,90 @@ def test_released_checkpoints_that_do_not_fit_are_refused(tmp_path):
 def test_modules_are_of_the_named_classes():
     assert isinstance(build_model("tiny", "eca").layer1.attention, ECA)
     assert isinstance(build_model("tiny", "se").layer1.attention, SE)
+
+
+def card_of(model, arm, backbone="tiny", stem="cifar"):
+    """As much of a card as loading needs."""
+    trial = {
+        "backbone": backbone,
+        "stem": stem,
+        "dataset": {"classes": 3},
+        "attention": attention_specs(model),
+    }
+    return {"arm": arm, "top1": 81.5, "trial": trial}
+
+
+def saved(path, arm="eca"):
+    model = build_model("tiny", arm, 3, "cifar")
+    for each in model.buffers():  # no longer what a new model has
+        each.copy_(each.flip(0) if each.dim() else each + 7)
+    save_checkpoint(path, model, card_of(model, arm))
+    return model
+
+
+@pytest.mark.parametrize("arm", ["none", "se", "eca", "eca(k=9)", "eca(order=shuffled)"])
+def test_checkpoints_come_back_as_they_were_saved(tmp_path, arm):
+    path = tmp_path / "a.b.safetensors"
+    model = saved(path, arm).eval()
+    loaded, card = load_checkpoint(path)
+    assert not loaded.training
+    assert {**card_of(model, arm), "sha256": card["sha256"]} == card
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == card["sha256"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.b.json", "a.b.safetensors"]
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded(x), model(x))
+
+
+def test_a_model_in_another_memory_layout_is_saved_all_the_same(tmp_path):
+    model = build_model("tiny", "eca", 3, "cifar")
+    path, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_checkpoint(path, model, card_of(model, "eca"))
+    save_checkpoint(other, model.to(memory_format=torch.channels_last), card_of(model, "eca"))
+    assert path.read_bytes() == other.read_bytes()
+
+
+def test_checkpoints_that_do_not_fit_their_card_are_refused(tmp_path):
+    path = tmp_path / "net.safetensors"
+    card_path = path.with_suffix(".json")
+    saved(path)
+    tensors, card = path.read_bytes(), json.loads(card_path.read_text())
+
+    def refused(message, tensors=tensors, **changes):
+        path.write_bytes(tensors)
+        digest = {"sha256": hashlib.sha256(tensors).hexdigest()}
+        card_path.write_text(json.dumps({**card, **digest, **changes}))
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(path)
+
+    flipped = tensors[:-1] + bytes([tensors[-1] ^ 1])
+    refused(r"net\.safetensors has SHA-256 \w+, its card says \w+", sha256="0" * 64)
+    refused("has SHA-256", flipped, sha256=card["sha256"])
+    refused("is not a file of tensors", b"not tensors")
+    refused(r"describes attention .* the model has", arm="eca(padding=circular)")
+    refused("layer1.attention.fc1.weight", arm="se")
+    refused(
+        r"fc\.weight.*\[3, 256\].*\[4, 256\]",
+        trial={**card["trial"], "dataset": {"classes": 4}},
+    )
+    refused("backbone='vgg'", trial={**card["trial"], "backbone": "vgg"})
+    refused(r"net\.json is not the card of a checkpoint: KeyError\('stem'", trial={
+        key: value for key, value in card["trial"].items() if key != "stem"
+    })  # fmt: skip
+    card_path.write_text("{")
+    with pytest.raises(ValueError, match=r"net\.json is not the card of a checkpoint"):
+        load_checkpoint(path)
+    card_path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"net\.json"):
+        load_checkpoint(path)
+    with pytest.raises(FileNotFoundError, match=r"other\.safetensors"):
+        load_checkpoint(tmp_path / "other.safetensors")
+
+
+def test_checkpoints_that_cannot_be_saved(tmp_path):
+    model = build_model("tiny", "eca", 3, "cifar")
+    with pytest.raises(ValueError, match=r"net\.pt': accepted is a name that ends in \.safetens"):
+        save_checkpoint(tmp_path / "net.pt", model, card_of(model, "eca"))
+    other = build_model("tiny", "se", 3, "cifar")
+    with pytest.raises(ValueError, match="the card describes attention"):
+        save_checkpoint(tmp_path / "net.safetensors", model, card_of(other, "se"))
+    assert list(tmp_path.iterdir()) == []

@@ -90,6 +90,6 @@ def test_a_killed_node_costs_a_retry_and_nothing_else(dataset, address, tmp_path
 
 def test_no_cluster_at_that_address(dataset, tmp_path):
     plan = plan_sweep(dataset, "tiny", ["none"], 1, Recipe(epochs=1, batch_size=16))
-    with pytest.raises(ConnectionError, match="ray='127.0.0.1:1': no cluster answers"):
+    with pytest.raises(ConnectionError, match=r"ray='127\.0\.0\.1:1': no cluster answers"):
         run_sweep(plan, tmp_path / "out", ray="127.0.0.1:1")
     assert not (tmp_path / "out").exists()

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -13,10 +14,10 @@ import torch
 
 from eca_lab import __main__, sweep
 from eca_lab.data import available_cores
-from eca_lab.models import build_model
+from eca_lab.models import build_model, load_checkpoint
 from eca_lab.results import load_records, load_results
-from eca_lab.sweep import plan_results, plan_sweep, remaining, run_sweep
-from eca_lab.train import Recipe
+from eca_lab.sweep import plan_results, plan_sweep, remaining, run_sweep, train_checkpoints
+from eca_lab.train import Recipe, correct_predictions
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=0.05)
 ARGUMENTS = [
@@ -400,3 +401,43 @@ def test_a_record_is_plain_json(dataset, tmp_path):
     run_sweep(plan_sweep(dataset, "tiny", ["none"], 1, QUICK), tmp_path)
     (path,) = Path(tmp_path).glob("*.json")
     assert json.loads(path.read_text())["status"] == "finished"
+
+
+def test_checkpoints_are_trained_once_and_kept(dataset, tmp_path, monkeypatch):
+    plan = plan_sweep(dataset, "tiny", ["none", "eca(k=3)"], 1, QUICK)
+    paths = train_checkpoints(plan, tmp_path / "new")
+    assert [path.name for path in paths] == [
+        "colours16-tiny-none-seed0.safetensors",
+        "colours16-tiny-eca_k_3-seed0.safetensors",
+    ]
+    model, card = load_checkpoint(paths[1])
+    assert card["trial"] == plan.trials[1].description
+    assert card["classes"] == ["red", "green"]
+    assert card["device"].startswith("cpu: ")
+    assert 100 * correct_predictions(model, dataset).mean() == pytest.approx(card["top1"])
+
+    trained = []
+    genuine = sweep.train_network
+    monkeypatch.setattr(
+        sweep, "train_network", lambda *a, **k: trained.append(a[2:4]) or genuine(*a, **k)
+    )
+    tensors = paths[0].read_bytes()
+    assert train_checkpoints(plan, tmp_path / "new") == paths
+    assert trained == []
+    paths[0].write_bytes(tensors[:1000])  # damaged: trained again, to the same weights
+    train_checkpoints(plan, tmp_path / "new")
+    assert trained == [("none", 0)]
+    assert paths[0].read_bytes() == tensors
+    longer = plan_sweep(dataset, "tiny", ["none"], 1, dataclasses.replace(QUICK, epochs=2))
+    train_checkpoints(longer, tmp_path / "new")  # another recipe under the same name
+    assert trained == [("none", 0)] * 2
+
+
+def test_the_command_for_checkpoints(tmp_path, capsys):
+    arguments = [*ARGUMENTS[1:], "--classes", "2", "--batch-size", "16", "--seeds", "1"]
+    arguments += ["--arms", "eca", "--device", "cpu", "--out", str(tmp_path)]
+    assert __main__.main(["checkpoints", *arguments]) == 0
+    path = tmp_path / "shapes8-tiny-eca-seed0.safetensors"
+    top1 = load_checkpoint(path)[1]["top1"]
+    assert capsys.readouterr().out == f"{path}: top-1 {top1:.2f} %\n"
+    assert __main__.main(["checkpoints", *arguments, "--arms", "eca(k=4)"]) == 2
