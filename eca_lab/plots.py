@@ -310,28 +310,126 @@ def arms_figure(results):
     return figure
 
 
-def differences_figure(compared, baseline):
-    """Paired differences to a baseline arm with their 95% intervals, arm by arm.
+def differences_figure(compared, paired, baseline, margin):
+    """Forest plot: paired differences to a baseline arm, their 95% intervals, and the margin.
 
     Args:
-        compared: DataFrame of `eca_lab.stats.compare`, indexed by arm.
-        baseline: its baseline arm.
+        compared: DataFrame of `eca_lab.stats.compare`.
+        paired: DataFrame of `eca_lab.stats.paired_differences`; its seeds are faint dots.
+        baseline, margin: as they were given to `compare`.
     """
-    figure = new_figure(7.2, 1.2 + 0.36 * len(compared))
-    ax = figure.add_subplot()
-    rows = range(len(compared))
-    ax.axvline(0, color=BLACK, linewidth=1)
-    ax.hlines(rows, compared["low"], compared["high"], color=BLUE, linewidth=1.8)
-    ax.plot(compared["difference"], rows, "D", color=BLUE, markersize=6)
-    dress(
-        ax,
-        f"Difference to {baseline}: mean over seeds, 95% interval",
-        "difference in top-1 accuracy, percentage points",
-        "",
-    )
-    ax.set_yticks(rows, compared.index)
-    ax.set_ylim(len(compared) - 0.5, -0.5)
+    figure = new_figure(7.2, 1.9 + 0.36 * len(compared))
+    draw_differences(figure.add_subplot(), compared, paired, baseline, margin)
+    _legend_below(figure)
     return figure
+
+
+def draw_differences(ax, compared, paired, baseline, margin):
+    """Draw what `differences_figure` shows on Axes."""
+    ax.axvspan(
+        -margin, margin, color=GREEN, alpha=0.15, linewidth=0, label=f"margin, ±{margin:g} points"
+    )
+    ax.axvline(0, color=BLACK, linewidth=1)
+    for row, arm in enumerate(compared["arm"]):
+        ax.plot(
+            paired[arm],
+            [row + 0.25] * len(paired),
+            "o",
+            color=SKY,
+            markersize=5,
+            alpha=0.6,
+            markeredgewidth=0,
+            label="one seed" if row == 0 else None,
+        )
+    rows = range(len(compared))
+    ax.hlines(rows, compared["low"], compared["high"], color=BLUE, linewidth=2)
+    for verdict, (marker, fill) in _VERDICTS.items():
+        chosen = [row for row, each in enumerate(compared["verdict"]) if each == verdict]
+        if chosen:
+            ax.plot(
+                compared["difference"].iloc[chosen],
+                chosen,
+                marker,
+                color=BLUE,
+                markerfacecolor=fill,
+                markersize=8,
+                label=f"mean, 95% interval: {verdict}",
+            )
+    dress(ax, f"Difference to {baseline}, paired by seed", "difference, percentage points", "")
+    ax.set_yticks(rows, compared["arm"])
+    ax.set_ylim(len(compared) - 0.5, -0.5)
+
+
+# How a verdict is marked: by shape, and filled only where the arms were told apart.
+_VERDICTS = {
+    "better": (">", BLUE),
+    "worse": ("<", BLUE),
+    "equivalent": ("s", "white"),
+    "undecided": ("D", "white"),
+}
+
+
+def kernel_sweep_figure(results, means, metric="top1"):
+    """Accuracy against a fixed k, with the levels of the arms beside as bands (as in Figure 4).
+
+    Args:
+        results: DataFrame of `eca_lab.results.load_results`, of one setting; its trials are faint
+            dots.
+        means: DataFrame of `eca_lab.stats.means`.
+        metric: the column of results that they are about, in percent.
+    """
+    figure = new_figure(7.2, 4.2)
+    draw_kernel_sweep(figure.add_subplot(), results, means, metric)
+    _legend_below(figure)
+    return figure
+
+
+def draw_kernel_sweep(ax, results, means, metric):
+    """Draw what `kernel_sweep_figure` shows on Axes."""
+    fixed = means.dropna(subset="kernel_size").sort_values("kernel_size")
+    for arm, (label, color, style) in _LEVELS.items():
+        if arm in means.index:
+            level = means.loc[arm]
+            ax.axhspan(level["low"], level["high"], color=color, alpha=0.13, linewidth=0)
+            ax.axhline(level["mean"], color=color, linewidth=2, linestyle=style, label=label)
+    for arm, k in fixed["kernel_size"].items():
+        trials = results.loc[results["arm"] == arm, metric]
+        ax.plot(
+            [k] * len(trials),
+            trials,
+            "o",
+            color=GREY,
+            markersize=5,
+            alpha=0.35,
+            markeredgewidth=0,
+            label="one trial" if arm == fixed.index[0] else None,
+        )
+    ax.errorbar(
+        fixed["kernel_size"],
+        fixed["mean"],
+        (fixed["mean"] - fixed["low"], fixed["high"] - fixed["mean"]),
+        fmt="D-",
+        color=BLACK,
+        markersize=6,
+        linewidth=1.5,
+        capsize=4,
+        label="fixed k: mean, 95% interval",
+    )
+    dress(ax, "Accuracy against kernel size", "fixed kernel size k", f"{metric} accuracy, %")
+    ax.set_xticks(fixed["kernel_size"])
+
+
+# The levels that Figure 4 of the paper draws beside the fixed k, and the plain backbone.
+_LEVELS = {
+    "eca": ("eca, adaptive k", BLUE, "-"),
+    "se": ("se", ORANGE, "--"),
+    "none": ("none", PURPLE, ":"),
+}
+
+
+def _legend_below(figure):
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=9.5, loc="outside lower center", ncols=2)
 
 
 def interaction_figure(matrices):
@@ -433,6 +531,29 @@ def cost_figure(published, measured):
             handletextpad=0.4,
         )
     return figure
+
+
+class StudyPicture:
+    """The picture of `eca_lab.explorers.StudyExplorer`: differences, and below accuracy over k."""
+
+    def __init__(self):
+        self.figure = Figure(figsize=(7.2, 7.8), dpi=100, facecolor="white", layout="constrained")
+        self.canvas = FigureCanvasAgg(self.figure)
+
+    def png(self, results, means, compared, paired, metric, baseline, margin):
+        """Draw one state, as `differences_figure` and `kernel_sweep_figure` do.
+
+        Returns:
+            The bytes of a PNG, 720 x 780 pixels.
+        """
+        self.figure.clear()
+        upper, lower = self.figure.subplots(2, height_ratios=(max(3, len(compared)), 6))
+        draw_differences(upper, compared, paired, baseline, margin)
+        draw_kernel_sweep(lower, results, means, metric)
+        for ax in (upper, lower):
+            ax.legend(fontsize=8.5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        self.canvas.draw()
+        return palette_png(self.canvas)
 
 
 class _Picture:

@@ -87,8 +87,7 @@ def compare(results, baseline, metric="top1", margin=0.2):
     if not 0 < margin < math.inf:
         raise ValueError(f"margin={margin!r}: accepted is a finite number greater than 0")
     by_seed = _by_seed(results, metric)
-    if baseline not in by_seed:
-        raise ValueError(f"baseline={baseline!r}: accepted are {', '.join(by_seed)}")
+    _check_baseline(baseline, by_seed)
     rows = [
         _compare_pairs(arm, by_seed[[arm, baseline]].dropna().to_numpy(), margin)
         for arm in by_seed
@@ -105,6 +104,118 @@ def compare(results, baseline, metric="top1", margin=0.2):
         "undecided",
     )
     return table.astype({f"seeds_{difference}": "Int64" for difference in DIFFERENCES})
+
+
+def paired_differences(results, baseline, metric="top1"):
+    """Every arm minus a baseline arm, seed by seed: what `compare` is about.
+
+    Arguments and errors as `compare`.
+
+    Returns:
+        DataFrame, indexed by seed, with a column for each other arm in the order of the results,
+        in the unit of the metric; NaN where the arm or the baseline lacks the seed.
+    """
+    by_seed = _by_seed(results, metric)
+    _check_baseline(baseline, by_seed)
+    return by_seed.drop(columns=baseline).sub(by_seed[baseline], axis="index")
+
+
+def means(results, metric="top1"):
+    """Mean of every arm over its seeds, with a 95% interval by Student's t.
+
+    These intervals are about one arm alone; whether two arms differ is for `compare` to say.
+
+    Args:
+        results: DataFrame of `eca_lab.results.load_results`, of one data set, backbone and recipe.
+        metric: a numeric column.
+
+    Returns:
+        DataFrame indexed by arm, in the order of the results: n, mean, low, high, the last two NaN
+        where n is 1 or the values do not vary; kernel_size, the k of arms such as eca(k=3) that fix
+        one k for all layers, else NaN.
+
+    Raises:
+        ValueError: as `compare`.
+    """
+    rows = {}
+    for arm, values in _by_seed(results, metric).items():
+        values = values.dropna().to_numpy()
+        low, high = (math.nan, math.nan)
+        if _varies(values, values):
+            low, high = _t_interval(values, CONFIDENCE)
+        rows[arm] = len(values), values.mean(), low, high, fixed_kernel_size(arm) or math.nan
+    columns = ["n", "mean", "low", "high", "kernel_size"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("arm")
+
+
+def fixed_kernel_size(arm):
+    """k of an arm that fixes one k for all layers and nothing else, such as eca(k=3); else None."""
+    spec = parse_spec(arm)
+    k = spec.arguments.get("k")
+    fixed = spec.name == "eca" and list(spec.arguments) == ["k"] and isinstance(k, int)
+    return k if fixed else None
+
+
+def conclusions(compared, slope, baseline, margin):
+    """What a comparison allows to say, in three sentences.
+
+    Args:
+        compared: DataFrame of `compare`.
+        slope: dict of `trend`, or None where fewer than two kernel sizes were fixed.
+        baseline, margin: as they were given to `compare`.
+
+    Returns:
+        list of three sentences: on the arms that fix k, on the other arms, and on what this number
+        of seeds could have found or shown to be equal.
+    """
+    is_fixed = compared["arm"].map(fixed_kernel_size).notna()
+    fixed = _verdicts("Fixed k", compared[is_fixed], baseline)
+    if slope is not None and not math.isnan(slope["low"]):
+        sizes = slope["kernel_sizes"]
+        fixed += (
+            f"; from k = {sizes[0]} to {sizes[-1]} the slope is {slope['slope']:+.3f} points per "
+            f"unit of k ({slope['low']:+.3f} to {slope['high']:+.3f})"
+        )
+    others = _verdicts("Other arms", compared[~is_fixed], baseline)
+    known = compared.dropna(subset="detectable")
+    power = f"With n = {_range(compared['n'], '{:.0f}')} seeds no spread could be measured"
+    if len(known):
+        closest = known.loc[known["equivalent_within"].idxmin()]
+        count = (known["p_equivalence"] < LEVEL).sum()
+        wanted = DIFFERENCES[1]
+        power = (
+            f"With n = {_range(compared['n'], '{:.0f}')} seeds a true difference of "
+            f"{_range(known['detectable'], '{:.2f}')} points, depending on the arm, would have "
+            f"been found with {POWER:.0%} probability (before adjustment), and {wanted} points "
+            f"would take {_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equality within the "
+            f"margin of {margin:g} points is shown for {count} of {len(known)} arms, the closest "
+            f"being {closest['arm']}, equal within {closest['equivalent_within']:.2f}"
+        )
+    return [f"{sentence}." for sentence in (fixed, others, power)]
+
+
+def _verdicts(subject, compared, baseline):
+    """Which arms are better, worse, equivalent and undecided."""
+    if compared.empty:
+        return f"{subject} against {baseline}: none"
+    words = {
+        "better": "better",
+        "worse": "worse",
+        "equivalent": "as good",
+        "undecided": "not told apart",
+    }
+    parts = []
+    for verdict, word in words.items():
+        rows = compared[compared["verdict"] == verdict]
+        arms = zip(rows["arm"], rows["difference"], strict=True)
+        if len(rows):
+            parts.append(f"{word} {', '.join(f'{arm} ({each:+.2f})' for arm, each in arms)}")
+    return f"{subject} against {baseline}, in points: {'; '.join(parts)}"
+
+
+def _range(values, form):
+    low, high = form.format(values.min()), form.format(values.max())
+    return low if low == high else f"{low} to {high}"
 
 
 def trend(results, metric="top1"):
@@ -128,15 +239,7 @@ def trend(results, metric="top1"):
         ValueError: fewer than two fixed kernel sizes; otherwise as `compare`.
     """
     by_seed = _by_seed(results, metric)
-    arms = {}
-    for arm in by_seed:
-        spec = parse_spec(arm)
-        if (
-            spec.name == "eca"
-            and list(spec.arguments) == ["k"]
-            and isinstance(spec.arguments["k"], int)
-        ):
-            arms[spec.arguments["k"]] = arm
+    arms = {k: arm for arm in by_seed if (k := fixed_kernel_size(arm)) is not None}
     kernel_sizes = sorted(arms)
     if len(kernel_sizes) < 2:
         raise ValueError(
@@ -198,6 +301,11 @@ _COLUMNS = [
     "superiority", "p_equivalence", "equivalent_within", "correlation", "detectable",
     *(f"seeds_{difference}" for difference in DIFFERENCES), "verdict",
 ]  # fmt: skip
+
+
+def _check_baseline(baseline, by_seed):
+    if baseline not in by_seed:
+        raise ValueError(f"baseline={baseline!r}: accepted are {', '.join(by_seed)}")
 
 
 def _by_seed(results, metric):
