@@ -2,13 +2,15 @@
 # in `make lab` and to pytest in `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+SHELL := /bin/bash
 LOWEST := .venv-lowest/bin
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
          --nbval-cell-timeout 120
 # Progress bars are for people: in recorded and compared outputs they would be noise.
 QUIET := TQDM_DISABLE=1
 
-.PHONY: lab test test-lowest lint format notebooks sweep-demo checkpoints constraints clean
+.PHONY: lab test test-lowest lint format notebooks sweep-demo study study-small checkpoints \
+        constraints clean
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
@@ -43,10 +45,44 @@ sweep-demo: .venv/.installed
 	    --arms none se eca "eca(k=3)" --seeds 2 --epochs 5 --batch-size 32 --learning-rate 0.1 \
 	    --device cpu --out data/results/demo
 
-# The trained networks of data/checkpoints, about a minute each on one CPU core to itself. Those
+# The study that data/results/README.md declares: on a GPU, one setting after the other, or the small
+# one on the CPU. What is finished is kept; called again, it goes on. BUDGET is in minutes: no trial
+# is started that would not end within them. WORKERS trials run at once, each with GPU_SHARE of a GPU.
+BUDGET ?= 100000
+WORKERS ?= 4
+GPU_SHARE ?= 0.25
+SEEDS ?= 10
+CIFAR10 ?= cifar10
+TINY_IMAGENET ?=
+STUDY := $(BIN)/python -m eca_lab sweep --out data/results/study --seeds $(SEEDS)
+STUDY_GPU := $(STUDY) --device cuda --workers $(WORKERS) --gpu-share $(GPU_SHARE) --epochs 30
+STUDY_ARMS := --arms none se eca "eca(k=1)" "eca(k=3)" "eca(k=5)" "eca(k=7)" "eca(k=9)" \
+              "eca(gamma=1, b=1)" "eca(order=shuffled)" "eca(padding=circular)"
+
+study: .venv/.installed
+	left() { echo "$$(($(BUDGET) - SECONDS / 60))m"; }; \
+	$(STUDY_GPU) --data "$(CIFAR10)" --backbone resnet10 --budget "$$(left)" \
+	    $(STUDY_ARMS) "eca(k=5-5-5-3)" && \
+	if [ -n "$(TINY_IMAGENET)" ]; then \
+	    $(STUDY_GPU) --data "$(TINY_IMAGENET)" --size 64 --backbone resnet10 \
+	        --budget "$$(left)" $(STUDY_ARMS) "eca(k=5-5-5-3)"; \
+	else \
+	    echo "No Tiny ImageNet: give its folder as TINY_IMAGENET=folder:PATH."; \
+	fi && \
+	$(STUDY_GPU) --data "$(CIFAR10)" --backbone resnet18 --budget "$$(left)" \
+	    $(STUDY_ARMS) "eca(k=5-5-5-3)" "eca(k=3-5-7-7)"
+
+study-small: .venv/.installed
+	$(STUDY) --data "$(CIFAR10)" --size 16 --per-class 2000 --backbone tiny --epochs 4 \
+	    --device cpu --workers $$(nproc) --budget "$(BUDGET)m" $(STUDY_ARMS) "eca(k=5-3-3)"
+
+# The trained networks of data/checkpoints, about two minutes each on one CPU core to itself. Those
 # that are there are kept, so remove them first to train them again.
+CHECKPOINTS := OMP_NUM_THREADS=1 $(BIN)/python -m eca_lab checkpoints --device cpu --seeds 1
 checkpoints: .venv/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m eca_lab checkpoints --device cpu --seeds 3
+	$(CHECKPOINTS)
+	$(CHECKPOINTS) --classes crescent,square --size 24 --arms eca --epochs 7 --batch-size 32 \
+	    --learning-rate 0.05
 
 # Pin the newest admitted versions, for every platform. No host name goes into the file.
 constraints: .venv/.installed

@@ -39,6 +39,7 @@ def _sweep(options):
             options.gpu_share,
             options.ray,
             budget,
+            options.compile,
         )
     except (KeyboardInterrupt, OSError, RuntimeError) as stop:
         left = len(sweep.remaining(plan, options.out))
@@ -242,6 +243,9 @@ def _parser():
         "--budget",
         metavar="TIME",
         help="start no trial that would not end within this time, such as 25m",
+    )
+    command.add_argument(
+        "--compile", action="store_true", help="train with torch.compile, for many long trials"
     )
 
     command = commands.add_parser("results", help="print the table of recorded trials")

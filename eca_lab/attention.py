@@ -132,11 +132,52 @@ class ECA(LinearAttention):
             arguments.append(f"order={self.order}")
         return f"eca({', '.join(arguments)})"
 
+    def convolve(self, y):
+        """The convolution over the channels alone, (N, 1, C) -> (N, 1, C)."""
+        return self.conv(y)
+
     def score(self, y):
         if self.order == "shuffled":
             y = y[:, self.permutation]
-        logits = self.conv(y.unsqueeze(1)).squeeze(1)  # (N, C) -> (N, 1, C) -> (N, C)
+        logits = self.convolve(y.unsqueeze(1)).squeeze(1)  # (N, C) -> (N, 1, C) -> (N, C)
         return logits[:, self.inverse] if self.order == "shuffled" else logits
+
+
+class PaddedECA(ECA):
+    """An ECA module with its kernel padded with zeros on both sides, which stay zero in training.
+
+    Computes the same: modules of any k then have weights of one shape, and a network compiled with
+    one k serves for all of them.
+
+    Args:
+        module: the ECA module to take the place of; its weights are copied.
+        kernel_size: the padded size, odd, at least that of the module and at most its channels.
+
+    Raises:
+        TypeError, ValueError: a kernel size that is not accepted.
+    """
+
+    def __init__(self, module, kernel_size):
+        super().__init__(module.channels, kernel_size, padding=module.padding)
+        if kernel_size < module.kernel_size:
+            raise ValueError(
+                f"kernel_size={kernel_size}: accepted are at least the {module.kernel_size} of the "
+                "module"
+            )
+        margin = (kernel_size - module.kernel_size) // 2
+        with torch.no_grad():
+            self.conv.weight.copy_(F.pad(module.conv.weight, (margin, margin)))
+        self.register_buffer("mask", F.pad(torch.ones_like(module.conv.weight), (margin, margin)))
+        if module.order == "shuffled":
+            self.order = "shuffled"
+            self.register_buffer("permutation", module.permutation)
+            self.register_buffer("inverse", module.inverse)
+
+    def convolve(self, y):
+        # Masked, the padding gets no gradient; and weight decay leaves a zero as it is.
+        half = self.kernel_size // 2
+        mode = "circular" if self.padding == "circular" else "constant"
+        return F.conv1d(F.pad(y, (half, half), mode), self.conv.weight * self.mask)
 
 
 class ECANS(LinearAttention):

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torchvision.models import mobilenetv2, resnet
 
-from eca_lab.attention import ECA, ECANS, make_attention, parse_spec
+from eca_lab.attention import ECA, ECANS, PaddedECA, make_attention, parse_spec
 
 STEMS = ("imagenet", "cifar")
 
@@ -148,6 +148,20 @@ def add_attention(model, attention):
     modules = [make_attention(attention, channels, stage) for *_, channels, stage in blocks]
     for (_, block, _, _), module in zip(blocks, modules, strict=True):
         block.attention = module
+
+
+def pad_kernels(model, kernel_size):
+    """Pad the kernel of every ECA module of a model to one size, so that all k share one graph.
+
+    Where that is more than the channels, or less than the module's own k, the module stays as it
+    is. See `eca_lab.attention.PaddedECA`.
+    """
+    for _, block, channels, _ in _blocks(model):
+        if (
+            isinstance(block.attention, ECA)
+            and block.attention.kernel_size <= kernel_size <= channels
+        ):
+            block.attention = PaddedECA(block.attention, kernel_size)
 
 
 def attention_specs(model):

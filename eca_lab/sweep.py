@@ -127,6 +127,7 @@ class Job:
     dataset: Dataset
     backbone: str
     recipe: Recipe
+    compiled: bool = False
 
     def __call__(self, trial, device, on_epoch):
         try:
@@ -138,15 +139,18 @@ class Job:
                 self.recipe,
                 device,
                 on_epoch=on_epoch,
+                compiled=self.compiled,
             )
         except Exception as error:
             outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         else:
             outcome = {"status": "finished", **outcome}
-        return {**outcome, **_provenance(torch.device(device))}
+        return {**outcome, **_provenance(torch.device(device), self.compiled)}
 
 
-def run_sweep(plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, budget=None):
+def run_sweep(
+    plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, budget=None, compiled=False
+):
     """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
 
     A trial that raises, whose loss is no longer finite, or whose worker dies twice, is recorded as
@@ -164,6 +168,7 @@ def run_sweep(plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, bu
         ray: address of a Ray cluster to run the trials on in place of this machine, as many at
             once as it has CPU cores, or shares of a GPU.
         budget: seconds. A trial that would probably not end within them is not started.
+        compiled: train with torch.compile, see `run_trial`.
 
     Returns:
         list of the records of the trials that failed, empty if all is well.
@@ -182,7 +187,7 @@ def run_sweep(plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, bu
     todo = remaining(plan, out)
     if not todo:
         return []
-    job = Job(plan.dataset, plan.backbone, plan.recipe)
+    job = Job(plan.dataset, plan.backbone, plan.recipe, compiled)
     epochs = plan.recipe.epochs
     # A trial that is still running in another sweep on this folder has its file locked.
     claims, started, progress, failed = {}, {}, Counter(), []
@@ -394,7 +399,7 @@ def _release(claim):
     claim.release()
 
 
-def _provenance(device):
+def _provenance(device, compiled=False):
     """Where and with what a trial ran."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -402,7 +407,7 @@ def _provenance(device):
         name = f"{_processor()}, {torch.get_num_threads()} threads"
     packages = ("torch", "torchvision", "numpy")
     return {
-        "device": f"{device.type}: {name}",
+        "device": f"{device.type}: {name}{', compiled' if compiled else ''}",
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in packages},
     }

@@ -15,6 +15,7 @@ from eca_lab.attention import (
     ECANS,
     NAMES,
     SE,
+    PaddedECA,
     SEGroup,
     SEVar1,
     SEVar2,
@@ -384,3 +385,35 @@ def test_initial_scale_follows_the_fan_in():
     for module, fan_in in ((ECANS(4096, 9), 9), (SEVar2(4096), 1), (SEVar3(256), 256)):
         weight = next(module.parameters())
         assert weight.std().item() == pytest.approx(1 / math.sqrt(3 * fan_in), rel=0.05)
+
+
+@given(
+    channels=st.integers(9, 40),
+    k=st.sampled_from([1, 3, 5, 7, 9]),
+    padding=st.sampled_from(["zeros", "circular"]),
+    order=st.sampled_from(["identity", "shuffled"]),
+)
+def test_a_padded_kernel_computes_the_same_and_stays_padded(channels, k, padding, order):
+    module = ECA(channels, k, padding=padding, order=order).double()
+    padded = PaddedECA(module, 9).double()
+    x = torch.randn(3, channels, 2, 2, dtype=torch.float64)
+    torch.testing.assert_close(padded(x), module(x), rtol=1e-12, atol=1e-12)
+
+    optimizers = [
+        torch.optim.SGD(each.parameters(), 0.1, momentum=0.9, weight_decay=0.1, nesterov=True)
+        for each in (module, padded)
+    ]
+    for _ in range(3):
+        for each, optimizer in zip((module, padded), optimizers, strict=True):
+            optimizer.zero_grad()
+            each(x).square().sum().backward()
+            optimizer.step()
+    weight, margin = padded.conv.weight, (9 - k) // 2
+    torch.testing.assert_close(weight[..., margin : 9 - margin], module.conv.weight)
+    assert torch.count_nonzero(weight[..., :margin]) == 0
+    assert torch.count_nonzero(weight[..., 9 - margin :]) == 0
+
+
+def test_a_kernel_is_not_padded_to_less():
+    with pytest.raises(ValueError, match="kernel_size=3: accepted are at least the 5"):
+        PaddedECA(ECA(16, 5), 3)

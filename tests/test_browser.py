@@ -1,4 +1,4 @@
-"""Notebook 01 as a reader meets it: a real JupyterLab in a real browser, moved by the keyboard.
+"""Panels as a reader meets them: a real JupyterLab in a real browser, moved by keyboard and mouse.
 
 The helpers are used by benchmarks/explorer_latency.py too.
 """
@@ -36,8 +36,10 @@ CHROMIUM_FLAGS = [
 
 
 @contextmanager
-def jupyterlab(directory):
+def jupyterlab(directory, cells=None):
     """Run a JupyterLab over copies of the notebook and its data, and yield the notebook's address.
+
+    The notebook is 01, or one of other cells of code, if these are given.
 
     The server runs on this machine's own address only, asks for its token, and keeps its settings,
     workspaces and signatures in `directory`, so that neither the reader's JupyterLab nor the
@@ -45,8 +47,14 @@ def jupyterlab(directory):
     """
     served = directory / "served"
     (served / NOTEBOOK).parent.mkdir(parents=True)
-    shutil.copytree(ROOT / "data" / "paper", served / "data" / "paper")
+    for data in ("paper", "results"):
+        shutil.copytree(ROOT / "data" / data, served / "data" / data)
     notebook = json.loads((ROOT / NOTEBOOK).read_text(encoding="utf-8"))
+    if cells is not None:
+        notebook["cells"] = [
+            {"cell_type": "code", "id": f"cell-{number}", "metadata": {}, "source": source}
+            for number, source in enumerate(cells)
+        ]
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell.update(execution_count=None, outputs=[])
@@ -210,6 +218,38 @@ def test_notebook_runs_and_the_panel_follows_the_keyboard(tmp_path):
         wait_for_next_picture(page, source)
         expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
     assert (ROOT / NOTEBOOK).read_bytes() == original
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="found no chromium, chromium-browser, google-chrome")
+def test_the_panel_of_the_study_follows_its_controls(tmp_path):
+    from playwright.sync_api import expect
+
+    cells = [
+        "from eca_lab import explorers, results",
+        "explorers.StudyExplorer(results.load_results('../data/results/cifar10-tiny'))",
+    ]
+    with jupyterlab(tmp_path, cells) as address, chromium_page() as page:
+        run_notebook(page, address)
+        table = page.locator(".widget-html-content table")
+        expect(table.locator("tr")).to_have_count(6)  # a head and five arms
+        expect(table).not_to_contain_text("equivalent")
+
+        baseline = page.locator(".widget-dropdown", has_text="baseline").locator("select")
+        source = picture(page)[0]
+        baseline.select_option("se")
+        expect(page.get_by_text("Other arms against se")).to_be_visible()
+        expect(table.locator("th", has_text=re.compile("^eca$"))).to_have_count(1)
+        wait_for_next_picture(page, source)
+
+        margin = page.locator(".widget-text input[type=number]")
+        margin.fill("3")
+        margin.press("Enter")
+        expect(table).to_contain_text("equivalent")
+        margin.fill("99")
+        margin.press("Enter")
+        expect(page.get_by_text("margin=99.0: accepted are 0.01 to 5")).to_be_visible()
+        expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
 
 
 def save(page, path):

@@ -16,6 +16,7 @@ from eca_lab.models import (
     kernel_sizes,
     load_checkpoint,
     load_released_checkpoint,
+    pad_kernels,
     save_checkpoint,
 )
 
@@ -313,3 +314,16 @@ def test_checkpoints_that_cannot_be_saved(tmp_path):
     with pytest.raises(ValueError, match="the card describes attention"):
         save_checkpoint(tmp_path / "net.safetensors", model, card_of(other, "se"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_kernels_are_padded_where_there_is_room():
+    model = build_model("tiny", "eca(k=3-3-13)")
+    x = torch.randn(2, 3, 32, 32)
+    model.eval()
+    with torch.no_grad():
+        expected = model(x)
+        pad_kernels(model, 9)
+        torch.testing.assert_close(model(x), expected)
+    assert list(kernel_sizes(model).values()) == [9, 9, 13, 13]
+    pad_kernels(model, 17)  # more than the 16 channels of the first stage
+    assert list(kernel_sizes(model).values()) == [9, 17, 17, 17]

@@ -26,6 +26,29 @@ MEASURED = pd.DataFrame(
     {"arm": ["none", "ECA"], "parameters": [5e6, 6e6], "top1": [90, 91], "sd": [0.5, np.nan]}
 )
 
+PAIRED = pd.DataFrame({"se": [-2.0, -1.0], "eca(k=3)": [0.5, 0.5], "none": [-0.5, 1.5]})
+COMPARED = pd.DataFrame(
+    {
+        "arm": ["se", "eca(k=3)", "none"],
+        "difference": [-1.5, 0.5, 0.5],
+        "low": [-2.5, np.nan, -3.0],
+        "high": [-0.5, np.nan, 4.0],
+        "verdict": ["worse", "undecided", "undecided"],
+    }
+)
+TRIALS = pd.DataFrame(
+    {"arm": ["eca", "eca", "eca(k=5)", "eca(k=1)", "eca(k=1)"], "top1": [60.0, 62, 61, 59, 60]}
+)
+MEANS = pd.DataFrame(
+    {
+        "mean": [61.0, 61.0, 59.5],
+        "low": [60.0, np.nan, 58.0],
+        "high": [62.0, np.nan, 61.0],
+        "kernel_size": [np.nan, 5, 1],
+    },
+    index=["eca", "eca(k=5)", "eca(k=1)"],
+)
+
 FIGURES = [
     (plots.mapping_figure, (WIDTHS, [8.5, 64.5, 1024.5], [2.5, 4, 6])),
     (plots.rounding_figure, (WIDTHS, [2.5, 4, 6], [3, 5, 7], [(128, 4), (2048, 6)])),
@@ -35,6 +58,8 @@ FIGURES = [
     (plots.interaction_figure, (MATRICES,)),
     (plots.spectra_figure, (SPECTRA,)),
     (plots.cost_figure, (PUBLISHED, MEASURED)),
+    (plots.differences_figure, (COMPARED, PAIRED, "eca", 0.2)),
+    (plots.kernel_sweep_figure, (TRIALS, MEANS)),
 ]
 
 
@@ -291,3 +316,35 @@ def test_a_moved_reduction_picture_equals_a_new_one():
         blitted = moved.png(**reduction_state(channels))
     assert blitted == new.png(**reduction_state(64))
     assert blitted != new.png(**reduction_state(64, seed=1))
+
+
+def test_the_forest_plot_shows_means_seeds_and_margin():
+    ax = plots.differences_figure(COMPARED, PAIRED, "eca", 0.2).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["se", "eca(k=3)", "none"]
+    (margin,) = ax.patches
+    assert margin.get_extents().transformed(ax.transData.inverted()).intervalx == pytest.approx(
+        [-0.2, 0.2]
+    )
+    segments = ax.collections[0].get_segments()
+    assert segments[0][:, 0].tolist() == [-2.5, -0.5]
+    assert segments[2][:, 0].tolist() == [-3.0, 4.0]
+    marks = {line.get_label(): line for line in ax.lines}
+    worse, undecided = (marks[f"mean, 95% interval: {each}"] for each in ("worse", "undecided"))
+    assert worse.get_xydata().tolist() == [[-1.5, 0]]
+    assert undecided.get_xydata().tolist() == [[0.5, 1], [0.5, 2]]
+    assert worse.get_marker() != undecided.get_marker()
+    dots = [line.get_xdata().tolist() for line in ax.lines if line.get_marker() == "o"]
+    assert dots == PAIRED.T.to_numpy().tolist()
+    assert ax.get_ylim() == (2.5, -0.5)
+
+
+def test_accuracy_over_k_shows_fixed_k_and_levels():
+    ax = plots.kernel_sweep_figure(TRIALS, MEANS).axes[0]
+    (bars,) = ax.containers
+    assert bars.lines[0].get_xydata().tolist() == [[1, 59.5], [5, 61]]
+    assert bars.lines[2][0].get_segments()[0][:, 1].tolist() == [58, 61]
+    level = next(line for line in ax.lines if line.get_label() == "eca, adaptive k")
+    assert set(level.get_ydata()) == {61}
+    dots = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == "o"]
+    assert dots == [[59, 60], [61]]
+    assert ax.get_xticks().tolist() == [1, 5]

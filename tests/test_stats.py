@@ -13,7 +13,16 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
 import eca_lab.stats
-from eca_lab.stats import compare, detectable_effect, needed_pairs, trend
+from eca_lab.stats import (
+    compare,
+    conclusions,
+    detectable_effect,
+    fixed_kernel_size,
+    means,
+    needed_pairs,
+    paired_differences,
+    trend,
+)
 
 NEEDS_SPREAD = [
     "low", "high", "low_bca", "high_bca", "p_equivalence", "equivalent_within", "detectable",
@@ -497,3 +506,66 @@ def test_no_trend_over_fewer_than_two_kernel_sizes():
         trend(fixed(k3=[60, 61]))
     with pytest.raises(ValueError, match="metric='top2'"):
         trend(fixed(k1=[60], k3=[60]), metric="top2")
+
+
+def test_means_and_paired_differences():
+    frame = results(eca=[60, 61, 62], **{"eca(k=3)": [61, None, 65], "none": [59, None, None]})
+    table = means(frame)
+    assert table["n"].to_dict() == {"eca": 3, "eca(k=3)": 2, "none": 1}
+    assert table["mean"].to_dict() == {"eca": 61, "eca(k=3)": 63, "none": 59}
+    interval = stats.ttest_1samp([60, 61, 62], 0).confidence_interval(0.95)
+    assert tuple(table.loc["eca", ["low", "high"]]) == pytest.approx(tuple(interval))
+    assert table.loc["none", ["low", "high"]].isna().all()
+    assert table["kernel_size"].dropna().to_dict() == {"eca(k=3)": 3}
+
+    paired = paired_differences(frame, "eca")
+    assert paired["eca(k=3)"].dropna().to_dict() == {0: 1, 2: 3}
+    assert paired["none"].dropna().to_dict() == {0: -1}
+    compared = compare(frame, "eca").set_index("arm")
+    assert compared["difference"].to_dict() == paired.mean().to_dict()
+    with pytest.raises(ValueError, match="baseline='se': accepted are eca"):
+        paired_differences(frame, "se")
+
+
+@pytest.mark.parametrize(
+    ("arm", "k"),
+    [("eca(k=3)", 3), ("eca", None), ("eca(k=3-5)", None), ("eca_ns(k=3)", None), ("se", None),
+     ("eca(k=3, padding=circular)", None)],
+)  # fmt: skip
+def test_fixed_kernel_size(arm, k):
+    assert fixed_kernel_size(arm) == k
+
+
+def test_conclusions_name_what_the_table_says():
+    rng = np.random.default_rng(1)
+    base = rng.normal(60, 0.5, 12)
+    near = base + rng.normal(0, 0.05, 12)
+    frame = results(
+        eca=base,
+        none=base - 2 + rng.normal(0, 0.1, 12),
+        se=base + rng.normal(0.1, 3, 12),
+        **{"eca(k=1)": near, "eca(k=3)": base + 1 + rng.normal(0, 0.1, 12)},
+    )
+    compared = compare(frame, "eca", margin=0.25)
+    fixed, others, power = conclusions(compared, trend(frame), "eca", 0.25)
+    rows = compared.set_index("arm")
+    assert rows["verdict"].to_dict() == {
+        "none": "worse", "se": "undecided", "eca(k=1)": "equivalent", "eca(k=3)": "better",
+    }  # fmt: skip
+    assert f"better eca(k=3) ({rows.loc['eca(k=3)', 'difference']:+.2f})" in fixed
+    assert f"as good eca(k=1) ({rows.loc['eca(k=1)', 'difference']:+.2f})" in fixed
+    assert f"slope is {trend(frame)['slope']:+.3f}" in fixed
+    assert f"worse none ({rows.loc['none', 'difference']:+.2f})" in others
+    assert f"not told apart se ({rows.loc['se', 'difference']:+.2f})" in others
+    assert "n = 12 seeds" in power
+    assert f"{rows['detectable'].min():.2f} to {rows['detectable'].max():.2f} points" in power
+    assert "80% probability" in power
+    assert "margin of 0.25 points is shown for 1 of 4 arms, the closest being eca(k=1)" in power
+
+
+def test_conclusions_of_next_to_nothing():
+    frame = results(eca=[60], se=[61])
+    fixed, others, power = conclusions(compare(frame, "eca"), None, "eca", 0.2)
+    assert fixed == "Fixed k against eca: none."
+    assert others == "Other arms against eca, in points: not told apart se (+1.00)."
+    assert power == "With n = 1 seeds no spread could be measured."
