@@ -11,9 +11,8 @@ UNCOMPARED = ("nbval-ignore-output", "nbval-skip", "NBVAL_IGNORE_OUTPUT", "NBVAL
 
 
 def test_there_are_notebooks():
-    assert {"00_start_here", "01_kernel_size", "03_kernel_sweep"} <= {
-        path.stem for path in NOTEBOOKS
-    }
+    names = {"00_start_here", "01_kernel_size", "03_kernel_sweep", "04_se_vs_eca"}
+    assert names <= {path.stem for path in NOTEBOOKS}
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
