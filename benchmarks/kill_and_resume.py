@@ -54,15 +54,21 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         quiet, killed = Path(folder, "quiet"), Path(folder, "killed")
         begin = time.monotonic()
-        assert start(quiet, options.workers).wait() == 0
+        process = start(quiet, options.workers)
+        while process.poll() is None and not finished(quiet):
+            time.sleep(0.05)
+        first = time.monotonic() - begin
+        assert process.wait() == 0
         whole = time.monotonic() - begin
-        print(f"undisturbed: {len(finished(quiet))} trials in {whole:.1f} s")
+        print(
+            f"undisturbed: {TRIALS} trials in {whole:.1f} s, the first of them after {first:.1f} s"
+        )
         lost = repeated = 0
         for number in tqdm(range(1, options.kills + 1), disable=None):
             before = finished(killed)
             process = start(killed, options.workers)
-            # Early enough that all kills find it at work, and any moment, the start included.
-            moment = chance.uniform(0, 0.5 * whole)
+            # While it starts, too, but mostly at work, and such that there is work for all kills.
+            moment = chance.uniform(0.5 * first, first + 3 * (whole - first) / options.kills)
             try:
                 process.wait(moment)
                 ended = "after its end"
