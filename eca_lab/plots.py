@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image
 
 BLACK, GREY = "#000000", "#666666"
@@ -72,10 +72,10 @@ class PaletteFigure(Figure):
     def _repr_png_(self):
         canvas = FigureCanvasAgg(self)
         canvas.draw()
-        return palette_png(canvas)
+        return palette_png(canvas, compress_level=9)
 
 
-def palette_png(canvas):
+def palette_png(canvas, compress_level=1):
     """What is drawn on an Agg canvas, as the bytes of a PNG of 256 colours.
 
     No colour is off by more than 15 of 255. Encoding takes half the time of a PNG of all colours,
@@ -84,7 +84,7 @@ def palette_png(canvas):
     picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
     picture = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
     file = io.BytesIO()
-    picture.save(file, "png", compress_level=1)
+    picture.save(file, "png", compress_level=compress_level)
     return file.getvalue()
 
 
@@ -811,10 +811,11 @@ class ReductionPicture(_Picture):
 
 
 def class_weights_figure(means):
-    """Mean channel weights of a few classes over the channels: networks below, layers beside.
+    """Channel weights over the channels, from 0: a row of plots a network, a column a layer.
 
     Args:
-        means: network -> layer -> class -> (C,) weights; every network has equally many layers.
+        means: network -> layer -> name of a line, such as a class -> (C,) weights; every network
+            has equally many layers.
     """
     layers = max(len(each) for each in means.values())
     figure = new_figure(8.6, 0.7 + 1.75 * len(means))
@@ -822,13 +823,13 @@ def class_weights_figure(means):
     for row, (network, by_layer) in zip(axes, means.items(), strict=True):
         for ax, (layer, by_class) in zip(row, by_layer.items(), strict=True):
             for (name, weights), style in zip(by_class.items(), _STYLES, strict=False):
-                channels = range(1, len(weights) + 1)
-                ax.plot(channels, weights, **style | {"marker": "", "linewidth": 1}, label=name)
+                ax.plot(weights, **style | {"marker": "", "linewidth": 1}, label=name)
             dress(ax, f"{network}: {layer}", "", "")
-            ax.set_xlim(1, len(weights))
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            ax.set_xlim(0, len(weights) - 1)
             ax.set_ylim(0, 1)
     figure.supxlabel("channel", fontsize=10.5)
-    figure.supylabel("mean weight over a class", fontsize=10.5)
+    figure.supylabel("weight", fontsize=10.5)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=10, loc="outside upper center", ncols=8)
     return figure
@@ -859,7 +860,7 @@ def by_layer_figure(panels, ylabel):
                 capsize=2.5,
                 label=group,
             )
-        dress(ax, title, "", "")
+        dress(ax, title, "layer", "")
         ax.set_xticks(range(len(layers)), layers)
         ax.set_xlim(-0.5, len(layers) - 0.5)
         ax.grid(visible=False, axis="x")

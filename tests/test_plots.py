@@ -362,7 +362,7 @@ def test_class_weights_over_the_channels():
         "se: late",
     ]
     assert [line.get_ydata().tolist() for line in axes[0].lines] == [[0.1, 0.2], [0.3, 0.4]]
-    assert axes[1].lines[0].get_xdata().tolist() == [1, 2, 3]
+    assert axes[1].lines[0].get_xdata().tolist() == [0, 1, 2]
     assert axes[0].lines[0].get_linestyle() != axes[0].lines[1].get_linestyle()
 
 
