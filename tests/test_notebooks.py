@@ -11,7 +11,7 @@ UNCOMPARED = ("nbval-ignore-output", "nbval-skip", "NBVAL_IGNORE_OUTPUT", "NBVAL
 
 
 def test_there_are_notebooks():
-    assert {"00_start_here", "01_kernel_size", "03_kernel_sweep"} <= {
+    assert {"00_start_here", "01_kernel_size", "02_channel_weights", "03_kernel_sweep"} <= {
         path.stem for path in NOTEBOOKS
     }
 
