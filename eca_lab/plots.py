@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from PIL import Image
 
 BLACK, GREY = "#000000", "#666666"
@@ -568,8 +568,8 @@ class _Picture:
     the moving artists on top. Rendering glyphs is what costs most, so few of the texts move.
     """
 
-    def __init__(self):
-        self.figure = Figure(figsize=(7.2, 5.6), dpi=100, facecolor="white")
+    def __init__(self, height=5.6):
+        self.figure = Figure(figsize=(7.2, height), dpi=100, facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
         self._backgrounds = {}  # a key of the background -> pixels without the moving artists
         self._moving = []  # (Axes, artist), in the order in which they are drawn
@@ -813,3 +813,253 @@ class ReductionPicture(_Picture):
             ncols=3,
             frameon=False,
         )
+
+
+def class_weights_figure(means):
+    """Channel weights over the channels, from 0: a row of plots a network, a column a layer.
+
+    Args:
+        means: network -> layer -> name of a line, such as a class -> (C,) weights; every network
+            has equally many layers.
+    """
+    layers = max(len(each) for each in means.values())
+    figure = new_figure(8.6, 0.7 + 1.75 * len(means))
+    axes = figure.subplots(len(means), layers, sharey=True, squeeze=False)
+    for row, (network, by_layer) in zip(axes, means.items(), strict=True):
+        for ax, (layer, by_class) in zip(row, by_layer.items(), strict=True):
+            for (name, weights), style in zip(by_class.items(), _STYLES, strict=False):
+                ax.plot(weights, **style | {"marker": "", "linewidth": 1}, label=name)
+            dress(ax, f"{network}: {layer}", "", "")
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            ax.set_xlim(0, len(weights) - 1)
+            ax.set_ylim(0, 1)
+    figure.supxlabel("channel", fontsize=10.5)
+    figure.supylabel("weight", fontsize=10.5)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=10, loc="outside upper center", ncols=8)
+    return figure
+
+
+def by_layer_figure(panels, ylabel):
+    """Points with their intervals, layer by layer: one small plot per panel, groups side by side.
+
+    Args:
+        panels: title -> DataFrame with the columns layer, group, value, low, high. A group looks
+            the same in all panels.
+        ylabel: of value, with its unit.
+    """
+    figure = new_figure(8.6, 3.6)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    groups = list(dict.fromkeys(group for table in panels.values() for group in table["group"]))
+    for ax, (title, table) in zip(axes, panels.items(), strict=True):
+        layers = list(dict.fromkeys(table["layer"]))
+        ax.axhline(0, color=BLACK, linewidth=1)
+        for number, (group, style) in enumerate(zip(groups, _STYLES, strict=False)):
+            points = table[table["group"] == group]
+            at = [layers.index(layer) for layer in points["layer"]]
+            ax.errorbar(
+                np.add(at, 0.6 * ((number + 0.5) / len(groups) - 0.5)),
+                points["value"],
+                (points["value"] - points["low"], points["high"] - points["value"]),
+                **style | {"linestyle": "none"},
+                capsize=2.5,
+                label=group,
+            )
+        dress(ax, title, "layer", "")
+        ax.set_xticks(range(len(layers)), layers)
+        ax.set_xlim(-0.5, len(layers) - 0.5)
+        ax.grid(visible=False, axis="x")
+    axes[0].set_ylabel(ylabel, fontsize=10.5)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=9.5, loc="outside lower center", ncols=4)
+    return figure
+
+
+def feature_maps_figure(image, rows):
+    """One image, and feature maps before (above) and after (below) their channels' weights.
+
+    Red is positive, blue negative, in units of the largest absolute entry before the weight.
+
+    Args:
+        image: (H, W, 3) uint8.
+        rows: title -> (label -> (before, after)), (h, w) each; equally many maps in a row.
+    """
+    columns = max(len(maps) for maps in rows.values())
+    figure = new_figure(8.6, 2.35 * len(rows))
+    pictures, *parts = figure.subfigures(1, 2, width_ratios=(1, 5))
+    ax = pictures.add_subplot()
+    ax.imshow(image)
+    ax.set_axis_off()
+    ax.set_title("the image", fontsize=10.5)
+    (part,) = parts
+    for strip, (title, maps) in zip(
+        np.atleast_1d(part.subfigures(len(rows), 1)), rows.items(), strict=True
+    ):
+        axes = strip.subplots(2, columns, squeeze=False)
+        strip.suptitle(title, fontsize=11.5, x=0.01, horizontalalignment="left")
+        for column, (label, (before, after)) in zip(axes.T, maps.items(), strict=True):
+            largest = np.abs(before).max() or 1
+            for ax, values in zip(column, (before, after), strict=True):
+                ax.imshow(values / largest, **_SIGNED, interpolation="nearest")
+                ax.set(xticks=[], yticks=[])
+            column[0].set_title(label, fontsize=9.5)
+        axes[0, 0].set_ylabel("before", fontsize=9.5)
+        axes[1, 0].set_ylabel("after", fontsize=9.5)
+    return figure
+
+
+class ChannelWeightPicture(_Picture):
+    """The picture of `eca_lab.explorers.ChannelWeightExplorer`: one Figure, redrawn at a change.
+
+    Args:
+        classes: names of the G classes.
+        counts: images of each; the images stand sorted by class.
+    """
+
+    def __init__(self, classes, counts):
+        super().__init__(height=7.4)
+        self._ends = np.cumsum([0, *counts])
+        self._build_lines()
+        self._build_heat(classes)
+        self._build_histogram()
+        self._build_maps()
+        self._build_probabilities(classes)
+
+    def png(self, weights, means, classes, image, channel, histograms, picture, maps, chances):
+        """Draw one state.
+
+        Args:
+            weights: (N, C) of all images, sorted by class.
+            means: two (C,), of the two classes.
+            classes: two pairs (number of the class, its name).
+            image, channel: the row and the column of weights that are chosen.
+            histograms: two (bins,) shares of all weights of a class, in equal bins of [0, 1].
+            picture: (H, W, 3) uint8, the image.
+            maps: two (h, w), the channel's feature map before and after the weight.
+            chances: two (G,) probabilities, of the network as it is and as it is changed.
+
+        Returns:
+            The bytes of a PNG, 720 x 740 pixels.
+        """
+        channels = weights.shape[1]
+        index = range(channels)
+        for line, values in zip(self.lines, (*means, weights[image]), strict=True):
+            line.set_data(index, values)
+        for name, (_, text) in zip(self.names, classes, strict=True):
+            name.set_text(text)
+        for cross in self.crosses:
+            cross.set_xdata([channel, channel])
+        self.dot.set_data([channel], [weights[image, channel]])
+        self.heat.set_data(weights)
+        self.heat.set_extent((-0.5, channels - 0.5, self._ends[-1] - 0.5, -0.5))
+        for bracket, (number, _) in zip(self.brackets, classes, strict=True):
+            bracket.set_ydata(self._ends[[number, number + 1]] - 0.5)
+        self.row.set_ydata([image])
+        edges = np.linspace(0, 1, len(histograms[0]) + 1)
+        for steps, shares in zip(self.histograms, histograms, strict=True):
+            steps.set_data(shares / max(map(np.max, histograms)), edges)
+        self.picture.set_data(picture)
+        largest = np.abs(maps[0]).max() or 1
+        for drawn, values in zip(self.maps, maps, strict=True):
+            drawn.set_data(values / largest)
+        for bars, values in zip(self.bars, chances, strict=True):
+            for bar, value in zip(bars, values, strict=True):
+                bar.set_width(value)
+        for ax in (self.line_axes, self.heat_axes):
+            ax.set_xlim(-0.5, channels - 0.5)
+        return self._blit(channels)
+
+    def _build_lines(self):
+        ax = self.line_axes = self.figure.add_axes((0.115, 0.765, 0.845, 0.18))
+        dress(ax, "", "", "weight")
+        ax.set_ylim(0, 1)
+        ax.set_title("Mean weights of", fontsize=11.5, loc="left")
+        colors = (ORANGE, BLUE, BLACK)
+        self.lines = [
+            self._line(ax, color=color, linewidth=width, linestyle=style)
+            for color, width, style in zip(colors, (1.5, 1.5, 0.8), ("-", "--", ":"), strict=True)
+        ]
+        texts = [
+            ax.text(left, 1.05, text, transform=ax.transAxes, fontsize=11.5, color=color)
+            for left, text, color in zip(
+                (0.28, 0.48, 0.68), ("", "", "the image"), colors, strict=True
+            )
+        ]
+        self.names = [self._move(ax, text) for text in texts[:2]]
+        for left, color, style in zip((0.243, 0.443, 0.643), colors, ("-", "--", ":"), strict=True):
+            ax.plot(
+                [left, left + 0.03],
+                [1.08, 1.08],
+                color=color,
+                linestyle=style,
+                transform=ax.transAxes,
+                clip_on=False,
+            )
+        self.crosses = [self._move(ax, ax.axvline(0, color=GREY, linewidth=1))]
+        self.dot = self._line(ax, color=VERMILLION, marker="o", markersize=7, clip_on=False)
+
+    def _build_heat(self, classes):
+        ax = self.heat_axes = self.figure.add_axes((0.115, 0.41, 0.845, 0.28))
+        dress(ax, "", "channel", "")
+        ax.set_title(
+            "Weights of the images, sorted by class: dark 0, bright 1", fontsize=11.5, loc="left"
+        )
+        ax.set_ylim(self._ends[-1] - 0.5, -0.5)
+        ax.set_yticks((self._ends[:-1] + self._ends[1:]) / 2 - 0.5, classes, fontsize=9)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(visible=False)
+        image = ax.imshow([[0]], vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        self.heat = self._move(ax, image)
+        lines = ax.hlines(self._ends[1:-1] - 0.5, 0, 1, color="white", linewidth=0.5)
+        lines.set_transform(ax.get_yaxis_transform())
+        self._move(ax, lines)
+        self.crosses.append(self._move(ax, ax.axvline(0, color="white", linewidth=1)))
+        # In the margins: which rows are the two classes, and which is the image.
+        margin = {"transform": ax.get_yaxis_transform(), "clip_on": False}
+        self.brackets = [
+            self._move(ax, ax.plot([x, x], [0, 1], color=color, linewidth=4, **margin)[0])
+            for x, color in ((1.008, ORANGE), (1.016, BLUE))
+        ]
+        (self.row,) = ax.plot([-0.006], [0], ">", color=VERMILLION, markersize=7, **margin)
+        self._move(ax, self.row)
+
+    def _build_histogram(self):
+        ax = self.figure.add_axes((0.06, 0.075, 0.21, 0.2))
+        dress(ax, "Histogram", "weight", "share of the weights")
+        ax.set(xlim=(0, 1), ylim=(0, 1.05), xticks=[0, 0.5, 1], yticks=[])
+        self.histograms = [
+            self._move(ax, ax.stairs([0, 0], color=color, linewidth=1.5, linestyle=style))
+            for color, style in ((ORANGE, "-"), (BLUE, "--"))
+        ]
+
+    def _build_maps(self):
+        def place(left, title):
+            ax = self.figure.add_axes((left, 0.115, 0.118, 0.115))
+            ax.set_title(title, fontsize=10.5)
+            ax.set(xticks=[], yticks=[])
+            return ax
+
+        square = {"extent": (0, 1, 0, 1), "aspect": "auto", "interpolation": "nearest"}
+        ax = place(0.3, "image")
+        self.picture = self._move(ax, ax.imshow(np.zeros((1, 1, 3)), **square))
+        self.maps = []
+        for left, title in ((0.43, "before"), (0.56, "after")):
+            ax = place(left, title)
+            self.maps.append(self._move(ax, ax.imshow([[0]], **_SIGNED, **square)))
+        self.figure.text(0.43, 0.098, "feature map of the channel", fontsize=9.5, va="top")
+
+    def _build_probabilities(self, classes):
+        ax = self.figure.add_axes((0.795, 0.075, 0.165, 0.235))
+        dress(ax, "", "probability", "")
+        ax.set_title("Plain (grey), changed", fontsize=10.5, loc="right")
+        rows = np.arange(len(classes))
+        ax.set(xlim=(0, 1), ylim=(len(classes) - 0.4, -0.6), xticks=[0, 0.5, 1])
+        ax.set_yticks(rows, classes, fontsize=9)
+        ax.grid(visible=False, axis="y")
+        self.bars = [
+            ax.barh(rows - 0.2, 0, height=0.38, color="#aaaaaa"),
+            ax.barh(rows + 0.2, 0, height=0.38, color=GREEN),
+        ]
+        for bars in self.bars:
+            for bar in bars:
+                self._move(ax, bar)

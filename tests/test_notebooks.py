@@ -11,8 +11,13 @@ UNCOMPARED = ("nbval-ignore-output", "nbval-skip", "NBVAL_IGNORE_OUTPUT", "NBVAL
 
 
 def test_there_are_notebooks():
-    names = {"00_start_here", "01_kernel_size", "03_kernel_sweep", "04_se_vs_eca"}
-    assert names <= {path.stem for path in NOTEBOOKS}
+    assert [path.stem for path in NOTEBOOKS] == [
+        "00_start_here",
+        "01_kernel_size",
+        "02_channel_weights",
+        "03_kernel_sweep",
+        "04_se_vs_eca",
+    ]
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)

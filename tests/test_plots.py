@@ -348,3 +348,96 @@ def test_accuracy_over_k_shows_fixed_k_and_levels():
     dots = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == "o"]
     assert dots == [[59, 60], [61]]
     assert ax.get_xticks().tolist() == [1, 5]
+
+
+def test_class_weights_over_the_channels():
+    means = {
+        "eca": {"early": {"ring": [0.1, 0.2], "star": [0.3, 0.4]}, "late": {"ring": [0.5] * 3}},
+        "se": {"early": {"ring": [0.6, 0.7]}, "late": {"ring": [0.8, 0.9]}},
+    }
+    axes = plots.class_weights_figure(means).axes
+    assert [ax.get_title(loc="left") for ax in axes] == [
+        "eca: early",
+        "eca: late",
+        "se: early",
+        "se: late",
+    ]
+    assert [line.get_ydata().tolist() for line in axes[0].lines] == [[0.1, 0.2], [0.3, 0.4]]
+    assert axes[1].lines[0].get_xdata().tolist() == [0, 1, 2]
+    assert axes[0].lines[0].get_linestyle() != axes[0].lines[1].get_linestyle()
+
+
+def test_points_by_layer_stand_side_by_side_with_their_intervals():
+    table = pd.DataFrame(
+        {
+            "layer": ["1", "1", "2"],
+            "group": ["off", "fixed", "off"],
+            "value": [-3.0, 1.0, 0.0],
+            "low": [-4.0, 0.5, -1.0],
+            "high": [-2.0, 2.0, 3.0],
+        }
+    )
+    other = table[table["group"] == "fixed"]
+    left, right = plots.by_layer_figure({"eca": table, "se": other}, "points").axes
+    off, fixed = left.containers
+    assert off.lines[0].get_ydata().tolist() == [-3, 0]
+    segments = off.lines[2][0].get_segments()
+    assert [segment[:, 1].tolist() for segment in segments] == [[-4, -2], [-1, 3]]
+    assert off.lines[0].get_xdata()[0] < 0 < fixed.lines[0].get_xdata()[0]
+    assert off.lines[0].get_marker() != fixed.lines[0].get_marker()
+    same = right.containers[1]
+    assert same.get_label() == "fixed"
+    assert same.lines[0].get_marker() == fixed.lines[0].get_marker()
+
+
+def test_feature_maps_before_and_after_share_a_scale():
+    before = np.array([[-4.0, 2.0], [0.0, 1.0]])
+    rows = {
+        "raised": {"channel 1": (before, before / 2)},
+        "lowered": {"channel 2": (0 * before,) * 2},
+    }
+    figure = plots.feature_maps_figure(np.zeros((2, 2, 3), np.uint8), rows)
+    maps = [ax.images[0].get_array() for ax in figure.findobj(lambda a: getattr(a, "images", 0))]
+    assert [maps[1].min(), maps[2].min()] == [-1, -0.5]
+    assert not maps[3].any()
+
+
+def weights_state(channels=16, seed=0):
+    """The arguments of ChannelWeightPicture.png: 3 + 2 images of two classes."""
+    rng = np.random.default_rng(seed)
+    weights = rng.random((5, channels))
+    return {
+        "weights": weights,
+        "means": [weights[:3].mean(0), weights[3:].mean(0)],
+        "classes": [(0, "ring"), (1, "star")],
+        "image": 4,
+        "channel": 2,
+        "histograms": [np.array([0.25, 0.75]), np.array([0.5, 0.5])],
+        "picture": rng.integers(0, 256, (8, 8, 3), dtype=np.uint8),
+        "maps": (np.array([[2.0, -4.0]]), np.array([[1.0, -2.0]])),
+        "chances": (np.array([0.1, 0.9]), np.array([0.6, 0.4])),
+    }
+
+
+def test_channel_weight_picture_shows_its_state():
+    picture = plots.ChannelWeightPicture(["ring", "star"], [3, 2])
+    state = weights_state()
+    assert Image.open(io.BytesIO(picture.png(**state))).size == (720, 740)
+    lines = [line.get_ydata().tolist() for line in picture.lines]
+    assert lines == [*(mean.tolist() for mean in state["means"]), state["weights"][4].tolist()]
+    assert picture.dot.get_xydata().tolist() == [[2, state["weights"][4, 2]]]
+    assert picture.heat.get_array().tolist() == state["weights"].tolist()
+    assert [each.get_ydata().tolist() for each in picture.brackets] == [[-0.5, 2.5], [2.5, 4.5]]
+    assert picture.row.get_ydata() == [4]
+    assert [each.get_array().tolist() for each in picture.maps] == [[[0.5, -1]], [[0.25, -0.5]]]
+    assert [[bar.get_width() for bar in bars] for bars in picture.bars] == [[0.1, 0.9], [0.6, 0.4]]
+    shares, _, _ = picture.histograms[0].get_data()
+    assert shares.tolist() == [1 / 3, 1]
+
+
+def test_a_moved_channel_weight_picture_equals_a_new_one():
+    moved, new = (plots.ChannelWeightPicture(["ring", "star"], [3, 2]) for _ in range(2))
+    for channels in (256, 16, 64):
+        blitted = moved.png(**weights_state(channels))
+    assert blitted == new.png(**weights_state(64))
+    assert blitted != new.png(**weights_state(64, seed=1))
