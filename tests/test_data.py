@@ -583,7 +583,7 @@ def test_decoding_in_parallel_gives_the_same(tmp_path, load, monkeypatch):
     alone = load(folder, unreadable="skip", root=tmp_path / "alone")
     # Batches that straddle classes and splits, for two processes.
     monkeypatch.setattr(data, "_FILES_PER_BATCH", 6)
-    monkeypatch.setattr(data, "_cores", lambda: 2)
+    monkeypatch.setattr(data, "available_cores", lambda: 2)
     torch.manual_seed(0)
     together = load(folder, unreadable="skip", root=tmp_path / "together")
     following = torch.rand(1)
@@ -994,3 +994,17 @@ def test_normalize():
     one = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 3, 1, 1)
     expected = normalize(one, torch.tensor([0.5, 0.1, 0.0]), torch.tensor([0.5, 0.2, 2.0]))
     np.testing.assert_allclose(expected.flatten(), [-1, 0.5, 0.5], rtol=1e-6)
+
+
+def test_to_another_process_it_goes_whole():
+    shapes = load_dataset("shapes", size=8, per_class=3)
+    state = shapes.__getstate__()
+    assert all(isinstance(state[name], np.ndarray) for name in ("train_images", "test_labels"))
+    copy = pickle.loads(pickle.dumps(shapes))
+    assert (copy.name, copy.classes, copy.fingerprint) == (
+        shapes.name, shapes.classes, shapes.fingerprint,
+    )  # fmt: skip
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        assert torch.equal(getattr(copy, name), getattr(shapes, name))
+    copy.train_images[0] = 0  # its own, and writable
+    assert shapes.train_images[0].any()
