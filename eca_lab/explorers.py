@@ -831,6 +831,8 @@ class StudyExplorer(_Panel):
             baseline=baseline,
             margin=margin,
         )
+        # Below the rest: it is wider than the column of the controls.
+        self.children = [*self.children, self._table]
 
     @property
     def data_sets(self):
@@ -875,6 +877,7 @@ class StudyExplorer(_Panel):
         # Resampling at every step of the way would make the slider stutter.
         self._margin_slider.continuous_update = False
         self._margin_box = _box(ipywidgets.FloatText, "margin in percentage points", 0.1)
+        self._table = ipywidgets.HTML()
         self._observe([(choice, name, str) for name, choice in self._choices.items()])
         self._observe(
             [
@@ -946,7 +949,11 @@ class StudyExplorer(_Panel):
             interval = f"{row['low']:+.2f} to {row['high']:+.2f}"
             numbers = f"{row['difference']:+.2f}", interval, f"{row['p_holm']:.2f}"
             rows.append((row["arm"], f"{row['n']}", *numbers, row["verdict"]))
-        self._read_out([*map(html.escape, self._conclusions), _rows_as_html(rows)])
+        self._read_out(map(html.escape, self._conclusions))
+        self._table.value = (
+            '<div style="color: var(--jp-ui-font-color1); overflow-x: auto; white-space: nowrap">'
+            f"{_rows_as_html(rows)}</div>"
+        )
         self._image.value = self._picture.png(
             trials,
             stats.means(trials, self.metric),
@@ -1121,6 +1128,7 @@ class ChannelWeightExplorer(_Panel):
         self._image_box = _box(ipywidgets.IntText, f"image, 0 to {last}", 1)
         self._channel_box = _box(ipywidgets.IntText, "channel, from 0", 1)
         self._factor_box = _box(ipywidgets.FloatText, "factor of the channel's weight", 0.1)
+        self._table = ipywidgets.HTML()
         self._observe([(choice, name, str) for name, choice in self._choices.items()])
         self._observe(
             [

@@ -73,7 +73,7 @@ def test_every_state_shows_what_the_module_computes(panel, results):
             pd.testing.assert_frame_equal(panel.compared, expected)
             assert panel.conclusions[0] in panel._readout.value
             for arm in expected["arm"]:
-                assert f">{arm}<" in panel._readout.value
+                assert f">{arm}<" in panel._table.value
 
 
 def test_controls_and_attributes_move_together(panel):
