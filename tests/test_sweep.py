@@ -375,14 +375,13 @@ def test_results_command_prints_the_table(dataset, tmp_path, capsys):
 
 
 def test_training_needs_no_notebook_packages(tmp_path):
-    # Where training runs there may be only torch, torchvision, numpy, pandas, SciPy, statsmodels
-    # and tqdm.
+    # Where training runs there may be only what pyproject.toml lists as dependencies.
     code = """
 import json, sys
 import eca_lab.__main__
 status = eca_lab.__main__.main(json.loads(sys.argv[1]))
 absent = ["ipywidgets", "IPython", "matplotlib", "seaborn", "jupyterlab", "nbval", "timm",
-          "safetensors", "playwright", "ray"]
+          "playwright", "ray"]
 assert not (loaded := [name for name in absent if name in sys.modules]), loaded
 sys.exit(status)
 """
