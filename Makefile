@@ -9,8 +9,8 @@ NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.
 # Progress bars are for people: in recorded and compared outputs they would be noise.
 QUIET := TQDM_DISABLE=1
 
-.PHONY: lab test test-lowest lint format notebooks sweep-demo study study-small checkpoints \
-        constraints clean
+.PHONY: lab test test-lowest lint format notebooks sweep-demo study study-small ladder ladder-small \
+        checkpoints constraints clean
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
@@ -72,9 +72,21 @@ study: .venv/.installed
 	$(STUDY_GPU) --data "$(CIFAR10)" --backbone resnet18 --budget "$$(left)" \
 	    $(STUDY_ARMS) "eca(k=5-5-5-3)" "eca(k=3-5-7-7)"
 
+STUDY_SMALL := $(STUDY) --data "$(CIFAR10)" --size 16 --per-class 2000 --backbone tiny --epochs 4 \
+               --device cpu --workers $$(nproc) --budget "$(BUDGET)m"
 study-small: .venv/.installed
-	$(STUDY) --data "$(CIFAR10)" --size 16 --per-class 2000 --backbone tiny --epochs 4 \
-	    --device cpu --workers $$(nproc) --budget "$(BUDGET)m" $(STUDY_ARMS) "eca(k=5-3-3)"
+	$(STUDY_SMALL) $(STUDY_ARMS) "eca(k=5-3-3)"
+
+# The ladder from SE to ECA that the same file declares. Its trials join those of the study, and the
+# arms that both have are trained once.
+LADDER_ARMS := --arms none se "se(r=4)" "se(r=2)" "se(r=1)" se_var1 se_var2 se_var3 \
+               "se_gc(groups=16)" "se_gc(groups=8)" "eca_ns(k=3)" "eca(k=3)" eca
+ladder: .venv/.installed
+	$(STUDY_GPU) --data "$(CIFAR10)" --backbone resnet10 --budget "$(BUDGET)m" \
+	    $(LADDER_ARMS) "se_gc(groups=32)"
+
+ladder-small: .venv/.installed
+	$(STUDY_SMALL) $(LADDER_ARMS) "se_gc(groups=4)"
 
 # The trained networks of data/checkpoints, about two minutes each on one CPU core to itself. Those
 # that are there are kept, so remove them first to train them again.
