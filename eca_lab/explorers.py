@@ -942,7 +942,7 @@ class StudyExplorer(_Panel):
         asked = trials, self.baseline, self.metric
         self._compared = stats.compare(*asked, self.margin)
         fixed = {stats.fixed_kernel_size(arm) for arm in trials["arm"].unique()} - {None}
-        slope = stats.trend(trials, self.metric) if len(fixed) > 1 else None
+        slope = stats.trend(trials, metric=self.metric) if len(fixed) > 1 else None
         self._conclusions = stats.conclusions(self._compared, slope, self.baseline, self.margin)
         rows = [("arm", "n", "difference", "95% interval", "p (Holm)", "verdict")]
         for _, row in self._compared.iterrows():

@@ -171,7 +171,7 @@ def conclusions(compared, slope, baseline, margin):
     is_fixed = compared["arm"].map(fixed_kernel_size).notna()
     fixed = _verdicts("Fixed k", compared[is_fixed], baseline)
     if slope is not None and not math.isnan(slope["low"]):
-        sizes = slope["kernel_sizes"]
+        sizes = slope["values"]
         fixed += (
             f"; from k = {sizes[0]} to {sizes[-1]} the slope is {slope['slope']:+.3f} points per "
             f"unit of k ({slope['low']:+.3f} to {slope['high']:+.3f})"
@@ -218,50 +218,51 @@ def _range(values, form):
     return low if low == high else f"{low} to {high}"
 
 
-def trend(results, metric="top1"):
-    """The slope of a metric over the fixed kernel sizes, `eca(k=1)`, `eca(k=3)` and so on.
+def trend(results, over=None, metric="top1"):
+    """The slope of a metric over a number that the arms have, such as a fixed kernel size.
 
-    One contrast: per seed the least-squares slope over k, over the seeds that all of these arms
-    have, then Student's t over the seeds. Arms that give a k per stage, or anything beside k, do
-    not count. What is fitted is a line: a rise and fall about the middle k is no trend.
+    One contrast: per seed the least-squares slope, over the seeds that all of these arms have, then
+    Student's t over the seeds. What is fitted is a line: a rise and fall about the middle is no
+    trend.
 
     Args:
         results: DataFrame of `eca_lab.results.load_results`, of one data set, backbone and recipe.
+        over: dict arm -> number; arms without results do not count. If left out, the k of
+            eca(k=1), eca(k=3) and so on; arms that give a k per stage, or anything beside k, do not
+            count.
         metric: a numeric column.
 
     Returns:
-        dict: kernel_sizes, ascending; n, the number of common seeds; slope, its mean over the
-        seeds, in units of the metric (points for top1) per unit of k; low and high, its 95%
-        interval; p, two-sided, of no slope. Without a common seed slope is NaN, and with fewer
-        than two, or where the slopes do not vary, low, high and p are.
+        dict: values, the numbers, ascending; n, the number of common seeds; slope, its mean over
+        the seeds, in units of the metric (points for top1) per unit of the numbers; low and high,
+        its 95% interval; p, two-sided, of no slope; detectable, the slope that n seeds with this
+        spread show with 80% probability. Without a common seed slope is NaN, and with fewer than
+        two, or where the slopes do not vary, low, high, p and detectable are.
 
     Raises:
-        ValueError: fewer than two fixed kernel sizes; otherwise as `compare`.
+        ValueError: fewer than two different numbers; otherwise as `compare`.
     """
     by_seed = _by_seed(results, metric)
-    arms = {k: arm for arm in by_seed if (k := fixed_kernel_size(arm)) is not None}
-    kernel_sizes = sorted(arms)
-    if len(kernel_sizes) < 2:
+    if over is None:
+        over = {arm: k for arm in by_seed if (k := fixed_kernel_size(arm)) is not None}
+    arms = sorted((arm for arm in by_seed if arm in over), key=over.get)
+    values = [over[arm] for arm in arms]
+    if len(set(values)) < 2:
         raise ValueError(
-            f"fixed kernel sizes {kernel_sizes}: accepted are at least two arms such as eca(k=3)"
+            f"a trend over {values}: accepted are at least two arms of different numbers, such as "
+            "eca(k=3) and eca(k=5)"
         )
-    values = by_seed[[arms[k] for k in kernel_sizes]].dropna().to_numpy()
-    centred = np.array(kernel_sizes) - np.mean(kernel_sizes)
-    slopes = values @ centred / (centred @ centred)
+    table = by_seed[arms].dropna().to_numpy()
+    centred = np.array(values) - np.mean(values)
+    slopes = table @ centred / (centred @ centred)
     n = len(slopes)
-    slope = float(slopes.mean()) if n else math.nan
-    low = high = p = math.nan
-    if _varies(slopes, values):
+    found = {"values": tuple(values), "n": n, "slope": float(slopes.mean()) if n else math.nan}
+    low = high = p = detectable = math.nan
+    if _varies(slopes, table):
         low, high = map(float, _t_interval(slopes, CONFIDENCE))
         p = float(stats.ttest_1samp(slopes, 0).pvalue)
-    return {
-        "kernel_sizes": tuple(kernel_sizes),
-        "n": n,
-        "slope": slope,
-        "low": low,
-        "high": high,
-        "p": p,
-    }
+        detectable = float(detectable_effect(n) * slopes.std(ddof=1))
+    return {**found, "low": low, "high": high, "p": p, "detectable": detectable}
 
 
 @functools.cache

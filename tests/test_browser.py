@@ -47,7 +47,7 @@ def jupyterlab(directory, cells=None):
     """
     served = directory / "served"
     (served / NOTEBOOK).parent.mkdir(parents=True)
-    for data in ("paper", "results"):
+    for data in ("checkpoints", "paper", "results"):
         shutil.copytree(ROOT / "data" / data, served / "data" / data)
     notebook = json.loads((ROOT / NOTEBOOK).read_text(encoding="utf-8"))
     if cells is not None:
@@ -143,6 +143,12 @@ def choose(page, menu, item):
 def channels_slider(page):
     """The handle of the panel's first slider, which takes the arrow keys when focused."""
     return page.locator(".widget-slider [role=slider]").first
+
+
+def handle(page, description):
+    """The handle of the slider of a description."""
+    slider = page.locator(".widget-slider", has=page.get_by_text(description, exact=True))
+    return slider.locator("[role=slider]")
 
 
 def readout(page):
@@ -249,6 +255,95 @@ def test_the_panel_of_the_study_follows_its_controls(tmp_path):
         margin.fill("99")
         margin.press("Enter")
         expect(page.get_by_text("margin=99.0: accepted are 0.01 to 5")).to_be_visible()
+        expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="found no chromium, chromium-browser, google-chrome")
+def test_the_panel_of_the_weights_follows_its_controls(tmp_path):
+    from playwright.sync_api import expect
+
+    cells = [
+        "from eca_lab import data, explorers, models",
+        "path = '../data/checkpoints/shapes32-tiny-{}-seed0.safetensors'.format\n"
+        "networks = {arm: models.load_checkpoint(path(arm))[0] for arm in ('eca', 'se')}",
+        "explorers.ChannelWeightExplorer(\n"
+        "    networks, data.load_dataset('shapes'), layer='layer1.attention', channel=3\n"
+        ")",
+    ]
+    with jupyterlab(tmp_path, cells) as address, chromium_page() as page:
+        run_notebook(page, address)
+        expect(readout(page)).to_contain_text(re.compile(r"Channel 3: weight 0\.\d+ × 1 ="))
+
+        source = picture(page)[0]
+        page.get_by_role("button", name="channel off").click()
+        expect(readout(page)).to_contain_text("× 0 = 0.000")
+        wait_for_next_picture(page, source)
+        handle(page, "factor").press("ArrowRight")
+        expect(readout(page)).to_contain_text("× 0.1 = ")
+
+        # A last layer of 256 channels, and back to one of 16.
+        layer = page.locator(".widget-dropdown", has_text="layer").locator("select")
+        layer.select_option("layer3.1.attention")
+        expect(readout(page)).to_contain_text("layer='layer3.1.attention'")
+        # (Home and End of the slider would go by its first range: noUiSlider keeps it.)
+        channel = page.locator(".widget-text input[type=number]").nth(1)
+        channel.fill("254")
+        channel.press("Enter")
+        expect(readout(page)).to_contain_text("Channel 254: ")
+        handle(page, "channel").press("ArrowRight")
+        expect(readout(page)).to_contain_text("Channel 255: ")
+        layer.select_option("layer1.attention")
+        expect(page.get_by_text("Lowered to fit 16 channels: channel to 15")).to_be_visible()
+
+        source = picture(page)[0]
+        page.locator(".widget-dropdown", has_text="network").locator("select").select_option("se")
+        expect(readout(page)).to_contain_text("network='se'")
+        wait_for_next_picture(page, source)
+        image = page.locator(".widget-text input[type=number]").first
+        image.fill("200")
+        image.press("Enter")
+        expect(page.get_by_text("image=200: accepted here are 0 to 199")).to_be_visible()
+        expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="found no chromium, chromium-browser, google-chrome")
+def test_the_panel_of_the_reduction_follows_its_controls(tmp_path):
+    from playwright.sync_api import expect
+
+    cells = [
+        "import torch\nfrom eca_lab import attention, explorers",
+        "torch.manual_seed(0)\n"
+        "layer = {arm: attention.make_attention(arm, 128) for arm in ('se', 'eca')}",
+        "explorers.ReductionExplorer(trained={'one': layer})",
+    ]
+    with jupyterlab(tmp_path, cells) as address, chromium_page() as page:
+        run_notebook(page, address)
+        expect(readout(page)).to_contain_text("C // r = 64 // 16 = 4 hidden units")
+
+        source = picture(page)[0]
+        handle(page, "reduction r").press("ArrowLeft")
+        expect(readout(page)).to_contain_text("64 // 8 = 8 hidden units")
+        wait_for_next_picture(page, source)
+        handle(page, "kernel k").press("ArrowRight")
+        expect(readout(page)).to_contain_text("k = 5 parameters")
+        handle(page, "channels C").press("Home")
+        expect(page.get_by_text("Lowered to fit C = 8: groups to 8")).to_be_visible()
+        source = picture(page)[0]
+        page.get_by_role("button", name="Draw again").click()
+        expect(readout(page)).to_contain_text("seed=1")
+        wait_for_next_picture(page, source)
+
+        weights = page.locator(".widget-dropdown", has_text="weights").locator("select")
+        weights.select_option("trained, one")
+        expect(readout(page)).to_contain_text("128 // 16 = 8 hidden units")
+        page.get_by_role("button", name="Reset").click()
+        expect(readout(page)).to_contain_text("ReductionExplorer(channels=64, reduction=16")
+        groups = page.locator(".widget-text input[type=number]").nth(3)
+        groups.fill("3")
+        groups.press("Enter")
+        expect(page.get_by_text("groups=3: accepted are divisors of channels=64")).to_be_visible()
         expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
 
 

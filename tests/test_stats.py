@@ -459,12 +459,31 @@ def test_a_trend_is_the_mean_slope_of_the_seeds():
     slopes = [stats.linregress([1, 3, 5, 9], seed).slope for seed in top1.T]
     test = stats.ttest_1samp(slopes, 0)
     found = trend(frame)
-    assert list(found) == ["kernel_sizes", "n", "slope", "low", "high", "p"]
-    assert found["kernel_sizes"] == (1, 3, 5, 9)
+    assert list(found) == ["values", "n", "slope", "low", "high", "p", "detectable"]
+    assert found["values"] == (1, 3, 5, 9)
     assert found["n"] == 6
     assert found["slope"] == pytest.approx(np.mean(slopes))
     assert (found["low"], found["high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
     assert found["p"] == pytest.approx(test.pvalue)
+    assert found["detectable"] == pytest.approx(detectable_effect(6) * np.std(slopes, ddof=1))
+
+
+def test_a_trend_over_numbers_of_ones_own():
+    halvings = {"se(r=1)": 0, "se(r=4)": -2, "se": -4, "se(r=2)": -1}
+    rng = np.random.default_rng(0)
+    frame = results({arm: rng.normal(60, 1, 5) for arm in ("none", "se", "se(r=4)", "se(r=1)")})
+    found = trend(frame, halvings)
+    assert found["values"] == (-4, -2, 0)  # nothing of se(r=2) is recorded
+    table = frame.pivot_table(index="seed", columns="arm", values="top1")
+    slopes = [
+        stats.linregress([-4, -2, 0], seed).slope
+        for seed in table[["se", "se(r=4)", "se(r=1)"]].to_numpy()
+    ]
+    assert found["slope"] == pytest.approx(np.mean(slopes))
+    with pytest.raises(ValueError, match=r"a trend over \[-4\]: accepted are at least two"):
+        trend(frame, {"se": -4})
+    with pytest.raises(ValueError, match=r"a trend over \[1, 1\]: accepted are at least two"):
+        trend(frame, {"se": 1, "none": 1})
 
 
 def test_other_arms_do_not_count_in_the_trend():
@@ -480,7 +499,7 @@ def test_other_arms_do_not_count_in_the_trend():
         "eca(k=5)": [62, 63, 0],
     })  # fmt: skip
     found = trend(frame)
-    assert found["kernel_sizes"] == (1, 5, 9)
+    assert found["values"] == (1, 5, 9)
     assert found["n"] == 2
     assert found["slope"] == pytest.approx((4 / 8 + 6 / 8) / 2)
     assert trend(frame, metric="top5")["slope"] == 0
@@ -498,11 +517,11 @@ def test_a_trend_without_a_spread(k1, k9, n, slope):
     found = trend(fixed(k1=k1, k9=k9))
     assert found["n"] == n
     assert found["slope"] == pytest.approx(slope, nan_ok=True)
-    assert np.isnan([found["low"], found["high"], found["p"]]).all()
+    assert np.isnan([found[name] for name in ("low", "high", "p", "detectable")]).all()
 
 
 def test_no_trend_over_fewer_than_two_kernel_sizes():
-    with pytest.raises(ValueError, match=r"fixed kernel sizes \[3\]: accepted are at least two"):
+    with pytest.raises(ValueError, match=r"a trend over \[3\]: accepted are at least two"):
         trend(fixed(k3=[60, 61]))
     with pytest.raises(ValueError, match="metric='top2'"):
         trend(fixed(k1=[60], k3=[60]), metric="top2")
