@@ -1,4 +1,4 @@
-"""Command line: ``python -m eca_lab sweep``, ``results`` and ``compare``."""
+"""Command line: ``python -m eca_lab sweep``, ``results``, ``compare`` and ``checkpoints``."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from eca_lab import data, models, results, stats, sweep, train
+from eca_lab.attention import parse_spec
 
 
 def main(arguments=None):
@@ -72,7 +73,16 @@ def _sweep(options):
 def _checkpoints(options):
     train.check_device(options.device)
     plan = _plan(options)
-    for path in sweep.train_checkpoints(plan, options.out, options.device):
+    try:
+        paths = sweep.train_checkpoints(plan, options.out, options.device)
+    except FloatingPointError as error:
+        print(
+            f"error: {error}. The networks trained before it are kept in {options.out}; a lower "
+            "--learning-rate may help.",
+            file=sys.stderr,
+        )
+        return 1
+    for path in paths:
         print(f"{path}: top-1 {models.load_checkpoint(path)[1]['top1']:.2f} %")
     return 0
 
@@ -101,6 +111,15 @@ def _compare(options):
     table = results.load_results(options.path)
     if table.empty:
         raise ValueError(f"{options.path}: no finished trials to compare")
+    if options.arms is not None:
+        arms = [str(parse_spec(arm)) for arm in options.arms]
+        recorded = dict.fromkeys(table["arm"])
+        if absent := [arm for arm in arms if arm not in recorded]:
+            raise ValueError(
+                f"--arms {', '.join(absent)}: accepted are those in {options.path}, "
+                f"{', '.join(recorded)}"
+            )
+        table = table[table["arm"].isin([options.baseline, *arms])]
     for _, trials in table.groupby(list(results.SETTING), sort=False):
         compared = stats.compare(trials, options.baseline, options.metric, options.margin)
         _print_setting(trials)
@@ -262,6 +281,13 @@ def _parser():
     command.set_defaults(command=_compare)
     command.add_argument("path", help="folder of results")
     command.add_argument("--baseline", default="eca", metavar="ARM", help="the arm to compare with")
+    command.add_argument(
+        "--arms",
+        nargs="+",
+        metavar="ARM",
+        help="compare these alone, all arms if left out; p is adjusted over those compared, so "
+        "declare them before the trials",
+    )
     command.add_argument("--metric", default="top1", help="top1 or top5, for example")
     command.add_argument(
         "--margin", type=float, default=0.2, help="differences below this many points do not matter"

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from eca_lab import __main__, sweep
+from eca_lab import __main__, stats, sweep
 from eca_lab.data import available_cores
 from eca_lab.models import build_model, load_checkpoint
 from eca_lab.results import load_records, load_results
@@ -374,6 +374,42 @@ def test_results_command_prints_the_table(dataset, tmp_path, capsys):
     assert "no such folder of results" in capsys.readouterr().err
 
 
+def test_the_command_that_compares(capsys):
+    pilot = str(Path(__file__).parents[1] / "data" / "results" / "cifar10-tiny")
+    trials = load_results(pilot)
+    for arms in (None, ["eca( k=3 )", "se"]):
+        chosen = [] if arms is None else ["--arms", *arms]
+        assert __main__.main(["compare", pilot, "--baseline", "none", *chosen]) == 0
+        text = capsys.readouterr().out
+        assert "16 x 16 pixels; tiny; " in text
+        assert "Minus none, in points of top1" in text
+        family = trials if arms is None else trials[trials["arm"].isin(["none", "se", "eca(k=3)"])]
+        expected = stats.compare(family, "none").set_index("arm")
+        rows = [line.split() for line in text.splitlines() if line.split()[-1:] == ["undecided"]]
+        assert [row[0] for row in rows] == list(expected.index)
+        for arm, n, difference, _, _, p, *_ in rows:
+            assert int(n) == expected.loc[arm, "n"]
+            assert float(difference) == pytest.approx(expected.loc[arm, "difference"], abs=0.006)
+            assert float(p) == pytest.approx(expected.loc[arm, "p_holm"], abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--arms", "se", "eca(k=11)"], "--arms eca(k=11): accepted are those in"),
+        (["--arms", "se", "eca(k=2"], "attention 'eca(k=2'"),
+        (["--baseline", "cbam"], "baseline='cbam': accepted are none"),
+        (["--baseline", "cbam", "--arms", "se"], "baseline='cbam': accepted are se"),
+        (["--metric", "accuracy"], "metric='accuracy'"),
+        (["--margin", "-1"], "margin=-1.0"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(arguments, message, capsys):
+    pilot = str(Path(__file__).parents[1] / "data" / "results" / "cifar10-tiny")
+    assert __main__.main(["compare", pilot, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_training_needs_no_notebook_packages(tmp_path):
     # Where training runs there may be only what pyproject.toml lists as dependencies.
     code = """
@@ -432,7 +468,7 @@ def test_checkpoints_are_trained_once_and_kept(dataset, tmp_path, monkeypatch):
     assert trained == [("none", 0)] * 2
 
 
-def test_the_command_for_checkpoints(tmp_path, capsys):
+def test_the_command_for_checkpoints(tmp_path, monkeypatch, capsys):
     arguments = [*ARGUMENTS[1:], "--classes", "2", "--batch-size", "16", "--seeds", "1"]
     arguments += ["--arms", "eca", "--device", "cpu", "--out", str(tmp_path)]
     assert __main__.main(["checkpoints", *arguments]) == 0
@@ -440,3 +476,13 @@ def test_the_command_for_checkpoints(tmp_path, capsys):
     top1 = load_checkpoint(path)[1]["top1"]
     assert capsys.readouterr().out == f"{path}: top-1 {top1:.2f} %\n"
     assert __main__.main(["checkpoints", *arguments, "--arms", "eca(k=4)"]) == 2
+
+    def diverges(*_, **__):
+        raise FloatingPointError("the loss is nan in epoch 1")
+
+    monkeypatch.setattr(sweep, "train_network", diverges)
+    assert __main__.main(["checkpoints", *arguments, "--arms", "eca", "se"]) == 1
+    assert f"the loss is nan in epoch 1. The networks trained before it are kept in {tmp_path}" in (
+        capsys.readouterr().err
+    )
+    assert path.exists()
