@@ -497,40 +497,45 @@ def spectra_figure(spectra, title="Singular values of the Jacobian"):
 def cost_figure(published, measured):
     """Accuracy against parameters, published and measured, in two panels.
 
-    In the manner of the paper's Figure 1. A line joins the points of one arm.
+    In the manner of the paper's Figure 1: whole networks on the left, a line for each arm. On the
+    right all networks share a backbone and differ by little, so the parameters are those of the
+    attention alone, on an axis that is logarithmic from 10 on.
 
     Args:
-        published, measured: DataFrames with the columns arm, parameters (a count), top1 (percent)
-            and, for error bars, sd (in percentage points; may be missing, in whole or in part).
+        published: DataFrame with the columns arm, parameters (a count), top1 (percent).
+        measured: DataFrame with the columns arm, parameters (a count, of the attention modules),
+            top1 (percent), sd (in percentage points, for error bars).
     """
-    figure = new_figure(9.6, 4.4)
-    axes = figure.subplots(1, 2)
-    titles = ("Published, on ImageNet", "Measured here")
+    figure = new_figure(9.6, 4.6)
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     # An arm of both panels looks the same in both. Colours come round again with open markers.
     faces = [{**style, "fillstyle": face} for face in ("full", "none") for style in _STYLES]
     styles = dict(
         zip(dict.fromkeys([*published["arm"], *measured["arm"]]), cycle(faces), strict=False)
     )
-    for ax, table, title in zip(axes, (published, measured), titles, strict=True):
-        for arm, points in table.groupby("arm", sort=False):
-            points = points.sort_values("parameters")
-            ax.errorbar(
-                points["parameters"] / 1e6,
-                points["top1"],
-                yerr=points.get("sd"),
-                **styles[arm],
-                linewidth=1,
-                capsize=2.5,
-                label=arm,
-            )
-        dress(ax, title, "parameters, millions (10⁶)", "top-1 accuracy, %")
+    for arm, points in published.groupby("arm", sort=False):
+        points = points.sort_values("parameters")
+        left.plot(points["parameters"] / 1e6, points["top1"], **styles[arm], linewidth=1, label=arm)
+    dress(left, "Published, on ImageNet", "parameters, millions (10⁶)", "top-1 accuracy, %")
+    for arm, points in measured.groupby("arm", sort=False):
+        right.errorbar(
+            points["parameters"],
+            points["top1"],
+            yerr=points["sd"],
+            **styles[arm],
+            linewidth=1,
+            capsize=2.5,
+            label=arm,
+        )
+    dress(right, "Measured here", "parameters of the attention", "top-1 accuracy, %")
+    right.set_xscale("symlog", linthresh=10)
+    for ax, columns in ((left, 2), (right, 4)):
         ax.margins(0.08)
-        ax.locator_params("x", nbins=5)
         ax.legend(
-            fontsize=9,
+            fontsize=9.5,
             loc="upper center",
             bbox_to_anchor=(0.5, -0.16),
-            ncols=4,
+            ncols=columns,
             frameon=False,
             columnspacing=1,
             handletextpad=0.4,

@@ -23,7 +23,7 @@ PUBLISHED = pd.DataFrame(
     {"arm": ["SE", "ECA", "SE"], "parameters": [49e6, 25e6, 28e6], "top1": [77.6, 77.5, 76.7]}
 )
 MEASURED = pd.DataFrame(
-    {"arm": ["none", "ECA"], "parameters": [5e6, 6e6], "top1": [90, 91], "sd": [0.5, np.nan]}
+    {"arm": ["none", "ECA"], "parameters": [0, 12], "top1": [90, 91], "sd": [0.5, np.nan]}
 )
 
 PAIRED = pd.DataFrame({"se": [-2.0, -1.0], "eca(k=3)": [0.5, 0.5], "none": [-0.5, 1.5]})
@@ -257,21 +257,20 @@ def test_spectra_figure_draws_a_line_for_every_jacobian():
 
 def test_cost_figure_keeps_published_and_measured_apart():
     published, measured = plots.cost_figure(PUBLISHED, MEASURED).axes
-    points = {}
-    for ax in (published, measured):
-        for bars in ax.containers:
-            line, _, errors = bars
-            points[ax, bars.get_label()] = line, errors
-    line, _ = points[published, "SE"]
-    assert line.get_xydata().tolist() == [[28, 76.7], [49, 77.6]]  # joined in order of parameters
-    line, errors = points[measured, "none"]
-    assert line.get_xydata().tolist() == [[5, 90]]
-    assert errors[0].get_segments()[0].tolist() == [[5, 89.5], [5, 90.5]]
-    assert len(points) == 4
-    one, other = points[published, "ECA"][0], points[measured, "ECA"][0]
+    whole = {line.get_label(): line for line in published.lines}
+    assert list(whole) == ["SE", "ECA"]
+    joined = whole["SE"].get_xydata().tolist()
+    assert joined == [[28, 76.7], [49, 77.6]]  # in order of parameters
+    points = {bars.get_label(): (bars[0], bars[2]) for bars in measured.containers}
+    assert list(points) == ["none", "ECA"]
+    line, errors = points["none"]
+    assert line.get_xydata().tolist() == [[0, 90]]
+    assert errors[0].get_segments()[0].tolist() == [[0, 89.5], [0, 90.5]]
+    assert measured.get_xlim()[0] < 0  # no parameters at all have a place on the axis
+    one, other = whole["ECA"], points["ECA"][0]
     assert (one.get_color(), one.get_marker()) == (other.get_color(), other.get_marker())
-    looks = {(line.get_color(), line.get_marker()) for line, _ in points.values()}
-    assert len(looks) == 3
+    lines = (*whole.values(), points["none"][0])
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 3
 
 
 def reduction_state(channels=8, seed=0):
