@@ -39,15 +39,6 @@ def _quiet(monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
-def run(*arguments, out):
-    return subprocess.run(
-        [sys.executable, "-m", "eca_lab", *ARGUMENTS, *arguments, "--out", str(out)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_trials_are_seed_major(dataset):
     plan = plan_sweep(dataset, "tiny", ["none", "eca"], 2, QUICK)
     assert [(trial.arm, trial.seed) for trial in plan.trials] == [
@@ -146,24 +137,25 @@ def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, mon
     assert len(remaining(plan, tmp_path)) == 2
 
 
-def test_command_prints_plan_and_table(tmp_path):
+def test_command_prints_plan_and_table(tmp_path, capsys):
     arguments = ["--arms", "none", "eca", "eca(k=3-3-5)", "eca(k=3)", "--seeds", "2"]
-    done = run(*arguments, out=tmp_path / "demo")
-    assert done.returncode == 0, done.stderr
-    assert "3 arms x 2 seeds = 6 trials of 1 epochs" in done.stdout
-    assert "`eca` on tiny is `eca(k=3-3-5)`: the same trials, run once" in done.stdout
-    assert "0 of 6 trials are finished" in done.stdout
-    table = done.stdout[done.stdout.index("top-1 %") :].splitlines()[1:]
+    arguments = [*ARGUMENTS, *arguments, "--out", str(tmp_path / "demo")]
+    assert __main__.main(arguments) == 0
+    done = capsys.readouterr().out
+    assert "3 arms x 2 seeds = 6 trials of 1 epochs" in done
+    assert "`eca` on tiny is `eca(k=3-3-5)`: the same trials, run once" in done
+    assert "0 of 6 trials are finished" in done
+    table = done[done.index("top-1 %") :].splitlines()[1:]
     assert [line.split()[0] for line in table] == ["none", "eca(k=3)", "eca(k=3-3-5)"]
     results = load_results(tmp_path / "demo")
     means = results.groupby("arm")["top1"].mean()
     for line in table:
         assert float(line.split()[2]) == pytest.approx(means[line.split()[0]], abs=0.006)
 
-    again = run(*arguments, out=tmp_path / "demo")
-    assert again.returncode == 0
-    assert "6 of 6 trials are finished" in again.stdout
-    assert again.stdout.endswith(done.stdout[done.stdout.rindex("shapes") :])
+    assert __main__.main(arguments) == 0
+    again = capsys.readouterr().out
+    assert "6 of 6 trials are finished" in again
+    assert again.endswith(done[done.rindex("shapes") :])
 
 
 def test_two_recipes_are_not_averaged_together(dataset, tmp_path, capsys):
@@ -275,9 +267,10 @@ def test_ctrl_c_in_a_terminal_leaves_no_worker_behind(tmp_path):
         pytest.fail("a process of the sweep is still there")
 
 
-def test_killed_and_run_again_it_repeats_nothing(tmp_path):
+def test_killed_and_run_again_it_repeats_nothing(tmp_path, capsys):
     arguments = ["--arms", "none", "eca", "se", "--seeds", "2", "--epochs", "12"]
-    command = [sys.executable, "-m", "eca_lab", *ARGUMENTS, *arguments, "--out", str(tmp_path)]
+    arguments = [*ARGUMENTS, *arguments, "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "eca_lab", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("*.json"))) < 2 and time.monotonic() < deadline:
@@ -286,9 +279,8 @@ def test_killed_and_run_again_it_repeats_nothing(tmp_path):
     process.wait()
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
     assert 2 <= len(before) < 6
-    done = run(*arguments, out=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"{len(before)} of 6 trials are finished" in done.stdout
+    assert __main__.main(arguments) == 0
+    assert f"{len(before)} of 6 trials are finished" in capsys.readouterr().out
     after = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
     assert len(after) == 6
     assert all(after[name] == content for name, content in before.items())
