@@ -80,10 +80,11 @@ study-small: .venv/.installed
 # The ladder from SE to ECA that the same file declares. Its trials join those of the study, and the
 # arms that both have are trained once.
 LADDER_ARMS := --arms none se "se(r=4)" "se(r=2)" "se(r=1)" se_var1 se_var2 se_var3 \
-               "se_gc(groups=16)" "se_gc(groups=8)" "eca_ns(k=3)" "eca(k=3)" eca
+               "se_gc(groups=16)" "se_gc(group_size=16)" "se_gc(group_size=8)" "se_gc(groups=8)" \
+               "eca_ns(k=3)" "eca(k=3)" eca
 ladder: .venv/.installed
 	$(STUDY_GPU) --data "$(CIFAR10)" --backbone resnet10 --budget "$(BUDGET)m" \
-	    $(LADDER_ARMS) "se_gc(groups=32)"
+	    $(LADDER_ARMS)
 
 ladder-small: .venv/.installed
 	$(STUDY_SMALL) $(LADDER_ARMS) "se_gc(groups=4)"

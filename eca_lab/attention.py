@@ -245,6 +245,9 @@ class SEVar3(LinearAttention):
 class SEGroup(LinearAttention):
     """SE-GC: sigmoid(GC_g(y)), a block-diagonal W of g blocks, C^2 / g weights (Table 2).
 
+    The paper has g = 16 (SE-GC1), C/16 (SE-GC2) and C/8 (SE-GC3); a spec string gives the last two
+    for any number of channels as "se_gc(group_size=16)" and "se_gc(group_size=8)".
+
     Raises:
         TypeError, ValueError: groups not a positive integer that divides channels.
     """
@@ -350,14 +353,15 @@ _GRAMMAR = {
     "se_var1": (SEVar1, {}),
     "se_var2": (SEVar2, {}),
     "se_var3": (SEVar3, {}),
-    "se_gc": (SEGroup, {"groups": "groups"}),
+    "se_gc": (SEGroup, {"groups": "groups", "group_size": "group_size"}),
     "eca_ns": (ECANS, {"k": "kernel_size"}),
     "eca": (
         ECA,
         {"k": "kernel_size", "gamma": "gamma", "b": "b", "padding": "padding", "order": "order"},
     ),
 }
-_REQUIRED = {"se_gc": "groups", "eca_ns": "k"}
+# name -> arguments of which exactly one is to be given.
+_REQUIRED = {"se_gc": ("groups", "group_size"), "eca_ns": ("k",)}
 NAMES = tuple(_GRAMMAR)
 
 
@@ -391,9 +395,12 @@ def parse_spec(text):
             given[key] = _parse_value(key, value)
         except ValueError as error:
             raise ValueError(f"attention {text!r}: {error}") from None
-    required = _REQUIRED.get(name)
-    if required is not None and required not in given:
-        raise ValueError(f"attention {text!r}: {required}=... is missing")
+    required = _REQUIRED.get(name, ())
+    if required and not given.keys() & required:
+        missing = " or ".join(f"{key}=..." for key in required)
+        raise ValueError(f"attention {text!r}: {missing} is missing")
+    if len(given.keys() & required) > 1:
+        raise ValueError(f"attention {text!r}: accepted is one of {' and '.join(required)}")
     return Spec(name, {key: given[key] for key in known if key in given})
 
 
@@ -414,6 +421,14 @@ def make_attention(spec, channels, stage=None):
     if parsed.name == "none":
         return make()
     arguments = {names[key]: value for key, value in parsed.arguments.items()}
+    group_size = arguments.pop("group_size", None)
+    if group_size is not None:
+        if channels % group_size:
+            raise ValueError(
+                f"attention {spec!r}: group_size={group_size}: accepted are divisors of "
+                f"channels={channels}"
+            )
+        arguments["groups"] = channels // group_size
     kernel_size = arguments.get("kernel_size")
     if isinstance(kernel_size, tuple):
         if stage is None or not 0 <= stage < len(kernel_size):
@@ -434,7 +449,7 @@ def _parse_value(key, value):
         for size in sizes:
             check_kernel_size(size)
         return sizes if len(sizes) > 1 else sizes[0]
-    if key in ("r", "groups"):
+    if key in ("r", "groups", "group_size"):
         number = _number(int, key, value, "a positive integer")
         check_positive_integer(key, number)
         return number

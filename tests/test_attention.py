@@ -346,7 +346,9 @@ def test_canonical_specs(text, canonical):
         ("eca(b=inf)", "b=inf: accepted is a finite number"),
         ("eca(padding=same)", "padding='same': accepted are 'zeros' and 'circular'"),
         ("se(r=0)", "r=0: accepted is a positive integer"),
-        ("se_gc", "groups=... is missing"),
+        ("se_gc", "groups=... or group_size=... is missing"),
+        ("se_gc(groups=4, group_size=4)", "accepted is one of groups and group_size"),
+        ("se_gc(group_size=0)", "group_size=0: accepted is a positive integer"),
         ("eca_ns()", "k=... is missing"),
     ],
 )
@@ -355,7 +357,18 @@ def test_specs_that_are_refused(text, message):
         parse_spec(text)
 
 
+@pytest.mark.parametrize("channels", [16, 64, 256])
+@pytest.mark.parametrize("size", [16, 8])  # SE-GC2: C/16 groups, 16 C weights; SE-GC3: C/8, 8 C
+def test_a_group_size_gives_the_papers_other_groupings(size, channels):
+    module = make_attention(f"se_gc(group_size={size})", channels)
+    assert module.conv.groups == channels // size
+    assert sum(each.numel() for each in module.parameters()) == size * channels
+    assert parse_spec(f"se_gc( group_size = {size} )").arguments == {"group_size": size}
+
+
 def test_make_attention_reports_the_spec_that_does_not_fit():
+    with pytest.raises(ValueError, match="group_size=5: accepted are divisors of channels=8"):
+        make_attention("se_gc(group_size=5)", 8)
     with pytest.raises(ValueError, match="attention 'eca\\(k=9\\)': kernel_size=9: accepted are a"):
         make_attention("eca(k=9)", 8)
     with pytest.raises(ValueError, match="attention 'eca\\(k=3, b=1\\)': kernel_size=3 with"):
