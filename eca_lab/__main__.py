@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from eca_lab import data, models, results, stats, sweep, train
-from eca_lab.attention import parse_spec
+from eca_lab.spec import parse_spec
 
 
 def main(arguments=None):
@@ -40,7 +40,6 @@ def _sweep(options):
             options.gpu_share,
             options.ray,
             budget,
-            options.compile,
         )
     except (KeyboardInterrupt, OSError, RuntimeError) as stop:
         left = len(sweep.remaining(plan, options.out))
@@ -262,9 +261,6 @@ def _parser():
         "--budget",
         metavar="TIME",
         help="start no trial that would not end within this time, such as 25m",
-    )
-    command.add_argument(
-        "--compile", action="store_true", help="train with torch.compile, for many long trials"
     )
 
     command = commands.add_parser("results", help="print the table of recorded trials")

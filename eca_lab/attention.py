@@ -15,36 +15,35 @@ No module has a bias, which is what the parameter counts of the paper's Table 3 
 drawn as torch draws those of a layer with the same fan-in.
 """
 
-import re
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eca_lab.kernel_size import (
-    adaptive_kernel_size,
-    check_channels,
-    check_kernel_size,
-    check_mapping,
-    check_positive_integer,
-)
-
-PADDINGS = ("zeros", "circular")
-ORDERS = ("identity", "shuffled")
+from eca_lab.checks import check_choice, check_integer
+from eca_lab.kernel_size import adaptive_kernel_size, check_channels, check_kernel_size
+from eca_lab.spec import GRAMMAR, ORDERS, PADDINGS, Spec, parse_spec
 
 
 class ChannelAttention(nn.Module):
     """Scale each channel by a weight in (0, 1) computed from the channels' means.
 
-    Subclasses give `score` and `spec`, the spec string that names the module as it was resolved:
-    for an adaptive ECA of 256 channels, "eca(k=5)".
+    Subclasses give `score`, and have an attribute for each of their arguments.
     """
 
     def __init__(self, channels):
         check_channels(channels)
         super().__init__()
         self.channels = channels
+
+    @property
+    def spec(self):
+        """The spec string that names the module as it was resolved: "eca(k=5)" for an adaptive ECA
+        of 256 channels. What is as usual, zeros and the channels' own order, goes without saying.
+        """
+        name = next(name for name, kind in _CLASSES.items() if type(self) is kind)
+        values = {key: getattr(self, there, None) for key, there in GRAMMAR[name].items()}
+        usual = (None, PADDINGS[0], ORDERS[0])
+        return str(Spec(name, {key: v for key, v in values.items() if v not in usual}))
 
     def squeeze(self, x):
         """Global average pooling, (N, C, H, W) -> (N, C)."""
@@ -98,8 +97,8 @@ class ECA(LinearAttention):
         self, channels, kernel_size=None, gamma=None, b=None, padding="zeros", order="identity"
     ):
         super().__init__(channels)
-        _check_choice("padding", padding, PADDINGS)
-        _check_choice("order", order, ORDERS)
+        check_choice("padding", padding, PADDINGS)
+        check_choice("order", order, ORDERS)
         if kernel_size is None:
             kernel_size = adaptive_kernel_size(
                 channels, 2 if gamma is None else gamma, 1 if b is None else b
@@ -123,61 +122,11 @@ class ECA(LinearAttention):
     def kernel_size(self):
         return self.conv.kernel_size[0]
 
-    @property
-    def spec(self):
-        arguments = [f"k={self.kernel_size}"]
-        if self.padding != "zeros":
-            arguments.append(f"padding={self.padding}")
-        if self.order != "identity":
-            arguments.append(f"order={self.order}")
-        return f"eca({', '.join(arguments)})"
-
-    def convolve(self, y):
-        """The convolution over the channels alone, (N, 1, C) -> (N, 1, C)."""
-        return self.conv(y)
-
     def score(self, y):
         if self.order == "shuffled":
             y = y[:, self.permutation]
-        logits = self.convolve(y.unsqueeze(1)).squeeze(1)  # (N, C) -> (N, 1, C) -> (N, C)
+        logits = self.conv(y.unsqueeze(1)).squeeze(1)  # (N, C) -> (N, 1, C) -> (N, C)
         return logits[:, self.inverse] if self.order == "shuffled" else logits
-
-
-class PaddedECA(ECA):
-    """An ECA module with its kernel padded with zeros on both sides, which stay zero in training.
-
-    Computes the same: modules of any k then have weights of one shape, and a network compiled with
-    one k serves for all of them.
-
-    Args:
-        module: the ECA module to take the place of; its weights are copied.
-        kernel_size: the padded size, odd, at least that of the module and at most its channels.
-
-    Raises:
-        TypeError, ValueError: a kernel size that is not accepted.
-    """
-
-    def __init__(self, module, kernel_size):
-        super().__init__(module.channels, kernel_size, padding=module.padding)
-        if kernel_size < module.kernel_size:
-            raise ValueError(
-                f"kernel_size={kernel_size}: accepted are at least the {module.kernel_size} of the "
-                "module"
-            )
-        margin = (kernel_size - module.kernel_size) // 2
-        with torch.no_grad():
-            self.conv.weight.copy_(F.pad(module.conv.weight, (margin, margin)))
-        self.register_buffer("mask", F.pad(torch.ones_like(module.conv.weight), (margin, margin)))
-        if module.order == "shuffled":
-            self.order = "shuffled"
-            self.register_buffer("permutation", module.permutation)
-            self.register_buffer("inverse", module.inverse)
-
-    def convolve(self, y):
-        # Masked, the padding gets no gradient; and weight decay leaves a zero as it is.
-        half = self.kernel_size // 2
-        mode = "circular" if self.padding == "circular" else "constant"
-        return F.conv1d(F.pad(y, (half, half), mode), self.conv.weight * self.mask)
 
 
 class ECANS(LinearAttention):
@@ -197,10 +146,6 @@ class ECANS(LinearAttention):
     def kernel_size(self):
         return self.weight.shape[1]
 
-    @property
-    def spec(self):
-        return f"eca_ns(k={self.kernel_size})"
-
     def score(self, y):
         half = self.kernel_size // 2
         windows = F.pad(y, (half, half)).unfold(1, self.kernel_size, 1)  # (N, C, k)
@@ -210,16 +155,12 @@ class ECANS(LinearAttention):
 class SEVar1(LinearAttention):
     """SE-Var1: sigmoid(y), no weights (Table 2)."""
 
-    spec = "se_var1"
-
     def score(self, y):
         return y
 
 
 class SEVar2(LinearAttention):
     """SE-Var2: sigmoid(w * y), one weight per channel, C in all (Table 2)."""
-
-    spec = "se_var2"
 
     def __init__(self, channels):
         super().__init__(channels)
@@ -231,8 +172,6 @@ class SEVar2(LinearAttention):
 
 class SEVar3(LinearAttention):
     """SE-Var3: sigmoid(W y) with a full W, C^2 weights (Table 2)."""
-
-    spec = "se_var3"
 
     def __init__(self, channels):
         super().__init__(channels)
@@ -254,14 +193,12 @@ class SEGroup(LinearAttention):
 
     def __init__(self, channels, groups):
         super().__init__(channels)
-        check_positive_integer("groups", groups)
-        if channels % groups:
-            raise ValueError(f"groups={groups}: accepted are divisors of channels={channels}")
+        _check_divides("groups", groups, channels)
         self.conv = nn.Conv1d(channels, channels, 1, groups=groups, bias=False)
 
     @property
-    def spec(self):
-        return f"se_gc(groups={self.conv.groups})"
+    def groups(self):
+        return self.conv.groups
 
     def score(self, y):
         return self.conv(y.unsqueeze(2)).squeeze(2)
@@ -277,7 +214,7 @@ class SE(ChannelAttention):
 
     def __init__(self, channels, reduction=16):
         super().__init__(channels)
-        check_positive_integer("reduction", reduction)
+        check_integer("reduction", reduction)
         if reduction > channels:
             raise ValueError(
                 f"reduction={reduction}: leaves no hidden unit; accepted are at most "
@@ -286,10 +223,6 @@ class SE(ChannelAttention):
         self.reduction = reduction
         self.fc1 = nn.Linear(channels, channels // reduction, bias=False)
         self.fc2 = nn.Linear(channels // reduction, channels, bias=False)
-
-    @property
-    def spec(self):
-        return f"se(r={self.reduction})"
 
     def score(self, y):
         return self.fc2(F.relu(self.fc1(y)))
@@ -307,10 +240,6 @@ class CBAM(SE):
         super().__init__(channels, reduction)
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
-    @property
-    def spec(self):
-        return f"cbam(r={self.reduction})"
-
     def weights(self, x):
         return torch.sigmoid(self.score(self.squeeze(x)) + self.score(x.amax((2, 3))))
 
@@ -324,150 +253,53 @@ class CBAM(SE):
         return x * self.spatial_weights(x).to(x.dtype)
 
 
-@dataclass(frozen=True)
-class Spec:
-    """A parsed spec string; ``str`` gives it back in its canonical form.
-
-    arguments maps the names of the grammar to int, float or str; a kernel size is an int, or a
-    tuple of one int per stage.
-    """
-
-    name: str
-    arguments: dict
-
-    def __str__(self):
-        if not self.arguments:
-            return self.name
-        written = {
-            key: "-".join(map(str, value)) if isinstance(value, tuple) else value
-            for key, value in self.arguments.items()
-        }
-        return f"{self.name}({', '.join(f'{key}={value}' for key, value in written.items())})"
-
-
-# name -> class and, for each argument of the spec string, the constructor's name for it.
-_GRAMMAR = {
-    "none": (nn.Identity, {}),
-    "se": (SE, {"r": "reduction"}),
-    "cbam": (CBAM, {"r": "reduction"}),
-    "se_var1": (SEVar1, {}),
-    "se_var2": (SEVar2, {}),
-    "se_var3": (SEVar3, {}),
-    "se_gc": (SEGroup, {"groups": "groups", "group_size": "group_size"}),
-    "eca_ns": (ECANS, {"k": "kernel_size"}),
-    "eca": (
-        ECA,
-        {"k": "kernel_size", "gamma": "gamma", "b": "b", "padding": "padding", "order": "order"},
-    ),
+_CLASSES = {
+    "se": SE,
+    "cbam": CBAM,
+    "se_var1": SEVar1,
+    "se_var2": SEVar2,
+    "se_var3": SEVar3,
+    "se_gc": SEGroup,
+    "eca_ns": ECANS,
+    "eca": ECA,
 }
-# name -> arguments of which exactly one is to be given.
-_REQUIRED = {"se_gc": ("groups", "group_size"), "eca_ns": ("k",)}
-NAMES = tuple(_GRAMMAR)
-
-
-def parse_spec(text):
-    """Read a spec string such as "none", "se(r=8)", "eca", "eca(k=5)" or "eca(k=3-5-5-7)".
-
-    Returns:
-        Spec, its arguments in the order of the grammar.
-
-    Raises:
-        ValueError: an unknown name or argument, an argument twice or missing, or a value that is
-            not accepted. The message says what is.
-    """
-    match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
-    if match is None or match[1] not in _GRAMMAR:
-        raise ValueError(
-            f"attention {text!r}: accepted are {', '.join(NAMES)}, with arguments as in "
-            "se(r=8), eca(k=5) or eca(k=3-5-5-7)"
-        )
-    name = match[1]
-    known = _GRAMMAR[name][1]
-    given = {}
-    for argument in match[2].split(",") if match[2] and match[2].strip() else []:
-        key, equals, value = (part.strip() for part in argument.partition("="))
-        if key not in known or not equals:
-            accepted = ", ".join(f"{each}=..." for each in known) or "no arguments"
-            raise ValueError(f"attention {text!r}: {argument.strip()!r}: accepted are {accepted}")
-        if key in given:
-            raise ValueError(f"attention {text!r}: {key} is given twice")
-        try:
-            given[key] = _parse_value(key, value)
-        except ValueError as error:
-            raise ValueError(f"attention {text!r}: {error}") from None
-    required = _REQUIRED.get(name, ())
-    if required and not given.keys() & required:
-        missing = " or ".join(f"{key}=..." for key in required)
-        raise ValueError(f"attention {text!r}: {missing} is missing")
-    if len(given.keys() & required) > 1:
-        raise ValueError(f"attention {text!r}: accepted is one of {' and '.join(required)}")
-    return Spec(name, {key: given[key] for key in known if key in given})
 
 
 def make_attention(spec, channels, stage=None):
-    """Make the attention module that a spec string names, ``nn.Identity()`` for "none".
+    """Make the attention module that a spec names, ``nn.Identity()`` for "none".
 
     Args:
-        spec: a spec string, see `parse_spec`.
+        spec: a spec string or `eca_lab.spec.Spec`.
         channels: C of the feature map that it is to scale.
         stage: index of the stage, needed where the spec gives a kernel size per stage.
 
     Raises:
-        ValueError: a spec that cannot be parsed, or that does not fit the number of channels.
+        TypeError, ValueError: a spec that cannot be parsed, or that does not fit the number of
+            channels.
     """
-    parsed = parse_spec(spec)
+    spec = parse_spec(spec)
     check_channels(channels)
-    make, names = _GRAMMAR[parsed.name]
-    if parsed.name == "none":
-        return make()
-    arguments = {names[key]: value for key, value in parsed.arguments.items()}
-    group_size = arguments.pop("group_size", None)
-    if group_size is not None:
-        if channels % group_size:
-            raise ValueError(
-                f"attention {spec!r}: group_size={group_size}: accepted are divisors of "
-                f"channels={channels}"
-            )
-        arguments["groups"] = channels // group_size
-    kernel_size = arguments.get("kernel_size")
-    if isinstance(kernel_size, tuple):
-        if stage is None or not 0 <= stage < len(kernel_size):
-            raise ValueError(
-                f"attention {spec!r} gives {len(kernel_size)} kernel sizes, one per stage: "
-                f"accepted are stages 0 to {len(kernel_size) - 1}, not stage={stage}"
-            )
-        arguments["kernel_size"] = kernel_size[stage]
+    if spec.name == "none":
+        return nn.Identity()
+    arguments = {GRAMMAR[spec.name][key]: value for key, value in spec.arguments.items()}
+    sizes = spec.kernel_sizes
     try:
-        return make(channels, **arguments)
+        if group_size := arguments.pop("group_size", None):
+            _check_divides("group_size", group_size, channels)
+            arguments["groups"] = channels // group_size
+        if isinstance(sizes, tuple):
+            if stage is None or not 0 <= stage < len(sizes):
+                raise ValueError(
+                    f"it gives {len(sizes)} kernel sizes, one per stage: accepted are stages 0 to "
+                    f"{len(sizes) - 1}, not stage={stage}"
+                )
+            arguments["kernel_size"] = sizes[stage]
+        return _CLASSES[spec.name](channels, **arguments)
     except ValueError as error:
-        raise ValueError(f"attention {spec!r}: {error}") from None
+        raise ValueError(f"attention {str(spec)!r}: {error}") from None
 
 
-def _parse_value(key, value):
-    if key == "k":
-        sizes = tuple(_number(int, key, size, "an odd integer") for size in value.split("-"))
-        for size in sizes:
-            check_kernel_size(size)
-        return sizes if len(sizes) > 1 else sizes[0]
-    if key in ("r", "groups", "group_size"):
-        number = _number(int, key, value, "a positive integer")
-        check_positive_integer(key, number)
-        return number
-    if key in ("gamma", "b"):
-        number = _number(float, key, value, "a number")
-        check_mapping(**({"gamma": 2, "b": 1} | {key: number}))
-        return int(number) if number.is_integer() else number
-    _check_choice(key, value, {"padding": PADDINGS, "order": ORDERS}[key])
-    return value
-
-
-def _number(kind, key, text, accepted):
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"{key}={text!r}: accepted is {accepted}") from None
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: accepted are {' and '.join(map(repr, choices))}")
+def _check_divides(name, value, channels):
+    check_integer(name, value)
+    if channels % value:
+        raise ValueError(f"{name}={value}: accepted are divisors of channels={channels}")

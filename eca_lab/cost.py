@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from eca_lab.kernel_size import check_positive_integer
+from eca_lab.checks import check_integer
 from eca_lab.models import build_model
 
 MEBI, GIBI = 2**20, 2**30
@@ -57,8 +57,8 @@ def multiply_adds(model, size, channels=3, convention="torch"):
     Raises:
         TypeError, ValueError: size or channels not a positive integer, an unknown convention.
     """
-    check_positive_integer("size", size)
-    check_positive_integer("channels", channels)
+    check_integer("size", size)
+    check_integer("channels", channels)
     if convention not in CONVENTIONS:
         accepted = " and ".join(map(repr, CONVENTIONS))
         raise ValueError(f"convention={convention!r}: accepted are {accepted}")
@@ -132,8 +132,8 @@ def step_seconds(models, size, batch_size, repeats=10, channels=3):
             models, or fewer than 2 repeats.
     """
     for name, value in (("size", size), ("batch_size", batch_size), ("channels", channels)):
-        check_positive_integer(name, value)
-    check_positive_integer("repeats", repeats)
+        check_integer(name, value)
+    check_integer("repeats", repeats)
     if repeats < 2:
         raise ValueError(f"repeats={repeats}: accepted are 2 and more, to see the spread")
     if not models:

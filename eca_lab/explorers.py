@@ -15,6 +15,7 @@ from typing import ClassVar
 import ipywidgets
 import numpy as np
 
+from eca_lab import checks
 from eca_lab import kernel_size as ks
 from eca_lab.plots import (
     ChannelWeightPicture,
@@ -581,11 +582,11 @@ class ReductionExplorer(_Panel):
 
     def _checked(self, channels, reduction, kernel_size, groups, seed, weights):
         _check_within("channels", channels, self.CHANNEL_LIMITS)
-        ks.check_positive_integer("reduction", reduction)
+        checks.check_integer("reduction", reduction)
         if reduction > channels:
             raise ValueError(f"reduction={reduction}: accepted are at most channels={channels}")
         ks.check_kernel_size(kernel_size, channels)
-        ks.check_positive_integer("groups", groups)
+        checks.check_integer("groups", groups)
         if channels % groups:
             raise ValueError(f"groups={groups}: accepted are divisors of channels={channels}")
         if isinstance(seed, bool) or not isinstance(seed, Integral):
@@ -751,7 +752,7 @@ def _checked_layers(trained, limits):
 
 
 def _check_within(name, value, limits):
-    ks.check_positive_integer(name, value)
+    checks.check_integer(name, value)
     lowest, highest = limits
     if not lowest <= value <= highest:
         raise ValueError(f"{name}={value}: accepted here are {lowest} to {highest}")

@@ -1,7 +1,7 @@
 """Kernel size of an ECA module from its number of channels: psi and phi of the paper.
 
 Wang et al., "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks",
-CVPR 2020, arXiv:1910.03151, Section 3.2.3. Standard library only.
+CVPR 2020, arXiv:1910.03151, Section 3.2.3. Needs no torch.
 
 Notation: C is the number of channels, k the kernel size of the 1-D convolution over them,
 t = (log2(C) + b) / gamma the real number that psi rounds to the nearest odd integer.
@@ -9,7 +9,8 @@ t = (log2(C) + b) / gamma the real number that psi rounds to the nearest odd int
 
 import math
 from fractions import Fraction
-from numbers import Integral, Real
+
+from eca_lab.checks import check_choice, check_integer, check_number, shown
 
 TIES = ("up", "down")
 
@@ -24,8 +25,8 @@ def adaptive_kernel_size(channels, gamma=2, b=1, ties="up"):
 
     Args:
         channels: C, a positive integer.
-        gamma: slope of the mapping, positive and finite.
-        b: offset of the mapping, finite.
+        gamma: slope of the mapping, 0.001 to 1000.
+        b: offset of the mapping, -1000 to 1000.
         ties: "up" (Figure 3 and the released code) or "down".
 
     Returns:
@@ -33,14 +34,14 @@ def adaptive_kernel_size(channels, gamma=2, b=1, ties="up"):
 
     Raises:
         TypeError: channels is not an integer; gamma or b is not a real number.
-        ValueError: channels < 1, gamma not positive and finite, b not finite, unknown ties.
+        ValueError: channels < 1, gamma not within 0.001 to 1000, b not within -1000 to 1000,
+            unknown ties.
 
     Source: Equation 12; Figure 3 for the ties.
     """
     check_channels(channels)
     check_mapping(gamma, b)
-    if ties not in TIES:
-        raise ValueError(f"ties={ties!r}: accepted are {' and '.join(map(repr, TIES))}")
+    check_choice("ties", ties, TIES)
     t = abs(rounding_argument(channels, gamma, b))
     lower = math.floor(t)
     if lower % 2:
@@ -73,7 +74,7 @@ def channels_for_kernel_size(k, gamma=2, b=1):
 
     Raises:
         TypeError: k is not an integer; gamma or b is not a real number.
-        ValueError: k even or not positive, gamma not positive and finite, b not finite, or 2^1024
+        ValueError: k even or not positive, gamma or b as for `adaptive_kernel_size`, or 2^1024
             channels and more.
 
     Source: Equation 11.
@@ -152,7 +153,7 @@ def released_kernel_sizes(network):
 
 def check_channels(channels):
     """Raise unless channels is a positive integer (a bool or 64.0 is not)."""
-    check_positive_integer("channels", channels)
+    check_integer("channels", channels)
 
 
 def check_kernel_size(k, channels=None):
@@ -160,30 +161,17 @@ def check_kernel_size(k, channels=None):
 
     With k > C a tap would only ever see the padding.
     """
-    check_positive_integer("kernel_size", k)
+    check_integer("kernel_size", k)
     if k % 2 == 0:
-        raise ValueError(f"kernel_size={k}: accepted are odd integers, 1, 3, 5, ...")
+        raise ValueError(f"kernel_size={shown(k)}: accepted are odd integers, 1, 3, 5, ...")
     if channels is not None and k > channels:
-        raise ValueError(f"kernel_size={k}: accepted are at most channels={channels}")
+        raise ValueError(f"kernel_size={shown(k)}: accepted are at most channels={channels}")
 
 
 def check_mapping(gamma, b):
-    """Raise unless gamma is a positive finite number and b a finite one."""
-    for name, value in (("gamma", gamma), ("b", b)):
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name}={value!r}: accepted is a real number")
-        if not math.isfinite(value):
-            raise ValueError(f"{name}={value!r}: accepted is a finite number")
-    if gamma <= 0:
-        raise ValueError(f"gamma={gamma!r}: accepted is a number greater than 0")
-
-
-def check_positive_integer(name, value):
-    """Raise, naming the value, unless it is a positive integer (a bool or 64.0 is not)."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}={value!r}: accepted is a positive integer")
-    if value < 1:
-        raise ValueError(f"{name}={value!r}: accepted is a positive integer")
+    """Raise unless gamma and b are within what gives kernel sizes that can be written down."""
+    check_number("gamma", gamma, least=1e-3, most=1e3)
+    check_number("b", b, least=-1e3, most=1e3)
 
 
 def _decimal(number):
@@ -210,6 +198,5 @@ def _integers_from(exponent):
 
 
 def _lookup(table, network):
-    if network not in table:
-        raise ValueError(f"network={network!r}: accepted are {', '.join(table)}")
+    check_choice("network", network, table)
     return table[network]

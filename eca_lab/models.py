@@ -17,7 +17,9 @@ from safetensors import SafetensorError
 from torch import nn
 from torchvision.models import mobilenetv2, resnet
 
-from eca_lab.attention import ECA, ECANS, PaddedECA, make_attention, parse_spec
+from eca_lab.attention import ECA, ECANS, make_attention
+from eca_lab.checks import check_choice
+from eca_lab.spec import parse_spec
 
 STEMS = ("imagenet", "cifar")
 
@@ -109,8 +111,8 @@ def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
 
     Args:
         backbone: one of `BACKBONES`.
-        attention: a spec string, see `eca_lab.attention.parse_spec`; a kernel size per stage,
-            as in "eca(k=3-5-5-7)", needs as many as the backbone has stages.
+        attention: a spec string or an `eca_lab.spec.Spec`; a kernel size per stage, as in
+            "eca(k=3-5-5-7)", needs as many as the backbone has stages.
         num_classes: size of the classifier.
         stem: "imagenet", torchvision's, which takes a quarter of the resolution; or "cifar", for
             images up to 64 pixels: a 3x3 convolution of stride 1 and no pooling.
@@ -119,11 +121,9 @@ def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
         ValueError: an unknown backbone, attention or stem, or an attention that does not fit the
             widths of the backbone.
     """
-    if backbone not in _BACKBONES:
-        raise ValueError(f"backbone={backbone!r}: accepted are {', '.join(BACKBONES)}")
-    if stem not in STEMS:
-        raise ValueError(f"stem={stem!r}: accepted are {' and '.join(map(repr, STEMS))}")
-    parse_spec(attention)
+    check_choice("backbone", backbone, BACKBONES)
+    check_choice("stem", stem, STEMS)
+    attention = parse_spec(attention)
     model = _BACKBONES[backbone](num_classes=num_classes)
     if stem == "cifar":
         _use_cifar_stem(model)
@@ -138,30 +138,17 @@ def add_attention(model, attention):
         ValueError: as `build_model`. The model is then unchanged.
     """
     blocks = list(_blocks(model))
-    sizes = parse_spec(attention).arguments.get("k")
+    attention = parse_spec(attention)
+    sizes = attention.kernel_sizes
     stages = blocks[-1][3] + 1
     if isinstance(sizes, tuple) and len(sizes) != stages:
         raise ValueError(
-            f"attention {attention!r} gives {len(sizes)} kernel sizes: accepted are one, or one "
-            f"for each of the {stages} stages"
+            f"attention {str(attention)!r} gives {len(sizes)} kernel sizes: accepted are one, or "
+            f"one for each of the {stages} stages"
         )
     modules = [make_attention(attention, channels, stage) for *_, channels, stage in blocks]
     for (_, block, _, _), module in zip(blocks, modules, strict=True):
         block.attention = module
-
-
-def pad_kernels(model, kernel_size):
-    """Pad the kernel of every ECA module of a model to one size, so that all k share one graph.
-
-    Where that is more than the channels, or less than the module's own k, the module stays as it
-    is. See `eca_lab.attention.PaddedECA`.
-    """
-    for _, block, channels, _ in _blocks(model):
-        if (
-            isinstance(block.attention, ECA)
-            and block.attention.kernel_size <= kernel_size <= channels
-        ):
-            block.attention = PaddedECA(block.attention, kernel_size)
 
 
 def attention_specs(model):

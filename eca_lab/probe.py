@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from eca_lab.attention import ChannelAttention
-from eca_lab.kernel_size import check_positive_integer
+from eca_lab.checks import check_integer
 
 CONFIDENCE = 0.95
 
@@ -312,8 +312,8 @@ def neighbour_correlation(descriptors, reach=1, orders=2000, seed=0):
     """
     descriptors = _matrix("descriptors", descriptors)
     images, channels = descriptors.shape
-    check_positive_integer("reach", reach)
-    check_positive_integer("orders", orders)
+    check_integer("reach", reach)
+    check_integer("orders", orders)
     if images < 3 or reach > channels - 2:
         raise ValueError(
             f"{images} images, {channels} channels, reach={reach}: accepted are three or more "
@@ -411,7 +411,7 @@ def swap(shift=1):
     The first images of a batch get those of the last. In the order of `shapes` each class comes
     every tenth image: a shift of 10 swaps within a class, a shift of 1 between classes.
     """
-    check_positive_integer("shift", shift)
+    check_integer("shift", shift)
 
     def change(weights):
         if shift % len(weights) == 0:
@@ -483,7 +483,7 @@ def _run(model, images, prepare, batch_size, descriptors, receive):
             f"{type(model).__name__} has no channel attention: accepted are models with modules "
             f"of {ours}, or {theirs}"
         )
-    check_positive_integer("batch_size", batch_size)
+    check_integer("batch_size", batch_size)
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"images of type {type(images).__name__}: accepted is a tensor (N, ...)")
     if len(images) == 0:

@@ -6,13 +6,12 @@ import itertools
 import json
 import os
 import warnings
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from eca_lab.attention import NAMES, parse_spec
+from eca_lab.spec import parse_spec
 
 SCHEMA = 2
 # What trials must share to be compared: the columns of `load_results` that tell everything but the
@@ -107,7 +106,7 @@ def load_results(folder):
     """
     rows = [_row(each) for each in load_records(folder).values() if each["status"] == "finished"]
     results = pd.DataFrame(rows, columns=_COLUMNS)
-    order = results["arm"].map(arm_order)
+    order = results["arm"].map(lambda arm: parse_spec(arm).order)
     return (
         results.assign(_order=order)
         .sort_values([*SETTING, "_order", "seed"], ignore_index=True)
@@ -140,14 +139,6 @@ def unpack_correct(record):
     """Which test images a recorded trial classified correctly, bool (test,)."""
     packed = np.frombuffer(base64.b64decode(record["correct"]), dtype=np.uint8)
     return np.unpackbits(packed, count=record["trial"]["dataset"]["test"]).astype(bool)
-
-
-def arm_order(arm):
-    """Sort key of an arm: none, SE and its kin, then ECA, adaptive first, then by kernel size."""
-    spec = parse_spec(arm)
-    sizes = spec.arguments.get("k", 0)
-    rest = tuple(f"{key}={value}" for key, value in spec.arguments.items() if key != "k")
-    return NAMES.index(spec.name), len(rest), sizes if isinstance(sizes, tuple) else (sizes,), rest
 
 
 _COLUMNS = [
@@ -188,11 +179,6 @@ def _read(path):
     return record
 
 
-@cache  # among 10,000 trials there are few different specs
-def _kernel_size(spec):
-    return parse_spec(spec).arguments.get("k")
-
-
 def _digest(content):
     """16 hexadecimal digits of the SHA-256 of JSON content, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -200,7 +186,7 @@ def _digest(content):
 
 def _row(record):
     trial = record["trial"]
-    sizes = [_kernel_size(spec) for spec in trial["attention"]]
+    sizes = [parse_spec(spec).kernel_sizes for spec in trial["attention"]]
     return {
         **{name: trial["dataset"][name] for name in ("size", "train", "test")},
         **{name: trial[name] for name in ("backbone", "parameters", "seed")},

@@ -10,8 +10,8 @@ from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
-from eca_lab.attention import parse_spec
 from eca_lab.results import SETTING
+from eca_lab.spec import parse_spec
 
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE

@@ -17,13 +17,11 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from eca_lab.attention import parse_spec
+from eca_lab.checks import check_integer
 from eca_lab.data import Dataset
-from eca_lab.kernel_size import check_positive_integer
 from eca_lab.models import build_model, load_checkpoint, save_checkpoint
 from eca_lab.results import (
     SCHEMA,
-    arm_order,
     is_finished,
     load_records,
     load_results,
@@ -31,6 +29,7 @@ from eca_lab.results import (
     trial_identity,
     write_record,
 )
+from eca_lab.spec import parse_spec
 from eca_lab.train import (
     Recipe,
     check_device,
@@ -76,7 +75,7 @@ def check_arms(backbone, arms, seeds):
     Raises:
         TypeError, ValueError: naming what is not accepted.
     """
-    check_positive_integer("seeds", seeds)
+    check_integer("seeds", seeds)
     if not arms:
         raise ValueError("arms=[]: accepted is at least one spec, such as eca")
     for arm in arms:
@@ -127,7 +126,6 @@ class Job:
     dataset: Dataset
     backbone: str
     recipe: Recipe
-    compiled: bool = False
 
     def __call__(self, trial, device, on_epoch):
         try:
@@ -139,18 +137,15 @@ class Job:
                 self.recipe,
                 device,
                 on_epoch=on_epoch,
-                compiled=self.compiled,
             )
         except Exception as error:
             outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         else:
             outcome = {"status": "finished", **outcome}
-        return {**outcome, **_provenance(torch.device(device), self.compiled)}
+        return {**outcome, **_provenance(torch.device(device))}
 
 
-def run_sweep(
-    plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, budget=None, compiled=False
-):
+def run_sweep(plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, budget=None):
     """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
 
     A trial that raises, whose loss is no longer finite, or whose worker dies twice, is recorded as
@@ -168,7 +163,6 @@ def run_sweep(
         ray: address of a Ray cluster to run the trials on in place of this machine, as many at
             once as it has CPU cores, or shares of a GPU.
         budget: seconds. A trial that would probably not end within them is not started.
-        compiled: train with torch.compile, see `run_trial`.
 
     Returns:
         list of the records of the trials that failed, empty if all is well.
@@ -187,7 +181,7 @@ def run_sweep(
     todo = remaining(plan, out)
     if not todo:
         return []
-    job = Job(plan.dataset, plan.backbone, plan.recipe, compiled)
+    job = Job(plan.dataset, plan.backbone, plan.recipe)
     epochs = plan.recipe.epochs
     # A trial that is still running in another sweep on this folder has its file locked.
     claims, started, progress, failed = {}, {}, Counter(), []
@@ -272,7 +266,7 @@ def check_workers(device, workers=None, gpu_share=1.0, ray=None, budget=None):
     device = check_device(device)
     if workers is None:
         return [str(device)]
-    check_positive_integer("workers", workers)
+    check_integer("workers", workers)
     if device.type == "cpu":
         return ["cpu"] * workers
     indices = range(torch.cuda.device_count()) if device.index is None else [device.index]
@@ -301,7 +295,9 @@ def plan_results(plan, out):
     names = {trial.identity: trial.arm for trial in plan.trials}
     results = results[results["identity"].isin(names)]
     results = results.assign(arm=results["identity"].map(names))
-    return results.sort_values("arm", key=lambda arms: arms.map(arm_order), kind="stable")
+    return results.sort_values(
+        "arm", key=lambda arms: arms.map(lambda arm: parse_spec(arm).order), kind="stable"
+    )
 
 
 def estimate_sweep(plan, out, device="cpu"):
@@ -399,7 +395,7 @@ def _release(claim):
     claim.release()
 
 
-def _provenance(device, compiled=False):
+def _provenance(device):
     """Where and with what a trial ran."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -407,7 +403,7 @@ def _provenance(device, compiled=False):
         name = f"{_processor()}, {torch.get_num_threads()} threads"
     packages = ("torch", "torchvision", "numpy")
     return {
-        "device": f"{device.type}: {name}{', compiled' if compiled else ''}",
+        "device": f"{device.type}: {name}",
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in packages},
     }

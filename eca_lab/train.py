@@ -4,17 +4,16 @@ import base64
 import hashlib
 import time
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from eca_lab.checks import check_integer
 from eca_lab.data import augment, channel_statistics, normalize
-from eca_lab.kernel_size import check_positive_integer
-from eca_lab.models import add_attention, attention_specs, build_model, pad_kernels
+from eca_lab.models import add_attention, attention_specs, build_model
 
-PADDED_KERNEL_SIZE = 9  # of compiled networks: every k up to this shares one graph
 DECAYS = {"linear": "linear", "cosine": "cos"}  # ours -> torch's name
 
 
@@ -39,8 +38,8 @@ class Recipe:
     decay: str = "linear"
 
     def __post_init__(self):
-        check_positive_integer("epochs", self.epochs)
-        check_positive_integer("batch_size", self.batch_size)
+        check_integer("epochs", self.epochs)
+        check_integer("batch_size", self.batch_size)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate!r}: accepted is a number above 0")
         for name in ("momentum", "label_smoothing", "warmup"):
@@ -53,9 +52,7 @@ class Recipe:
             raise ValueError(f"decay={self.decay!r}: accepted are {accepted}")
 
 
-def run_trial(
-    dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=None, compiled=False
-):
+def run_trial(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=None):
     """Train one arm with one seed and measure the accuracy of the last epoch on the test set.
 
     Random numbers come from one stream per purpose, seeded from (seed, purpose) and never from
@@ -72,9 +69,6 @@ def run_trial(
         recipe: a `Recipe`, its defaults if left out.
         device: "cpu", or a CUDA device, see `check_device`.
         on_epoch: called without arguments after every epoch.
-        compiled: train with torch.compile. The kernels of ECA are padded to one size, so that in
-            one process all trials of ECA on a backbone share one compilation, whatever their k.
-            Sums are then taken in another order: never compare compiled with other trials.
 
     Returns:
         dict: top1 and top5 in percent (top5 with fewer than five classes: of all of them),
@@ -86,12 +80,10 @@ def run_trial(
         ValueError: a backbone, arm or device that is not accepted; fewer images than a batch.
         FloatingPointError: the loss is no longer finite.
     """
-    return train_network(dataset, backbone, arm, seed, recipe, device, on_epoch, compiled)[1]
+    return train_network(dataset, backbone, arm, seed, recipe, device, on_epoch)[1]
 
 
-def train_network(
-    dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=None, compiled=False
-):
+def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=None):
     """The trained network of a trial, in evaluation mode on the device, and its outcome.
 
     Arguments and errors as `run_trial`, whose result is the outcome.
@@ -104,9 +96,6 @@ def train_network(
             f"{len(dataset.train_images)} training images"
         )
     model = initial_model(backbone, arm, len(dataset.classes), stem_for(dataset.size), seed)
-    if compiled:
-        pad_kernels(model, PADDED_KERNEL_SIZE)
-    loss_of = _compiled_loss() if compiled else _loss
     model = model.to(device, memory_format=torch.channels_last)
     dataset = dataset.to(device)
     mean, std = channel_statistics(dataset.train_images)
@@ -123,7 +112,7 @@ def train_network(
             total, steps = torch.zeros((), device=device), 0
             for images, labels in batches(dataset, recipe.batch_size, order, augmentation):
                 with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                    loss = loss_of(model, images, labels, mean, std, recipe.label_smoothing)
+                    loss = _loss(model, images, labels, mean, std, recipe.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -341,14 +330,6 @@ def _ranks(model, dataset, mean, std):
 def _loss(model, images, labels, mean, std, label_smoothing):
     logits = model(_as_input(images, mean, std))
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-
-
-@cache
-def _compiled_loss():
-    # One graph for each kind of attention; with more than the usual limit of eight in one process,
-    # torch would go on without compiling.
-    torch._dynamo.config.recompile_limit = 64
-    return torch.compile(_loss)
 
 
 def _as_input(images, mean, std):

@@ -5,7 +5,6 @@ import pytest
 
 from eca_lab.results import (
     SCHEMA,
-    arm_order,
     load_records,
     load_results,
     summarize,
@@ -157,11 +156,3 @@ def test_no_folder_and_no_results(tmp_path):
     empty = load_results(tmp_path)
     assert len(empty) == 0
     assert "top1" in empty
-
-
-def test_order_of_arms():
-    arms = [
-        "none", "se", "se(r=4)", "cbam", "se_var1", "eca", "eca(k=1)", "eca(k=3)", "eca(k=3-3-5)",
-        "eca(k=9)", "eca(order=shuffled)",
-    ]  # fmt: skip
-    assert sorted(reversed(arms), key=arm_order) == arms

@@ -17,7 +17,6 @@ from eca_lab.stats import (
     compare,
     conclusions,
     detectable_effect,
-    fixed_kernel_size,
     means,
     needed_pairs,
     paired_differences,
@@ -544,15 +543,6 @@ def test_means_and_paired_differences():
     assert compared["difference"].to_dict() == paired.mean().to_dict()
     with pytest.raises(ValueError, match="baseline='se': accepted are eca"):
         paired_differences(frame, "se")
-
-
-@pytest.mark.parametrize(
-    ("arm", "k"),
-    [("eca(k=3)", 3), ("eca", None), ("eca(k=3-5)", None), ("eca_ns(k=3)", None), ("se", None),
-     ("eca(k=3, padding=circular)", None)],
-)  # fmt: skip
-def test_fixed_kernel_size(arm, k):
-    assert fixed_kernel_size(arm) == k
 
 
 def test_conclusions_name_what_the_table_says():

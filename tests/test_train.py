@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from eca_lab import train
 from eca_lab.results import unpack_correct
@@ -254,25 +253,3 @@ def test_a_trial_on_a_gpu_agrees_with_the_cpu(dataset):
     on_cpu = run_trial(dataset, "tiny", "eca", 0, recipe)
     assert on_gpu["loss_curve"][0] == pytest.approx(on_cpu["loss_curve"][0], rel=0.05)
     assert on_gpu["top1"] >= 90
-
-
-def test_compiled_arms_share_one_graph_and_compute_the_same(dataset, monkeypatch):
-    graphs = CompileCounterWithBackend("eager")
-    compiled_loss = torch.compile(train._loss, backend=graphs)
-    monkeypatch.setattr(train, "_compiled_loss", lambda: compiled_loss)
-    torch._dynamo.reset()
-    recipe = Recipe(epochs=2, batch_size=16, learning_rate=0.05)
-    for arm, count in [
-        ("eca(k=1)", 1),
-        ("eca", 1),
-        ("eca(k=9)", 1),
-        ("eca(k=5-3-3)", 1),
-        ("se", 2),
-    ]:
-        plain, compiled = (
-            run_trial(dataset, "tiny", arm, 3, recipe, compiled=each) for each in (False, True)
-        )
-        assert graphs.frame_count == count
-        assert compiled["loss_curve"] == pytest.approx(plain["loss_curve"], abs=2e-3)
-        assert compiled["top1"] == pytest.approx(plain["top1"], abs=10)  # of 20 test images
-    torch._dynamo.reset()

@@ -1,0 +1,164 @@
+"""Arms: the short specs that name an attention, such as "se(r=8)" or "eca(k=3-5-5-7)".
+
+One grammar for the command line, the records and the figures. A text is parsed once, into a `Spec`;
+what takes a spec takes the text as well. Needs no torch.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from eca_lab.checks import check_choice, check_integer, shown
+from eca_lab.kernel_size import check_kernel_size, check_mapping
+
+PADDINGS = ("zeros", "circular")
+ORDERS = ("identity", "shuffled")
+
+# name -> for each argument of the spec string, the name that the module's constructor has for it.
+GRAMMAR = {
+    "none": {},
+    "se": {"r": "reduction"},
+    "cbam": {"r": "reduction"},
+    "se_var1": {},
+    "se_var2": {},
+    "se_var3": {},
+    "se_gc": {"groups": "groups", "group_size": "group_size"},
+    "eca_ns": {"k": "kernel_size"},
+    "eca": {"k": "kernel_size", "gamma": "gamma", "b": "b", "padding": "padding", "order": "order"},
+}
+NAMES = tuple(GRAMMAR)
+# name -> arguments of which exactly one is to be given.
+_REQUIRED = {"se_gc": ("groups", "group_size"), "eca_ns": ("k",)}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed spec; ``str`` gives its canonical text, the label of the arm wherever it is shown.
+
+    arguments maps the names of the grammar, in its order, to int, float or str; a kernel size is
+    an int, or a tuple of one int per stage.
+    """
+
+    name: str
+    arguments: dict
+
+    def __str__(self):
+        if not self.arguments:
+            return self.name
+        written = (f"{key}={_written(value)}" for key, value in self.arguments.items())
+        return f"{self.name}({', '.join(written)})"
+
+    def __hash__(self):
+        return hash(str(self))
+
+    @property
+    def kernel_sizes(self):
+        """k as it is given: None, an int, or a tuple of one int per stage."""
+        return self.arguments.get("k")
+
+    @property
+    def fixed_kernel_size(self):
+        """k of an arm that fixes one k for all layers and nothing else, as eca(k=3); else None."""
+        k = self.kernel_sizes
+        return k if self.name == "eca" and list(self.arguments) == ["k"] and _is_one(k) else None
+
+    @property
+    def order(self):
+        """Sort key: none, SE and its kin, then ECA, adaptive first, then by kernel size."""
+        sizes = self.arguments.get("k", 0)
+        rest = tuple(f"{key}={value}" for key, value in self.arguments.items() if key != "k")
+        return NAMES.index(self.name), len(rest), (sizes,) if _is_one(sizes) else sizes, rest
+
+    @property
+    def slug(self):
+        """The spec as part of a file name, another one for every other spec: "eca_k_3_5_5_7"."""
+        words = {"-": "m", ".": "p", "+": ""}  # of numbers: -0.5 is m0p5
+        parts = [self.name]
+        for key, value in self.arguments.items():
+            values = value if isinstance(value, tuple) else (value,)
+            parts += [key, *(re.sub(r"\W", lambda sign: words[sign[0]], str(v)) for v in values)]
+        return "_".join(parts)
+
+
+def parse_spec(text):
+    """Read a spec string such as "none", "se(r=8)", "eca", "eca(k=5)" or "eca(k=3-5-5-7)".
+
+    Args:
+        text: the string; a `Spec` is given back as it is.
+
+    Raises:
+        TypeError: neither of the two.
+        ValueError: an unknown name or argument, an argument twice or missing, or a value that is
+            not accepted. The message says what is.
+    """
+    if isinstance(text, Spec):
+        return text
+    if not isinstance(text, str):
+        raise TypeError(f"attention {shown(text)}: accepted is a spec string such as 'eca(k=3)'")
+    return _parse(text)
+
+
+@cache  # among 10,000 trials there are few different specs
+def _parse(text):
+    try:
+        return Spec(*_read(text))
+    except ValueError as error:
+        raise ValueError(f"attention {shown(text)}: {error}") from None
+
+
+def _read(text):
+    """Name and arguments of a spec string, the arguments in the order of the grammar."""
+    match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
+    if match is None or match[1] not in GRAMMAR:
+        raise ValueError(
+            f"accepted are {', '.join(NAMES)}, with arguments as in se(r=8), eca(k=5) or "
+            "eca(k=3-5-5-7)"
+        )
+    name, known, given = match[1], GRAMMAR[match[1]], {}
+    for argument in match[2].split(",") if match[2] and match[2].strip() else []:
+        key, equals, value = (part.strip() for part in argument.partition("="))
+        if key not in known or not equals:
+            accepted = ", ".join(f"{each}=..." for each in known) or "no arguments"
+            raise ValueError(f"{shown(argument.strip())}: accepted are {accepted}")
+        if key in given:
+            raise ValueError(f"{key} is given twice")
+        given[key] = _value(key, value)
+    required = _REQUIRED.get(name, ())
+    if required and not given.keys() & required:
+        raise ValueError(f"{' or '.join(f'{key}=...' for key in required)} is missing")
+    if len(given.keys() & required) > 1:
+        raise ValueError(f"accepted is one of {' and '.join(required)}")
+    return name, {key: given[key] for key in known if key in given}
+
+
+def _value(key, text):
+    if key == "k":
+        sizes = tuple(_number(int, key, size, "an odd integer") for size in text.split("-"))
+        for size in sizes:
+            check_kernel_size(size)
+        return sizes if len(sizes) > 1 else sizes[0]
+    if key in ("r", "groups", "group_size"):
+        number = _number(int, key, text, "a positive integer")
+        check_integer(key, number)
+        return number
+    if key in ("gamma", "b"):
+        number = _number(float, key, text, "a number")
+        check_mapping(**{"gamma": 2, "b": 1, key: number})
+        return int(number) if number.is_integer() else number
+    check_choice(key, text, {"padding": PADDINGS, "order": ORDERS}[key])
+    return text
+
+
+def _number(kind, key, text, accepted):
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{key}={shown(text)}: accepted is {accepted}") from None
+
+
+def _written(value):
+    return "-".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _is_one(sizes):
+    return isinstance(sizes, int)
