@@ -4,13 +4,13 @@ import base64
 import hashlib
 import itertools
 import json
-import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from eca_lab.files import written_whole
 from eca_lab.spec import parse_spec
 
 SCHEMA = 2
@@ -37,17 +37,9 @@ def write_record(folder, record):
     """
     folder = Path(folder)
     record = {**record, "checksum": _digest(record)}
-    path = folder / f"{record['identity']}.json"
-    temporary = folder / f".{record['identity']}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+    with written_whole(folder / f"{record['identity']}.json") as file:
+        file.write(text.encode())
 
 
 def load_records(folder):
