@@ -1,0 +1,180 @@
+"""Images to train on, as uint8 tensors, with augmentation on the device where they live.
+
+`load_dataset` reads CIFAR-10, CIFAR-100, Imagenette, any folder of images, or makes the embedded
+set of shapes. The images are held whole: augmentation, normalisation and the network then work on
+batches of one tensor, and no worker process feeds them.
+
+Notation: N is the number of images, H = W the side of the square images in pixels.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from eca_lab.checks import check_choice, check_integer
+from eca_lab.data.augmentation import (
+    augment,
+    channel_statistics,
+    flip_and_crop,
+    normalize,
+    random_resized_crop,
+)
+from eca_lab.data.dataset import Dataset, fingerprint_of, resize
+from eca_lab.data.downloads import load_cifar, load_imagenette
+from eca_lab.data.folder import available_cores, load_folder
+from eca_lab.data.shapes import load_shapes
+
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "augment",
+    "available_cores",
+    "channel_statistics",
+    "flip_and_crop",
+    "load_dataset",
+    "normalize",
+    "random_resized_crop",
+]
+
+NAMES = ("shapes", "cifar10", "cifar100", "imagenette")
+SIZES = (4, 1024)  # least and most, in pixels
+
+
+def load_dataset(
+    name,
+    root="data/cache",
+    size=None,
+    classes=None,
+    per_class=None,
+    seed=0,
+    unreadable="error",
+    progress=True,
+):
+    """Load a data set, or a part of it.
+
+    Args:
+        name: what to load.
+            "shapes": ten shapes on cluttered backgrounds, 32 x 32, drawn on the spot.
+            "cifar10", "cifar100": downloaded where root does not hold them yet.
+            "imagenette": likewise; of its three archives the smallest whose shorter side is at
+            least size. Without a size, 160 x 160.
+            "folder:PATH": PATH/train and PATH/test, or PATH/val where there is no test, with a
+            folder of images for each class. Decoded once, into a file under root, and again when
+            a file was added, removed or changed.
+        root: folder for downloads and decoded images.
+        size: side to resize to, in pixels, at least 4. Of an image that is not square, the shorter
+            side is resized and the centre kept. None keeps the images as they are.
+        classes: None for all, a number of classes to draw, or their names. Labels are numbered
+            from 0 in the order of the data set.
+        per_class: number of training images to draw from each class; None for all. The test
+            split stays whole: more test images mean a smaller error.
+        seed: of both draws, 0 to 2^32 - 1. Draws are nested: 100 images of a class are among the
+            200 of the same seed, whatever the other classes.
+        unreadable: "error", or "skip" to leave out the images that cannot be decoded.
+        progress: show a progress bar while decoding.
+
+    Returns:
+        A `Dataset` on the CPU. Its fingerprint is a hash of the source (every byte of the images
+        or of their files, labels, names of classes), of the size and of the images chosen.
+
+    Raises:
+        TypeError, ValueError: an argument that is not accepted; more classes or images asked for
+            than there are; images of different sizes without a size; unusable images or folders.
+        FileNotFoundError: no such folder.
+        OSError: root cannot be written.
+    """
+    _check_arguments(name, size, classes, per_class, seed, unreadable)
+    root = Path(root)
+    if name == "shapes":
+        source = load_shapes()
+    elif name == "imagenette":
+        source = load_imagenette(root, size or 160, unreadable, progress)
+    elif name in NAMES:
+        source = load_cifar(name, root)
+    else:
+        folder = Path(name.removeprefix("folder:")).expanduser().resolve()
+        # Named without the rest of its path, which is nobody else's business in a recorded result.
+        source = load_folder(folder.name, folder, root, size, unreadable, progress)
+    return _select(source, size, classes, per_class, seed)
+
+
+def _select(source, size, classes, per_class, seed):
+    """The chosen classes and training images of a data set, resized."""
+    chosen = torch.tensor(_choose_classes(source, classes, seed))
+    if per_class is None:
+        train = torch.isin(source.train_labels, chosen).nonzero().flatten()
+    else:
+        drawn = [_draw_images(source, label, per_class, seed) for label in chosen.tolist()]
+        train = torch.cat(drawn).sort().values
+    test = torch.isin(source.test_labels, chosen).nonzero().flatten()
+    size = size or source.size
+    return replace(
+        source,
+        train_images=resize(_take(source.train_images, train), size),
+        train_labels=torch.searchsorted(chosen, source.train_labels[train]),
+        test_images=resize(_take(source.test_images, test), size),
+        test_labels=torch.searchsorted(chosen, source.test_labels[test]),
+        classes=tuple(source.classes[label] for label in chosen.tolist()),
+        fingerprint=fingerprint_of([source.fingerprint, size], chosen, train, test),
+    )
+
+
+def _choose_classes(source, classes, seed):
+    """Sorted labels of the classes asked for."""
+    count = len(source.classes)
+    if classes is None:
+        return list(range(count))
+    if isinstance(classes, Integral):
+        if classes > count:
+            raise ValueError(f"classes={classes}: {source.name} has {count}")
+        # RandomState, unlike NumPy's and torch's newer generators, is promised never to change.
+        return sorted(np.random.RandomState(seed).permutation(count)[:classes].tolist())
+    unknown = [name for name in classes if name not in source.classes]
+    if unknown:
+        raise ValueError(
+            f"classes: {source.name} has no {', '.join(map(repr, unknown))}; accepted are "
+            + ", ".join(source.classes)
+        )
+    return sorted(source.classes.index(name) for name in classes)
+
+
+def _draw_images(source, label, per_class, seed):
+    """Indices of so many training images of a class."""
+    members = (source.train_labels == label).nonzero().flatten()
+    if per_class > len(members):
+        raise ValueError(
+            f"per_class={per_class}: class {source.classes[label]!r} of {source.name} has "
+            f"{len(members)} training images"
+        )
+    # A stream for each class, so that its draw does not depend on the other classes chosen.
+    order = np.random.RandomState([seed, label]).permutation(len(members))
+    return members[torch.from_numpy(order[:per_class])]
+
+
+def _take(images, indices):
+    """images[indices], for sorted indices; the images themselves, not a copy, where all are."""
+    return images if len(indices) == len(images) else images[indices]
+
+
+def _check_arguments(name, size, classes, per_class, seed, unreadable):
+    """Raise for whatever is wrong without looking at any data."""
+    if not (isinstance(name, str) and name.startswith("folder:") and name != "folder:"):
+        check_choice("name", name, (*NAMES, "folder:PATH"))
+    if size is not None:
+        check_integer("size", size, *SIZES)
+    if isinstance(classes, Integral):
+        check_integer("classes", classes, least=2)
+    elif classes is not None:
+        names = classes if isinstance(classes, Collection) else [None]
+        if isinstance(classes, str) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"classes={classes!r}: accepted are None, a number or a list of names")
+        if len(set(classes)) < max(2, len(classes)):
+            raise ValueError(f"classes={classes!r}: accepted are two or more different names")
+    if per_class is not None:
+        check_integer("per_class", per_class)
+    check_integer("seed", seed, 0, 2**32 - 1)
+    check_choice("unreadable", unreadable, ("error", "skip"))

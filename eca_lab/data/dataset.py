@@ -1,0 +1,85 @@
+"""What a data set is, and what all of its sources need."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+
+import torch
+from torchvision.transforms.v2 import functional
+
+TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
+VALUES_PER_CHUNK = 2**24  # of an image tensor worked on at a time: 16 MiB
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training and a test split, held whole.
+
+    Attributes:
+        name: as given to `load_dataset`; of a folder, the last part of its path.
+        train_images: (N, 3, H, W) uint8.
+        train_labels: (N,) int64, indices into classes.
+        test_images, test_labels: likewise.
+        classes: names of the classes.
+        fingerprint: of the content, hexadecimal; equal on every machine.
+        skipped: how many unreadable images of the source were left out.
+    """
+
+    name: str
+    train_images: torch.Tensor = field(repr=False)
+    train_labels: torch.Tensor = field(repr=False)
+    test_images: torch.Tensor = field(repr=False)
+    test_labels: torch.Tensor = field(repr=False)
+    classes: tuple[str, ...]
+    fingerprint: str
+    skipped: int = 0
+
+    @property
+    def size(self):
+        """Side of the images in pixels."""
+        return self.train_images.shape[-1]
+
+    def to(self, device):
+        """The same data set with its tensors on a device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
+
+    # To another process it goes as arrays: tensors would go through shared memory, of which a
+    # container has 64 MiB as a rule.
+    def __getstate__(self):
+        return self.__dict__ | {name: getattr(self, name).cpu().numpy() for name in TENSORS}
+
+    def __setstate__(self, state):
+        tensors = {name: torch.tensor(state[name]) for name in TENSORS}
+        self.__dict__.update(state | tensors)
+
+
+def resize(images, size):
+    """Images (N, 3, H, W) resized to (N, 3, size, size), a chunk at a time."""
+    if images.shape[-1] == size:
+        return images
+    resized = torch.empty((len(images), 3, size, size), dtype=torch.uint8)
+    step = images_per_chunk(max(images[0].numel(), resized[0].numel()))
+    for source, target in zip(images.split(step), resized.split(step), strict=True):
+        target.copy_(to_square(source, size))
+    return resized
+
+
+def to_square(images, size):
+    """Images (..., 3, height, width): the shorter side to size pixels, then the centre square."""
+    images = functional.resize(images, [size], antialias=True)
+    return functional.center_crop(images, [size])
+
+
+def images_per_chunk(values):
+    """How many images of so many values make up a chunk."""
+    return max(1, VALUES_PER_CHUNK // values)
+
+
+def fingerprint_of(description, *tensors):
+    """Hash of a description (anything that JSON can write) and of contiguous CPU tensors."""
+    digest = hashlib.sha256(json.dumps(description).encode())
+    for tensor in tensors:
+        # With the shape: else what moves from the end of one tensor to the next goes unseen.
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.numpy())
+    return digest.hexdigest()
