@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import warnings
 from pathlib import Path
 
@@ -91,10 +92,12 @@ def is_finished(folder, identity):
 def run_of(record):
     """How a trial was computed, as the values of `RUN`: device, precision and path.
 
-    Records from before these were written have float32 on the CPU, bfloat16 on a GPU, and modules.
+    The number of threads is no part of the device. Records from before precision and path were
+    written have float32 on the CPU, bfloat16 on a GPU, and modules.
     """
-    usual = "float32" if record["device"].startswith("cpu") else "bfloat16"
-    return record["device"], record.get("precision", usual), record.get("path", "modules")
+    device = re.sub(r", \d+ threads$", "", record["device"])
+    usual = "float32" if device.startswith("cpu") else "bfloat16"
+    return device, record.get("precision", usual), record.get("path", "modules")
 
 
 def load_results(folder):

@@ -89,10 +89,12 @@ class Comparison:
 
     @functools.cached_property
     def slope(self):
-        """`trend` over the arms that fix one k; None with fewer than two of them."""
+        """`trend` over the arms that fix one k; None where it cannot be had."""
         over = {arm: parse_spec(arm).fixed_kernel_size for arm in self.means.index}
-        over = {arm: k for arm, k in over.items() if k is not None}
-        return trend(self.trials, over, self.metric) if len(over) > 1 else None
+        try:
+            return trend(self.trials, {arm: k for arm, k in over.items() if k}, self.metric)
+        except ValueError:  # fewer than two of them, or no seed that has all
+            return None
 
     def notes(self):
         """A sentence for each reason why seeds were left out; empty if none were."""
@@ -208,8 +210,9 @@ def compare(results, baseline, family=None, metric="top1", margin=0.2):
         columns=_COLUMNS,
         index=pd.Index(family, name="arm"),
     )
+    kinds = {f"seeds_{difference}": "Int64" for difference in DIFFERENCES}
+    table = table.astype({**dict.fromkeys(_COLUMNS[1:-1], float), "n": int, **kinds})
     table["p_holm"] = _holm(table["p"])
-    table = table.astype({f"seeds_{difference}": "Int64" for difference in DIFFERENCES})
     differences = pd.DataFrame({arm: pair[arm] - pair[baseline] for arm, pair in pairs.items()})
     trials = results[results["arm"].isin([baseline, *family])]
     differences = differences.reindex(by_seed.index, columns=family)
@@ -365,7 +368,7 @@ def _by_seed(results, metric):
             f"two results of {arm} with seed {seed}: accepted are those of one data set, "
             "backbone and recipe"
         )
-    run = results.reindex(columns=RUN).fillna("unknown").agg(", ".join, axis=1)
+    run = results.reindex(columns=RUN, fill_value="unknown").agg(", ".join, axis="columns")
     by_seed, runs = (
         results.assign(_run=run).pivot_table(
             index="seed", columns="arm", values=values, aggfunc="first", dropna=False

@@ -8,6 +8,7 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from eca_lab.checks import check_integer, check_number
 from eca_lab.spec import parse_spec
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "studies"
@@ -92,19 +93,19 @@ def load_study(name, folder=FOLDER):
         settings = {}
         for each, setting in declared.pop("settings").items():
             compared = _arms([*family, *setting.pop("family", [])])
+            check_integer("seeds", setting.setdefault("seeds", seeds))
             settings[each] = Setting(
                 name=each,
                 family=compared,
                 arms=_arms(
                     sorted({baseline, *beside, *compared}, key=lambda arm: parse_spec(arm).order)
                 ),
-                **{"seeds": seeds, **setting},
+                **setting,
             )
+        check_number("margin", declared["margin"], above=0)
         slope = Slope(**declared.pop("slope")) if "slope" in declared else None
-        folder = Path(folder).parent / "results" / declared.pop("results")
-        return Study(
-            name=name, results=folder, baseline=baseline, settings=settings, slope=slope, **declared
-        )
+        declared["results"] = path.parent.parent / "results" / declared["results"]
+        return Study(name=name, baseline=baseline, settings=settings, slope=slope, **declared)
     except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} declares no study: {error}") from None
 
