@@ -2,13 +2,15 @@
 
 import argparse
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from eca_lab import data, models, results, stats, sweep, train
+from eca_lab import checkpoints, data, models, results, stats, sweep, train
 from eca_lab.spec import parse_spec
 
 
@@ -26,10 +28,11 @@ def main(arguments=None):
 
 
 def _sweep(options):
-    budget = _seconds(options.budget)
-    sweep.check_workers(options.device, options.workers, options.gpu_share, options.ray, budget)
+    begin, budget = time.monotonic(), _seconds(options.budget)
+    deadline = None if budget is None else begin + budget
+    sweep.check_workers(options.device, options.workers, options.gpu_share, options.ray)
     plan = _plan(options)
-    _print_plan(plan, options)
+    estimate = _print_plan(plan, options)
     again = "Run the same command again to"
     try:
         failed = sweep.run_sweep(
@@ -39,7 +42,8 @@ def _sweep(options):
             options.workers,
             options.gpu_share,
             options.ray,
-            budget,
+            deadline,
+            estimate,
         )
     except (KeyboardInterrupt, OSError, RuntimeError) as stop:
         left = len(sweep.remaining(plan, options.out))
@@ -82,7 +86,7 @@ def _checkpoints(options):
         )
         return 1
     for path in paths:
-        print(f"{path}: top-1 {models.load_checkpoint(path)[1]['top1']:.2f} %")
+        print(f"{path}: top-1 {checkpoints.load_checkpoint(path)[1]['top1']:.2f} %")
     return 0
 
 
@@ -133,6 +137,8 @@ def _compare(options):
 
 
 def _print_plan(plan, options):
+    """Print a plan; gives the estimate of a trial's seconds, None where there is none."""
+    estimate = None
     dataset, out = plan.dataset, options.out
     print(
         f"{dataset.name}: {len(dataset.train_images):,} training and "
@@ -145,12 +151,11 @@ def _print_plan(plan, options):
         f"{plan.backbone}: {len(plan.arms)} arms x {seeds} seeds = {len(plan.trials)} trials of "
         f"{plan.recipe.epochs} epochs\n"
     )
-    width = max(map(len, plan.arms))
+    width = max(len(str(arm)) for arm in plan.arms)
     for trial in plan.trials[: len(plan.arms)]:
         attention = ", ".join(dict.fromkeys(trial.description["attention"]))
-        print(
-            f"  {trial.arm:{width}}  {trial.description['parameters']:>11,} parameters  {attention}"
-        )
+        parameters = trial.description["parameters"]
+        print(f"  {trial.arm!s:{width}}  {parameters:>11,} parameters  {attention}")
     for arm, same in plan.duplicates.items():
         print(f"  `{arm}` on {plan.backbone} is `{same}`: the same trials, run once")
     todo = len(sweep.remaining(plan, out))
@@ -159,9 +164,11 @@ def _print_plan(plan, options):
         print(f"; {todo} to run on the Ray cluster at {options.ray}.")
     elif todo:
         print(f"; {todo} to run on {options.device}, ", end="", flush=True)
-        print(f"about {_duration(sweep.estimate_sweep(plan, out, options.device))}.")
+        estimate = sweep.estimate_trial(plan, options.device)
+        print(f"about {_duration(todo * estimate)}." if estimate else "for an unknown time.")
     else:
         print(".")
+    return estimate
 
 
 def _print_results(table):
@@ -344,4 +351,5 @@ def _add_training_arguments(command):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     sys.exit(main())
