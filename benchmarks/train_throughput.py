@@ -28,7 +28,7 @@ from tqdm import tqdm
 from eca_lab.data import Dataset, channel_statistics
 from eca_lab.kernel_size import check_positive_integer
 from eca_lab.sweep import _provenance
-from eca_lab.train import Recipe, check_device, initial_model, run_trial, stem_for
+from eca_lab.train import Recipe, check_device, initial_model, stem_for, train_network
 
 ARM = "eca"
 CLASSES = 10
@@ -40,7 +40,7 @@ def random_dataset(count, size):
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, CLASSES, (count,), generator=generator)
     classes = tuple(map(str, range(CLASSES)))
-    # run_trial needs something to test on; it does not count the time that this takes.
+    # train_network needs something to test on; it does not count the time that this takes.
     return Dataset("random", images, labels, images[:1], labels[:1], classes, fingerprint="")
 
 
@@ -66,7 +66,7 @@ class Images(TorchDataset):
 
 def our_rate(dataset, backbone, recipe, device):
     """A function that trains for an epoch and returns images per second: ours."""
-    return lambda: run_trial(dataset, backbone, ARM, 0, recipe, device)["images_per_second"]
+    return lambda: train_network(dataset, backbone, ARM, 0, recipe, device)[1]["images_per_second"]
 
 
 def plain_rate(dataset, backbone, recipe, device, workers):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from eca_lab.checks import check_integer
+from eca_lab.checks import check_choice, check_integer
 from eca_lab.models import build_model
 
 MEBI, GIBI = 2**20, 2**30
@@ -40,6 +40,9 @@ def parameters(model):
 def multiply_adds(model, size, channels=3, convention="torch"):
     """Multiply-adds of one forward pass of one image, from shapes alone.
 
+    Neither convention counts products element by element, such as the weights of SE-Var2 and
+    ECA-NS, and the scaling of the features.
+
     Args:
         model: a module that takes (N, channels, size, size).
         size: side of the image in pixels.
@@ -50,18 +53,12 @@ def multiply_adds(model, size, channels=3, convention="torch"):
             puts out, 1 per element of a ReLU or ReLU6, and 1 per element that a global pooling
             takes in or a MaxPool puts out.
 
-    Returns:
-        A whole number. Neither convention counts products element by element, such as the weights
-        of SE-Var2 and ECA-NS, and the scaling of the features.
-
     Raises:
-        TypeError, ValueError: size or channels not a positive integer, an unknown convention.
+        TypeError, ValueError: naming what is not accepted.
     """
     check_integer("size", size)
     check_integer("channels", channels)
-    if convention not in CONVENTIONS:
-        accepted = " and ".join(map(repr, CONVENTIONS))
-        raise ValueError(f"convention={convention!r}: accepted are {accepted}")
+    check_choice("convention", convention, CONVENTIONS)
     # Tensors without numbers take the place of the model's own for one call, and its BatchNorms
     # count nothing. Two images: from one, a BatchNorm in training may get a single value.
     images = 2
@@ -117,10 +114,9 @@ def step_seconds(models, size, batch_size, repeats=10, channels=3):
 
     Args:
         models: name -> classifier, all on one device, where the time is measured.
-        size: side of the images in pixels.
+        size, channels: of the images; size is their side in pixels.
         batch_size: images per step.
         repeats: rounds, at least 2.
-        channels: of the images.
 
     Returns:
         DataFrame indexed by (step, name), step being "forward" and "training": seconds, the median
@@ -128,14 +124,11 @@ def step_seconds(models, size, batch_size, repeats=10, channels=3):
         quartiles of that ratio.
 
     Raises:
-        TypeError, ValueError: a size, batch size or number that is not a positive integer, no
-            models, or fewer than 2 repeats.
+        TypeError, ValueError: naming what is not accepted.
     """
     for name, value in (("size", size), ("batch_size", batch_size), ("channels", channels)):
         check_integer(name, value)
-    check_integer("repeats", repeats)
-    if repeats < 2:
-        raise ValueError(f"repeats={repeats}: accepted are 2 and more, to see the spread")
+    check_integer("repeats", repeats, least=2)  # to see the spread
     if not models:
         raise ValueError("models={}: accepted is at least one")
     device = next(next(iter(models.values())).parameters()).device
@@ -148,16 +141,9 @@ def step_seconds(models, size, batch_size, repeats=10, channels=3):
             for name in order:
                 seconds[name].append(_timed(step, models[name], x))
         rounds = pd.DataFrame(seconds).iloc[1:]
-        ratios = rounds.div(rounds.iloc[:, 0], axis=0)
-        table = pd.DataFrame(
-            {
-                "seconds": rounds.median(),
-                "ratio": ratios.median(),
-                "ratio_low": ratios.quantile(0.25),
-                "ratio_high": ratios.quantile(0.75),
-            }
-        )
-        rows.append(table)
+        ratios = rounds.div(rounds.iloc[:, 0], axis=0).quantile([0.5, 0.25, 0.75]).T
+        ratios.columns = ["ratio", "ratio_low", "ratio_high"]
+        rows.append(ratios.assign(seconds=rounds.median())[["seconds", *ratios.columns]])
     return pd.concat(rows, keys=["forward", "training"], names=["step", "name"])
 
 
@@ -189,14 +175,17 @@ def _training(model, x):
 
 _ATEN = torch.ops.aten
 
+
+def _elements_in(x, *_, **__):
+    return math.prod(x)
+
+
 # What the paper's convention counts beside convolutions and matrix products, from the shapes of an
 # operator's inputs and output.
 _PAPER = {
     _ATEN.native_batch_norm: lambda x, *_, **__: 4 * math.prod(x),
-    _ATEN.relu: lambda x, *_, **__: math.prod(x),
-    _ATEN.relu_: lambda x, *_, **__: math.prod(x),
-    _ATEN.hardtanh_: lambda x, *_, **__: math.prod(x),
-    _ATEN.mean: lambda x, *_, **__: math.prod(x),
-    _ATEN.amax: lambda x, *_, **__: math.prod(x),
+    **dict.fromkeys(
+        (_ATEN.relu, _ATEN.relu_, _ATEN.hardtanh_, _ATEN.mean, _ATEN.amax), _elements_in
+    ),
     _ATEN.max_pool2d_with_indices: lambda *_, out_shape, **__: math.prod(out_shape[0]),
 }

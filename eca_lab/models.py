@@ -5,15 +5,8 @@ module of a block is its attribute ``attention``. It stands after the last Batch
 the shortcut is added; in MobileNetV2, after the last BatchNorm of each inverted residual.
 """
 
-import hashlib
-import json
-import pickle
 from functools import partial
-from pathlib import Path
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
 from torch import nn
 from torchvision.models import mobilenetv2, resnet
 
@@ -137,17 +130,17 @@ def add_attention(model, attention):
     Raises:
         ValueError: as `build_model`. The model is then unchanged.
     """
-    blocks = list(_blocks(model))
+    places = list(blocks(model))
     attention = parse_spec(attention)
     sizes = attention.kernel_sizes
-    stages = blocks[-1][3] + 1
+    stages = places[-1][3] + 1
     if isinstance(sizes, tuple) and len(sizes) != stages:
         raise ValueError(
             f"attention {str(attention)!r} gives {len(sizes)} kernel sizes: accepted are one, or "
             f"one for each of the {stages} stages"
         )
-    modules = [make_attention(attention, channels, stage) for *_, channels, stage in blocks]
-    for (_, block, _, _), module in zip(blocks, modules, strict=True):
+    modules = [make_attention(attention, channels, stage) for *_, channels, stage in places]
+    for (_, block, _, _), module in zip(places, modules, strict=True):
         block.attention = module
 
 
@@ -155,154 +148,21 @@ def attention_specs(model):
     """The attention of every block, as spec strings with everything resolved, in order.
 
     Two models of one backbone with equal lists compute the same function of their weights:
-    ``eca`` on ``tiny`` gives ["eca(k=3)", "eca(k=3)", "eca(k=5)"], and so does ``eca(k=3-3-5)``.
+    ``eca`` on ``tiny`` gives k = 3, 3, 5 and 5, and so does ``eca(k=3-3-5)``.
     """
-    return [getattr(block.attention, "spec", "none") for _, block, *_ in _blocks(model)]
+    return [getattr(block.attention, "spec", "none") for _, block, *_ in blocks(model)]
 
 
 def kernel_sizes(model):
     """Kernel size k of each ECA or ECA-NS module, by module name, in order; empty without any."""
     return {
         f"{name}.attention": block.attention.kernel_size
-        for name, block, *_ in _blocks(model)
+        for name, block, *_ in blocks(model)
         if isinstance(block.attention, ECA | ECANS)
     }
 
 
-def load_released_checkpoint(path, backbone):
-    """Load a checkpoint of the ECA-Net authors' code release.
-
-    Its ECA weights are called ``layer1.0.eca.conv.weight`` in ResNets and, in MobileNetV2, stand
-    last in the ``conv`` sequence of a block. The kernel size of each module and the number of
-    classes are read from the weights.
-
-    Args:
-        path: a file written by torch.save: a state dict, or a dict that holds one as
-            "state_dict"; names with or without "module." before them.
-        backbone: one of `BACKBONES`.
-
-    Returns:
-        The model, in evaluation mode, on the CPU.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that holds more than tensors, or whose names or shapes do not fit the
-            backbone. The message lists them.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path}: not a file of tensors alone: {error}") from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-    classifier = "classifier.1" if backbone == "mobilenet_v2" else "fc"
-    bias = state.get(f"{classifier}.bias")
-    if bias is None:
-        raise ValueError(f"{path}: no {classifier}.bias, so no {backbone}; it has {_listed(state)}")
-    model = build_model(backbone, num_classes=len(bias))
-
-    missing = []
-    for name, block, channels, _ in _blocks(model):
-        place = f"conv.{len(block.conv)}" if isinstance(block, InvertedResidual) else "eca"
-        released = f"{name}.{place}.conv.weight"
-        weight = state.pop(released, None)
-        if weight is None:
-            missing.append(released)
-            continue
-        if weight.dim() != 3 or weight.shape[2] % 2 == 0:
-            shape = tuple(weight.shape)
-            raise ValueError(f"{path}: {released} has shape {shape}: accepted is (1, 1, odd k)")
-        block.attention = ECA(channels, kernel_size=weight.shape[2])
-        state[f"{name}.attention.conv.weight"] = weight
-    if missing:
-        raise ValueError(f"{path}: no ECA weights {_listed(missing)}; it has {_listed(state)}")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit {backbone}: {error}") from None
-    return model.eval()
-
-
-def save_checkpoint(path, model, card):
-    """Write the weights of a model to a file, and its card as JSON beside it.
-
-    Args:
-        path: ends in ".safetensors"; the card gets the same name with ".json".
-        model: of `build_model`, on any device.
-        card: JSON-ready dict that says what the model is. Needed to load it again: "arm", the
-            spec string, and "trial" as `eca_lab.train.trial_description` makes it. The SHA-256
-            of the weights' file is added.
-
-    Raises:
-        ValueError: another ending; a card that does not describe the model.
-        OSError: the files cannot be written.
-    """
-    path = _checkpoint_path(path)
-    _check_attention(path, card["trial"]["attention"], model)
-    # In evaluation the memory layout does not matter, and the format knows one only.
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    tensors = safetensors.torch.save(state)
-    card = {**card, "sha256": hashlib.sha256(tensors).hexdigest()}
-    # The card last: what is interrupted in between has no card that fits, and does not load.
-    path.write_bytes(tensors)
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-
-
-def load_checkpoint(path):
-    """Load a model that `save_checkpoint` wrote.
-
-    Args:
-        path: the ".safetensors" file; its card stands beside it.
-
-    Returns:
-        The model, in evaluation mode, on the CPU, and its card.
-
-    Raises:
-        FileNotFoundError: no such file, or no card beside it.
-        ValueError: card and weights do not fit. The message says in what.
-    """
-    path = _checkpoint_path(path)
-    tensors, card_path = path.read_bytes(), path.with_suffix(".json")
-    try:
-        card = json.loads(card_path.read_text(encoding="utf-8"))
-        trial, digest, described = card["trial"], card["sha256"], card["trial"]["attention"]
-        arguments = (trial["backbone"], card["arm"], trial["dataset"]["classes"], trial["stem"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{card_path} is not the card of a checkpoint: {error!r}") from None
-    found = hashlib.sha256(tensors).hexdigest()
-    if found != digest:
-        raise ValueError(f"{path} has SHA-256 {found}, its card says {digest}")
-    try:
-        model = build_model(*arguments)
-        model.load_state_dict(safetensors.torch.load(tensors))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a file of tensors: {error}") from None
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit its card: {error}") from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{card_path} describes no model: {error}") from None
-    _check_attention(path, described, model)
-    return model.eval(), card
-
-
-def _checkpoint_path(path):
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"path={str(path)!r}: accepted is a name that ends in .safetensors")
-    return path
-
-
-def _check_attention(path, described, model):
-    """Raise ValueError unless the attention that a card describes is that of the model."""
-    actual = attention_specs(model)
-    if described != actual:
-        raise ValueError(
-            f"{path}: the card describes attention {described}, the model has {actual}"
-        )
-
-
-def _blocks(model):
+def blocks(model):
     """(name, block, channels, stage) of every block; a stage is a run of blocks of equal width."""
     stage, previous = -1, None
     for name, block in model.named_modules():
@@ -325,9 +185,3 @@ def _use_cifar_stem(model):
         return
     model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()
-
-
-def _listed(names):
-    names = list(names)
-    shown = ", ".join(names[:8])
-    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "nothing"

@@ -2,10 +2,10 @@
 
 import os
 import platform
-import re
 import subprocess
 import time
-from collections import Counter
+import warnings
+from collections import Counter, defaultdict
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,9 +17,10 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from eca_lab.checks import check_integer
+from eca_lab.checkpoints import checkpoint_name, load_checkpoint, save_checkpoint
+from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.data import Dataset
-from eca_lab.models import build_model, load_checkpoint, save_checkpoint
+from eca_lab.models import add_attention, build_model
 from eca_lab.results import (
     SCHEMA,
     is_finished,
@@ -29,12 +30,12 @@ from eca_lab.results import (
     trial_identity,
     write_record,
 )
-from eca_lab.spec import parse_spec
+from eca_lab.spec import Spec, parse_spec
 from eca_lab.train import (
     Recipe,
     check_device,
+    computed_by,
     estimate_seconds,
-    run_trial,
     train_network,
     trial_description,
 )
@@ -43,7 +44,7 @@ from eca_lab.workers import ProcessPool, RayPool, check_ray, outcomes
 
 @dataclass(frozen=True)
 class Trial:
-    arm: str
+    arm: Spec
     seed: int
     identity: str
     description: dict
@@ -68,18 +69,22 @@ class Plan:
 
 
 def check_arms(backbone, arms, seeds):
-    """Raise unless the arms can be built on the backbone, and seeds is a positive integer.
+    """The arms as `Spec` objects, if they can be built on the backbone.
 
     Needs no data, so that a mistyped arm is told before a download.
 
     Raises:
-        TypeError, ValueError: naming what is not accepted.
+        TypeError, ValueError: naming what is not accepted, of the arms, the backbone or seeds.
     """
     check_integer("seeds", seeds)
     if not arms:
         raise ValueError("arms=[]: accepted is at least one spec, such as eca")
-    for arm in arms:
-        build_model(backbone, arm)
+    arms = list(dict.fromkeys(map(parse_spec, arms)))
+    with torch.device("meta"):
+        model = build_model(backbone)
+        for arm in arms:
+            add_attention(model, arm)
+    return arms
 
 
 def plan_sweep(dataset, backbone, arms, seeds, recipe=None):
@@ -91,24 +96,24 @@ def plan_sweep(dataset, backbone, arms, seeds, recipe=None):
     Args:
         dataset: an `eca_lab.data.Dataset`.
         backbone: one of `eca_lab.models.BACKBONES`.
-        arms: spec strings.
+        arms: specs.
         seeds: how many.
         recipe: a `Recipe`, its defaults if left out.
 
     Raises:
         TypeError, ValueError: as `check_arms`.
     """
-    check_arms(backbone, arms, seeds)
     recipe = recipe or Recipe()
-    first_seed = {}  # identity with seed 0 -> its arms
-    described = {}
-    for arm in dict.fromkeys(str(parse_spec(arm)) for arm in arms):
-        description = trial_description(dataset, backbone, arm, 0, recipe)
-        first_seed.setdefault(trial_identity(description), []).append(arm)
-        described[arm] = description
+    described = {
+        arm: trial_description(dataset, backbone, arm, 0, recipe)
+        for arm in check_arms(backbone, arms, seeds)
+    }
+    same_network = {}  # identity with seed 0 -> its arms
+    for arm, description in described.items():
+        same_network.setdefault(trial_identity(description), []).append(arm)
     duplicates, kept = {}, []
-    for same in first_seed.values():
-        chosen = next((arm for arm in same if "k" in parse_spec(arm).arguments), same[0])
+    for same in same_network.values():
+        chosen = next((arm for arm in same if arm.kernel_sizes is not None), same[0])
         kept.append(chosen)
         duplicates.update({arm: chosen for arm in same if arm != chosen})
     trials = []
@@ -129,14 +134,8 @@ class Job:
 
     def __call__(self, trial, device, on_epoch):
         try:
-            outcome = run_trial(
-                self.dataset,
-                self.backbone,
-                trial.arm,
-                trial.seed,
-                self.recipe,
-                device,
-                on_epoch=on_epoch,
+            _, outcome = train_network(
+                self.dataset, self.backbone, trial.arm, trial.seed, self.recipe, device, on_epoch
             )
         except Exception as error:
             outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
@@ -145,7 +144,17 @@ class Job:
         return {**outcome, **_provenance(torch.device(device))}
 
 
-def run_sweep(plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, budget=None):
+def run_sweep(
+    plan,
+    out,
+    device="cpu",
+    workers=None,
+    gpu_share=1.0,
+    ray=None,
+    deadline=None,
+    estimate=None,
+    any_device=False,
+):
     """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
 
     A trial that raises, whose loss is no longer finite, or whose worker dies twice, is recorded as
@@ -162,7 +171,10 @@ def run_sweep(plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, bu
         gpu_share: of a GPU for each worker, above 0 and at most 1; 0.25 lets four share a GPU.
         ray: address of a Ray cluster to run the trials on in place of this machine, as many at
             once as it has CPU cores, or shares of a GPU.
-        budget: seconds. A trial that would probably not end within them is not started.
+        deadline: by `time.monotonic`. A trial that would probably not end before is not started.
+        estimate: seconds that a trial takes, of `estimate_trial`, for the deadline.
+        any_device: run the trials of seeds that were `begun_elsewhere`, too; without it they are
+            left alone, with a warning. On Ray, whose devices are not known before, all are run.
 
     Returns:
         list of the records of the trials that failed, empty if all is well.
@@ -173,25 +185,34 @@ def run_sweep(plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, bu
         RuntimeError: the workers die before they are ready.
         OSError: the folder cannot be made or written.
     """
-    devices = check_workers(device, workers, gpu_share, ray, budget)
-    begin = time.monotonic()
+    devices = check_workers(device, workers, gpu_share, ray)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     set_aside(out)
     todo = remaining(plan, out)
+    elsewhere = {} if any_device or ray else begun_elsewhere(plan, out, device)
+    if left := [trial for trial in todo if trial.seed in elsewhere]:
+        todo = [trial for trial in todo if trial.seed not in elsewhere]
+        seeds = ", ".join(str(seed) for seed in dict.fromkeys(trial.seed for trial in left))
+        runs = "; ".join(sorted(", ".join(run) for run in set().union(*elsewhere.values())))
+        warnings.warn(
+            f"{len(left)} trials are left alone: in {out}, their seeds {seeds} were begun "
+            f"elsewhere ({runs}), and trials from here could not be paired with those. Finish them "
+            "there, or run them here all the same: any_device=True, on the command line "
+            "--any-device",
+            stacklevel=2,
+        )
     if not todo:
         return []
     job = Job(plan.dataset, plan.backbone, plan.recipe)
     epochs = plan.recipe.epochs
     # A trial that is still running in another sweep on this folder has its file locked.
     claims, started, progress, failed = {}, {}, Counter(), []
-    longest = 0.0
-    if budget is not None and ray is None:
-        longest = estimate_seconds(plan.dataset, plan.backbone, todo[-1].arm, plan.recipe, device)
+    longest = estimate or 0.0
 
     def to_start():
         for number, trial in enumerate(todo, 1):
-            if budget is not None and time.monotonic() - begin + longest > budget:
+            if deadline is not None and time.monotonic() + longest > deadline:
                 return
             claim = _claim(out, trial)
             if claim is None:
@@ -208,12 +229,8 @@ def run_sweep(plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, bu
     def on_retry(trial):
         bar.update(-progress.pop(trial.identity, 0))
 
-    # tqdm's bar for notebooks overlooks this variable, which its bar for terminals obeys.
-    quiet = bool(os.environ.get("TQDM_DISABLE"))
     with ExitStack() as stack:
-        bar = stack.enter_context(
-            tqdm(total=len(todo) * epochs, unit="epoch", smoothing=0.05, disable=quiet)
-        )
+        bar = stack.enter_context(_bar(len(todo) * epochs))
         stack.callback(lambda: [_release(claim) for claim in claims.values()])
         if ray is not None:
             ended = outcomes(RayPool(job, ray, device, gpu_share), to_start(), on_epoch, on_retry)
@@ -228,7 +245,7 @@ def run_sweep(plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, bu
             record = {
                 "schema": SCHEMA,
                 "identity": trial.identity,
-                "arm": trial.arm,
+                "arm": str(trial.arm),
                 **outcome,
                 "trial": trial.description,
                 "code": code,
@@ -243,17 +260,14 @@ def run_sweep(plan, out, device="cpu", workers=None, gpu_share=1.0, ray=None, bu
     return failed
 
 
-def check_workers(device, workers=None, gpu_share=1.0, ray=None, budget=None):
+def check_workers(device, workers=None, gpu_share=1.0, ray=None):
     """The devices of the workers of `run_sweep`, whose arguments these are.
 
     Raises:
         TypeError, ValueError: naming what is not accepted.
         ImportError, OSError: no Ray here, or no cluster at that address.
     """
-    if not 0 < gpu_share <= 1:
-        raise ValueError(f"gpu_share={gpu_share}: accepted are 0 < gpu_share <= 1")
-    if budget is not None and not budget > 0:
-        raise ValueError(f"budget={budget}: accepted are more than 0 seconds")
+    check_number("gpu_share", gpu_share, above=0, most=1)
     if gpu_share < 1 and (torch.device(device).type == "cpu" or (workers is None and ray is None)):
         raise ValueError(
             f"gpu_share={gpu_share}: accepted on a CUDA device, together with workers or ray"
@@ -261,6 +275,7 @@ def check_workers(device, workers=None, gpu_share=1.0, ray=None, budget=None):
     if ray is not None:
         if workers is not None:
             raise ValueError(f"workers={workers} with ray={ray!r}: accepted is one of the two")
+        check_choice("device", device, ("cpu", "cuda"))
         check_ray(ray)
         return None  # the nodes have the devices
     device = check_device(device)
@@ -271,11 +286,7 @@ def check_workers(device, workers=None, gpu_share=1.0, ray=None, budget=None):
         return ["cpu"] * workers
     indices = range(torch.cuda.device_count()) if device.index is None else [device.index]
     slots = [f"cuda:{index}" for _ in range(int(1 / gpu_share)) for index in indices]
-    if workers > len(slots):
-        raise ValueError(
-            f"workers={workers}: accepted are at most {len(slots)}, with gpu_share={gpu_share} on "
-            f"{len(indices)} GPUs"
-        )
+    check_integer("workers", workers, most=len(slots))
     return slots[:workers]
 
 
@@ -286,13 +297,43 @@ def remaining(plan, out):
     return [trial for trial in plan.trials if trial.identity not in finished]
 
 
+def begun_elsewhere(plan, out, device="cpu"):
+    """The seeds of a plan that were begun on another device, and not on this one.
+
+    Pairs are of one device, precision and path. What counts are the finished trials in the folder
+    `out` that differ from those of the plan in nothing but the arm.
+
+    Returns:
+        dict: seed -> set of (device, precision, path).
+    """
+    device = check_device(device)
+    here = run_of({**_provenance(device), **computed_by(device)})
+    begun = defaultdict(set)  # trial without its arm -> runs
+    for record in load_records(out).values() if Path(out).is_dir() else ():
+        if record["status"] == "finished":
+            begun[_without_arm(record["trial"])].add(run_of(record))
+    seeds = {trial.seed: begun[_without_arm(trial.description)] for trial in plan.trials}
+    return {seed: runs for seed, runs in seeds.items() if runs and here not in runs}
+
+
+def run_of(record):
+    """(device, precision, path) of a record; pairs have them in common.
+
+    The number of threads is none of them. Old records have no precision and no path.
+    """
+    device = record["device"].rpartition(", ")
+    device = device[0] if device[2].endswith(" threads") else record["device"]
+    precision = "bfloat16" if device.startswith("cuda") else "float32"
+    return device, record.get("precision", precision), record.get("path", "modules")
+
+
 def plan_results(plan, out):
     """The finished trials of a plan, as `eca_lab.results.load_results` gives them.
 
     The arms bear the names that the plan gives them, whatever name they were recorded under.
     """
     results = load_results(out)
-    names = {trial.identity: trial.arm for trial in plan.trials}
+    names = {trial.identity: str(trial.arm) for trial in plan.trials}
     results = results[results["identity"].isin(names)]
     results = results.assign(arm=results["identity"].map(names))
     return results.sort_values(
@@ -300,13 +341,16 @@ def plan_results(plan, out):
     )
 
 
-def estimate_sweep(plan, out, device="cpu"):
-    """About how many seconds the remaining trials of a plan will take, from a few batches."""
-    todo = remaining(plan, out)
-    if not todo:
-        return 0.0
-    arm = todo[-1].arm
-    return len(todo) * estimate_seconds(plan.dataset, plan.backbone, arm, plan.recipe, device)
+def estimate_trial(plan, device="cpu"):
+    """About how many seconds a trial of a plan takes, from a few batches of its last arm.
+
+    None where this cannot be told, for lack of memory or since the loss diverges: the trials
+    themselves will say it.
+    """
+    try:
+        return estimate_seconds(plan.dataset, plan.backbone, plan.arms[-1], plan.recipe, device)
+    except Exception:
+        return None
 
 
 def train_checkpoints(plan, out, device="cpu"):
@@ -325,29 +369,26 @@ def train_checkpoints(plan, out, device="cpu"):
 
     Raises:
         ValueError: a device that is not there.
+        FileExistsError: a file that should be one of the networks is not. Nothing was trained.
         FloatingPointError: the loss of a network is no longer finite.
         OSError: the folder cannot be made or written.
     """
-    device = check_device(device)
-    Path(out).mkdir(parents=True, exist_ok=True)
+    device, out = check_device(device), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
     provenance, code = _provenance(device), _code_version()
-    paths = {checkpoint_path(plan, trial, out): trial for trial in plan.trials}
+    paths = {
+        out / checkpoint_name(trial.description, trial.arm, trial.identity): trial
+        for trial in plan.trials
+    }
     todo = {path: trial for path, trial in paths.items() if not _is_saved(path, trial)}
-    quiet = bool(os.environ.get("TQDM_DISABLE"))
-    with tqdm(total=len(todo) * plan.recipe.epochs, unit="epoch", disable=quiet) as bar:
+    with _bar(len(todo) * plan.recipe.epochs) as bar:
         for path, trial in todo.items():
             bar.set_postfix_str(path.stem)
             model, outcome = train_network(
-                plan.dataset,
-                plan.backbone,
-                trial.arm,
-                trial.seed,
-                plan.recipe,
-                device,
-                on_epoch=bar.update,
+                plan.dataset, plan.backbone, trial.arm, trial.seed, plan.recipe, device, bar.update
             )
             card = {
-                "arm": trial.arm,
+                "arm": str(trial.arm),
                 "classes": list(plan.dataset.classes),
                 **outcome,
                 "trial": trial.description,
@@ -359,18 +400,32 @@ def train_checkpoints(plan, out, device="cpu"):
     return list(paths)
 
 
-def checkpoint_path(plan, trial, out):
-    """Where `train_checkpoints` saves the network of a trial."""
-    arm = re.sub(r"\W+", "_", trial.arm).strip("_")
-    dataset = f"{plan.dataset.name}{plan.dataset.size}"
-    return Path(out) / f"{dataset}-{plan.backbone}-{arm}-seed{trial.seed}.safetensors"
-
-
 def _is_saved(path, trial):
-    try:
-        return load_checkpoint(path)[1]["trial"] == trial.description
-    except (FileNotFoundError, ValueError):
+    """Whether the network of a trial is there; FileExistsError if another file is in its place."""
+    if not path.with_suffix(".json").exists():
+        if path.exists():
+            warnings.warn(f"{path} has no card, so it is trained again", stacklevel=3)
         return False
+    try:
+        card = load_checkpoint(path)[1]
+    except (FileNotFoundError, ValueError) as error:
+        raise FileExistsError(f"{error}; remove {path.stem}.* to train it again") from None
+    if trial_identity(card["trial"]) != trial.identity:
+        raise FileExistsError(f"{path} is of another trial; it is not overwritten")
+    return True
+
+
+def _bar(total):
+    """A progress bar of epochs, for people: none where nobody looks on."""
+    # tqdm's bar for notebooks overlooks this variable, which its bar for terminals obeys.
+    quiet = True if os.environ.get("TQDM_DISABLE") else None
+    return tqdm(total=total, unit="epoch", smoothing=0.05, disable=quiet)
+
+
+def _without_arm(description):
+    """What trials of one seed have in common, as something to compare by."""
+    of_arm = ("attention", "parameters")
+    return trial_identity({key: each for key, each in description.items() if key not in of_arm})
 
 
 def _claim(out, trial):

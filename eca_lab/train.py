@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from eca_lab.checks import check_integer
+from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.data import augment, channel_statistics, normalize
 from eca_lab.models import add_attention, attention_specs, build_model
 
@@ -40,53 +41,38 @@ class Recipe:
     def __post_init__(self):
         check_integer("epochs", self.epochs)
         check_integer("batch_size", self.batch_size)
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate!r}: accepted is a number above 0")
+        check_number("learning_rate", self.learning_rate, above=0)
         for name in ("momentum", "label_smoothing", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r}: accepted are 0 <= {name} < 1")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay={self.weight_decay!r}: accepted are 0 and more")
-        if self.decay not in DECAYS:
-            accepted = " and ".join(map(repr, DECAYS))
-            raise ValueError(f"decay={self.decay!r}: accepted are {accepted}")
+            check_number(name, getattr(self, name), least=0, below=1)
+        check_number("weight_decay", self.weight_decay, least=0)
+        check_choice("decay", self.decay, DECAYS)
 
 
-def run_trial(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=None):
+def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=None):
     """Train one arm with one seed and measure the accuracy of the last epoch on the test set.
 
     Random numbers come from one stream per purpose, seeded from (seed, purpose) and never from
     the arm: for one seed, all arms start from equal backbone weights and see equal batches. On
     one CPU with one number of threads, the same trial gives the same result to the bit.
 
-    On a GPU the data stay there as uint8 and the network runs in bfloat16 autocast.
-
     Args:
-        dataset: an `eca_lab.data.Dataset`.
-        backbone, arm: as `eca_lab.models.build_model` takes them; the stem follows from the size
-            of the images, see `stem_for`.
+        dataset: an `eca_lab.data.Dataset`. On a GPU it stays there as uint8.
+        backbone, arm: as `eca_lab.models.build_model` takes them; the stem is that of `stem_for`.
         seed: an integer.
         recipe: a `Recipe`, its defaults if left out.
         device: "cpu", or a CUDA device, see `check_device`.
         on_epoch: called without arguments after every epoch.
 
     Returns:
-        dict: top1 and top5 in percent (top5 with fewer than five classes: of all of them),
-        loss_curve (mean training loss of each epoch), seconds (of training), images_per_second,
-        correct (the test images classified correctly, packed bits in base64, see
-        `eca_lab.results.unpack_correct`).
+        The network, in evaluation mode on the device, and its outcome, a dict: top1 and top5 in
+        percent (top5 with fewer than five classes: of all of them), correct (the test images
+        classified correctly, see `eca_lab.results.unpack_correct`), loss_curve (mean training
+        loss of each epoch), seconds (of training), images_per_second, precision and path, see
+        `computed_by`.
 
     Raises:
         ValueError: a backbone, arm or device that is not accepted; fewer images than a batch.
         FloatingPointError: the loss is no longer finite.
-    """
-    return train_network(dataset, backbone, arm, seed, recipe, device, on_epoch)[1]
-
-
-def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=None):
-    """The trained network of a trial, in evaluation mode on the device, and its outcome.
-
-    Arguments and errors as `run_trial`, whose result is the outcome.
     """
     recipe = recipe or Recipe()
     device = check_device(device)
@@ -102,6 +88,8 @@ def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_ep
 
     optimizer, scheduler = _optimizer(model, recipe, len(dataset.train_images))
     order, augmentation = generator(seed, "data order"), generator(seed, "augmentation")
+    computed = computed_by(device)
+    low = computed["precision"] == "bfloat16"
     loss_curve = []
     # Dropout (MobileNetV2 has some) draws from the global generator.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -111,7 +99,7 @@ def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_ep
         for epoch in range(recipe.epochs):
             total, steps = torch.zeros((), device=device), 0
             for images, labels in batches(dataset, recipe.batch_size, order, augmentation):
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                with torch.autocast(device.type, torch.bfloat16, enabled=low):
                     loss = _loss(model, images, labels, mean, std, recipe.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
@@ -131,7 +119,13 @@ def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_ep
         "loss_curve": [round(loss, 5) for loss in loss_curve],
         "seconds": round(seconds, 3),
         "images_per_second": round(images_seen / seconds, 1),
+        **computed,
     }
+
+
+def computed_by(device):
+    """How a trial computes on a torch.device, as it is recorded: its precision and its path."""
+    return {"precision": "bfloat16" if device.type == "cuda" else "float32", "path": "modules"}
 
 
 def input_transform(dataset):
@@ -145,27 +139,8 @@ def input_transform(dataset):
     return partial(_as_input, mean=mean, std=std)
 
 
-def correct_predictions(model, dataset):
-    """Which test images a model classifies correctly; 100 times the mean is top-1 in percent.
-
-    The model works on the device of its parameters and is left in evaluation mode.
-
-    Args:
-        model: as `eca_lab.models.build_model` gives it, trained on the data set.
-        dataset: an `eca_lab.data.Dataset`.
-
-    Returns:
-        bool (N,), in the order of the test images.
-    """
-    dataset = dataset.to(next(model.parameters()).device)
-    return _ranks(model, dataset, *channel_statistics(dataset.train_images)) < 1
-
-
 def estimate_seconds(dataset, backbone, arm, recipe, device):
-    """About how long a trial takes, from a few batches of it.
-
-    Arguments and errors as `run_trial`.
-    """
+    """About how many seconds a trial takes, from a few batches of it; as `train_network`."""
     sample = replace(
         dataset,
         train_images=dataset.train_images[: 4 * recipe.batch_size],
@@ -174,8 +149,8 @@ def estimate_seconds(dataset, backbone, arm, recipe, device):
         test_labels=dataset.test_labels[: recipe.batch_size],
     )
     one_epoch = replace(recipe, epochs=1)
-    run_trial(sample, backbone, arm, 0, one_epoch, device)  # warms up
-    trial = run_trial(sample, backbone, arm, 0, one_epoch, device)
+    train_network(sample, backbone, arm, 0, one_epoch, device)  # warms up
+    _, trial = train_network(sample, backbone, arm, 0, one_epoch, device)
     # A forward pass takes about a third of a training step.
     images = recipe.epochs * len(dataset.train_images) + len(dataset.test_images) / 3
     return images / trial["images_per_second"]
@@ -188,7 +163,8 @@ def trial_description(dataset, backbone, arm, seed, recipe):
         ValueError: a backbone or an arm that is not accepted.
     """
     stem = stem_for(dataset.size)
-    model = build_model(backbone, arm, len(dataset.classes), stem)
+    with torch.device("meta"):  # shapes are enough
+        model = build_model(backbone, arm, len(dataset.classes), stem)
     return {
         "dataset": {
             "name": dataset.name,
@@ -209,10 +185,7 @@ def trial_description(dataset, backbone, arm, seed, recipe):
 
 
 def initial_model(backbone, arm, num_classes, stem, seed):
-    """A model with its weights drawn from the streams of a seed.
-
-    The backbone's weights do not depend on the arm. Arguments and errors as `build_model`.
-    """
+    """A model with the weights that a seed draws; those of the backbone whatever the arm."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_stream(seed, "backbone init"))
         model = build_model(backbone, "none", num_classes, stem)
@@ -252,17 +225,30 @@ def check_device(device):
         ValueError: not "cpu" or a CUDA device, or a CUDA device that is not there.
     """
     try:
-        device = torch.device(device)
+        found = torch.device(device)
     except RuntimeError:
-        raise ValueError(f"device={device!r}: accepted are 'cpu' and 'cuda'") from None
-    if device.type not in ("cpu", "cuda"):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
         raise ValueError(f"device={str(device)!r}: accepted are 'cpu' and 'cuda'")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if found.type == "cuda" and (found.index or 0) >= (count := torch.cuda.device_count()):
         raise ValueError(
-            f"device={str(device)!r}: torch sees {torch.cuda.device_count()} CUDA devices here; "
-            "accepted is 'cpu'"
+            f"device={str(device)!r}: torch sees {count} CUDA devices here; accepted is 'cpu'"
         )
-    return device
+    return found
+
+
+@contextmanager
+def _without_tf32():
+    """Convolutions and matrix products of float32 in float32, on GPUs that would round to TF32."""
+    backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [each.fp32_precision for each in backends]
+    try:
+        for each in backends:
+            each.fp32_precision = "ieee"
+        yield
+    finally:
+        for each, precision in zip(backends, before, strict=True):
+            each.fp32_precision = precision
 
 
 def _stream(seed, purpose):
@@ -272,21 +258,14 @@ def _stream(seed, purpose):
 
 
 def _optimizer(model, recipe, train_size):
-    undecayed = {
-        parameter
-        for module in model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if name == "bias" or isinstance(module, torch.nn.BatchNorm2d)
-    }
+    decayed, undecayed = [], []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            exempt = name == "bias" or isinstance(module, torch.nn.BatchNorm2d)
+            (undecayed if exempt else decayed).append(parameter)
     groups = [
-        {
-            "params": [each for each in model.parameters() if each not in undecayed],
-            "weight_decay": recipe.weight_decay,
-        },
-        {
-            "params": [each for each in model.parameters() if each in undecayed],
-            "weight_decay": 0.0,
-        },
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": undecayed, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.SGD(
         groups, recipe.learning_rate, momentum=recipe.momentum, nesterov=True, fused=True
@@ -313,6 +292,7 @@ def _accuracy(model, dataset, mean, std):
 
 
 @torch.inference_mode()
+@_without_tf32()
 def _ranks(model, dataset, mean, std):
     """How many classes score above the true one, for each test image: (N,)."""
     model.eval()
@@ -322,7 +302,7 @@ def _ranks(model, dataset, mean, std):
     ):
         # In float32 on any device: bfloat16 logits would tie.
         logits = model(_as_input(images, mean, std))
-        # How many classes score above the true one: 0 is right, below 5 is in the top 5.
+        # 0 is right, below 5 is in the top 5.
         ranks.append((logits > logits.gather(1, labels[:, None])).sum(1).cpu())
     return torch.cat(ranks).numpy()
 

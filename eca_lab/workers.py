@@ -15,6 +15,7 @@ import socket
 import threading
 from collections import Counter, deque
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from eca_lab.data import available_cores
 ATTEMPTS = 2  # how often a trial is started before it has failed
 # What a pool tells of a worker, beside the outcome of its trial.
 READY, EPOCH, DIED = "ready", "epoch", "died"
+_AWAKE = "awake"  # what a process tells its pool before that
 
 
 def outcomes(pool, trials, on_epoch, on_retry):
@@ -105,13 +107,15 @@ class ProcessPool:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         device = self._free_devices.pop()
+        # The job, with all its images, waits until the process can read it: it takes seconds to
+        # import torch, and so workers start side by side.
         process = context.Process(
-            target=_serve, args=(there, self._job, device, self._threads, self._memory), daemon=True
+            target=_serve, args=(there, device, self._threads, self._memory), daemon=True
         )
-        with _interrupts_ignored():  # and a process that is started so goes on ignoring them
+        with _interrupts_deferred():
             process.start()
+            self._workers[here] = SimpleNamespace(process=process, device=device)
         there.close()  # else its end could not be seen here
-        self._workers[here] = SimpleNamespace(process=process, device=device)
 
     def submit(self, worker, trial):
         with suppress(OSError):  # a worker that died is noticed by wait
@@ -121,13 +125,17 @@ class ProcessPool:
         events = []
         for worker in wait(list(self._workers)):
             try:
-                events.append((worker, worker.recv()))
+                event = worker.recv()
+                if event == _AWAKE:
+                    worker.send(self._job)
+                    continue
             except (EOFError, OSError):
                 ended = self._workers.pop(worker)
                 worker.close()
                 ended.process.join()
                 self._free_devices.append(ended.device)
-                events.append((worker, DIED))
+                event = DIED
+            events.append((worker, event))
         return events
 
     def close(self):
@@ -140,22 +148,25 @@ class ProcessPool:
 
 
 @contextmanager
-def _interrupts_ignored():
-    """Ctrl-C reaches every process of a terminal; only the one that started the rest handles it."""
-    if threading.current_thread() is not threading.main_thread():  # which alone gets the signal
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_deferred():
+    """Ctrl-C reaches every process of a terminal; only the one that started the rest handles it.
+
+    Here it comes later; to a process that is started meanwhile, and inherits the mask, never.
+    """
+    resource_tracker.ensure_running()  # which, where it is started later, lifts the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(connection, job, device, threads, memory):
+def _serve(connection, device, threads, memory):
     """What a worker process does: run the trials that come in, until nobody sends any more."""
     # A sweep that is killed takes its workers with it, even in the middle of an epoch.
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    connection.send(_AWAKE)
+    job = connection.recv()
     _use(threads, device, memory)
     connection.send(READY)
     while True:
@@ -170,8 +181,9 @@ def _die_with_parent():
 
 def _use(threads, device, memory):
     torch.set_num_threads(threads)
-    if torch.device(device).type == "cuda" and memory < 1:
-        torch.cuda.set_per_process_memory_fraction(memory, device)
+    device = torch.device(device)
+    if device.type == "cuda" and memory < 1:
+        torch.cuda.set_per_process_memory_fraction(memory, device.index or 0)
 
 
 class RayPool:

@@ -90,7 +90,7 @@ def test_cpu_layouts_change_the_layout_and_nothing_else(monkeypatch):
 
     def spy(*arguments):
         layouts.append(torch.channels_last)
-        return {"images_per_second": 1.0}
+        return None, {"images_per_second": 1.0}
 
     class Gate:
         def wait(self):
@@ -98,7 +98,7 @@ def test_cpu_layouts_change_the_layout_and_nothing_else(monkeypatch):
 
     channels_last = torch.channels_last
     monkeypatch.setattr(cpu_layouts, "_gate", Gate())
-    monkeypatch.setattr(cpu_layouts, "run_trial", spy)
+    monkeypatch.setattr(cpu_layouts, "train_network", spy)
     for layout in ("channels_last", "contiguous_format"):
         assert cpu_layouts._trial(layout, "tiny", 8, 4, 1) == 1.0
     assert layouts == [torch.channels_last, torch.contiguous_format]

@@ -264,9 +264,10 @@ def test_the_panel_of_the_weights_follows_its_controls(tmp_path):
     from playwright.sync_api import expect
 
     cells = [
-        "from eca_lab import data, explorers, models",
-        "path = '../data/checkpoints/shapes32-tiny-{}-seed0.safetensors'.format\n"
-        "networks = {arm: models.load_checkpoint(path(arm))[0] for arm in ('eca', 'se')}",
+        "from eca_lab import checkpoints, data, explorers",
+        "find = checkpoints.find_checkpoint\n"
+        "paths = {arm: find('../data/checkpoints', arm, seed=0) for arm in ('eca', 'se')}\n"
+        "networks = {arm: checkpoints.load_checkpoint(path)[0] for arm, path in paths.items()}",
         "explorers.ChannelWeightExplorer(\n"
         "    networks, data.load_dataset('shapes'), layer='layer1.attention', channel=3\n"
         ")",

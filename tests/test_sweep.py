@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from eca_lab import __main__, stats, sweep
+from eca_lab.checkpoints import load_checkpoint
 from eca_lab.data import available_cores
-from eca_lab.models import build_model, load_checkpoint
+from eca_lab.models import build_model
 from eca_lab.results import load_records, load_results
 from eca_lab.sweep import plan_results, plan_sweep, remaining, run_sweep, train_checkpoints
-from eca_lab.train import Recipe, correct_predictions
+from eca_lab.train import Recipe
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=0.05)
 ARGUMENTS = [

@@ -1,0 +1,232 @@
+"""Trained networks as files: ours, of weights and a card, and those of the ECA-Net authors."""
+
+import hashlib
+import json
+import re
+import textwrap
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from eca_lab.attention import ECA
+from eca_lab.files import written_whole
+from eca_lab.models import InvertedResidual, attention_specs, blocks, build_model
+from eca_lab.spec import parse_spec
+
+SUFFIX = ".safetensors"
+
+
+def checkpoint_name(description, arm, identity):
+    """The file name of a trained network. Other networks have other names, by their identity.
+
+    Args:
+        description: of the trial, as `eca_lab.train.trial_description` makes it.
+        arm: a spec.
+        identity: of the trial, as `eca_lab.results.trial_identity` makes it.
+    """
+    dataset = description["dataset"]
+    beginning = _beginning(
+        f"{dataset['name']}{dataset['size']}", description["backbone"], arm, description["seed"]
+    )
+    return f"{beginning}{identity[:8]}{SUFFIX}"
+
+
+def find_checkpoint(folder, arm, seed, dataset="shapes32", backbone="tiny"):
+    """The path of the one network in a folder that was trained so; `load_checkpoint` loads it.
+
+    Args:
+        folder: where `python -m eca_lab checkpoints` put it.
+        arm: a spec.
+        seed: of the trial.
+        dataset: name of the data set and size of its images in pixels.
+        backbone: one of `eca_lab.models.BACKBONES`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: there are several, such as of two recipes; an arm that is none.
+    """
+    beginning = _beginning(dataset, backbone, arm, seed)
+    wanted = re.compile(re.escape(beginning) + r"[0-9a-f]{8}" + re.escape(SUFFIX))
+    found = sorted(each for each in Path(folder).glob("*") if wanted.fullmatch(each.name))
+    if not found:
+        raise FileNotFoundError(f"{folder}: no network {beginning}*{SUFFIX}")
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise ValueError(f"{folder}: {len(found)} networks, load one by its path: {names}")
+    return found[0]
+
+
+def save_checkpoint(path, model, card):
+    """Write the weights of a model to a file, and its card as JSON beside it.
+
+    Args:
+        path: ends in ".safetensors"; the card gets the same name with ".json".
+        model: of `build_model`, on any device.
+        card: JSON-ready dict that says what the model is. Needed to load it again: "arm", the
+            spec string, and "trial" as `eca_lab.train.trial_description` makes it. The SHA-256
+            of the weights' file is added.
+
+    Raises:
+        ValueError: another ending; a card that does not describe the model.
+        FileExistsError: there is a network of that name. It stays as it is.
+        OSError: the files cannot be written.
+    """
+    path = _checkpoint_path(path)
+    _check_attention(path, card["trial"]["attention"], model)
+    if path.with_suffix(".json").exists():
+        raise FileExistsError(f"{path} has a card already: accepted is the name of a new file")
+    # In evaluation the memory layout does not matter, and the format knows one only.
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = safetensors.torch.save(state)
+    card = {**card, "sha256": hashlib.sha256(tensors).hexdigest()}
+    # The card last: weights without a card are what an interruption leaves.
+    with written_whole(path) as file:
+        file.write(tensors)
+    with written_whole(path.with_suffix(".json")) as file:
+        file.write(json.dumps(card, indent=1).encode() + b"\n")
+
+
+def load_checkpoint(path):
+    """Load a model that `save_checkpoint` wrote.
+
+    Args:
+        path: the ".safetensors" file; its card stands beside it.
+
+    Returns:
+        The model, in evaluation mode, on the CPU, and its card.
+
+    Raises:
+        FileNotFoundError: no such file, or no card beside it.
+        ValueError: card and weights do not fit. The message says in what.
+    """
+    path = _checkpoint_path(path)
+    tensors, card_path = path.read_bytes(), path.with_suffix(".json")
+    try:
+        card = json.loads(card_path.read_text(encoding="utf-8"))
+        trial, digest, described = card["trial"], card["sha256"], card["trial"]["attention"]
+        arguments = (trial["backbone"], card["arm"], trial["dataset"]["classes"], trial["stem"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{card_path} is not the card of a checkpoint: {error!r}") from None
+    found = hashlib.sha256(tensors).hexdigest()
+    if found != digest:
+        raise ValueError(f"{path} has SHA-256 {found}, its card says {digest}")
+    try:
+        model = build_model(*arguments)
+        model.load_state_dict(safetensors.torch.load(tensors))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a file of tensors: {error}") from None
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit its card: {_one_line(error)}") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{card_path} describes no model: {error}") from None
+    _check_attention(path, described, model)
+    return model.eval(), card
+
+
+def load_released_checkpoint(path, backbone):
+    """Load a checkpoint of the ECA-Net authors' code release.
+
+    Its ECA weights are called ``layer1.0.eca.conv.weight`` in ResNets and, in MobileNetV2, stand
+    last in the ``conv`` sequence of a block. The kernel size of each module and the number of
+    classes are read from the weights.
+
+    Args:
+        path: a file written by torch.save: a state dict, or a dict that holds one as
+            "state_dict"; names with or without "module." before them.
+        backbone: one of `BACKBONES`.
+
+    Returns:
+        The model, in evaluation mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that holds more than tensors, or whose names, types or shapes do not
+            fit the backbone. The message says which, in one line.
+    """
+    state = _released_state(path)
+    classifier = "classifier.1" if backbone == "mobilenet_v2" else "fc"
+    bias = state.get(f"{classifier}.bias")
+    if bias is None or bias.dim() != 1:
+        raise ValueError(f"{path}: no {classifier}.bias of a {backbone}; it has {_listed(state)}")
+    model = build_model(backbone, num_classes=len(bias))
+    missing = []
+    for name, block, channels, _ in blocks(model):
+        place = f"conv.{len(block.conv)}" if isinstance(block, InvertedResidual) else "eca"
+        released = f"{name}.{place}.conv.weight"
+        weight = state.pop(released, None)
+        if weight is None:
+            missing.append(released)
+            continue
+        if weight.dim() != 3 or weight.shape[2] % 2 == 0:
+            shape = tuple(weight.shape)
+            raise ValueError(f"{path}: {released} has shape {shape}: accepted is (1, 1, odd k)")
+        block.attention = ECA(channels, kernel_size=weight.shape[2])
+        state[f"{name}.attention.conv.weight"] = weight
+    if missing:
+        raise ValueError(f"{path}: no ECA weights {_listed(missing)}; it has {_listed(state)}")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit {backbone}: {_one_line(error)}") from None
+    return model.eval()
+
+
+def _released_state(path):
+    """Name -> tensor of a file that torch.save wrote, without "module." before the names."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: accepted is a file that torch.save wrote")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception:  # many kinds; torch's own words are long, and advise to load it unsafely
+        raise ValueError(
+            f"{path} is not a file of tensors alone: accepted is a state dict that torch.save wrote"
+        ) from None
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        kind = type(content if state is None else state).__name__
+        raise ValueError(f"{path} holds a {kind}: accepted is a dict of names and tensors")
+    named = {}
+    for name, value in state.items():
+        name = name.removeprefix("module.")
+        if name in named:
+            raise ValueError(f"{path} holds both {name} and module.{name}: accepted is one of them")
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{path}: {name} is a {type(value).__name__}: accepted are tensors")
+        if not (value.is_floating_point() or name.endswith("num_batches_tracked")):
+            raise ValueError(f"{path}: {name} is of {value.dtype}: accepted are weights of floats")
+        named[name] = value
+    return named
+
+
+def _beginning(dataset, backbone, arm, seed):
+    return f"{dataset}-{backbone}-{parse_spec(arm).slug}-seed{seed}-"
+
+
+def _checkpoint_path(path):
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise ValueError(f"path={str(path)!r}: accepted is a name that ends in {SUFFIX}")
+    return path
+
+
+def _check_attention(path, described, model):
+    """Raise ValueError unless the attention that a card describes is that of the model."""
+    actual = attention_specs(model)
+    if described != actual:
+        raise ValueError(
+            f"{path}: the card describes attention {described}, the model has {actual}"
+        )
+
+
+def _one_line(error):
+    return textwrap.shorten(str(error), 500, placeholder=" ...")
+
+
+def _listed(names):
+    names = list(names)
+    shown = ", ".join(names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "nothing"
