@@ -47,7 +47,7 @@ def _sweep(options):
     _fill(options, _TRAINING)
     from eca_lab import commands
 
-    return commands.sweep(options)
+    return commands.run_sweep(options)
 
 
 def _declare(options):
@@ -127,7 +127,7 @@ def _checkpoints(options):
     _fill(options, _TRAINING | _CHECKPOINTS)
     from eca_lab import commands
 
-    return commands.checkpoints(options)
+    return commands.train_checkpoints(options)
 
 
 def _fill(options, defaults):

@@ -26,6 +26,7 @@ from eca_lab.results import (
     is_finished,
     load_records,
     load_results,
+    run_of,
     set_aside,
     trial_identity,
     write_record,
@@ -314,17 +315,6 @@ def begun_elsewhere(plan, out, device="cpu"):
             begun[_without_arm(record["trial"])].add(run_of(record))
     seeds = {trial.seed: begun[_without_arm(trial.description)] for trial in plan.trials}
     return {seed: runs for seed, runs in seeds.items() if runs and here not in runs}
-
-
-def run_of(record):
-    """(device, precision, path) of a record; pairs have them in common.
-
-    The number of threads is none of them. Old records have no precision and no path.
-    """
-    device = record["device"].rpartition(", ")
-    device = device[0] if device[2].endswith(" threads") else record["device"]
-    precision = "bfloat16" if device.startswith("cuda") else "float32"
-    return device, record.get("precision", precision), record.get("path", "modules")
 
 
 def plan_results(plan, out):
