@@ -43,7 +43,9 @@ def _trial(layout, backbone, size, batch_size, steps):
     _gate.wait()
     # The benchmark measures the real loop, which has no option that nobody should use.
     with mock.patch.object(torch, "channels_last", getattr(torch, layout)):
-        return train_network(dataset, backbone, ARM, 0, one_epoch(batch_size))[1]["images_per_second"]
+        return train_network(dataset, backbone, ARM, 0, one_epoch(batch_size))[1][
+            "images_per_second"
+        ]
 
 
 def _rate(pool, processes, trial):

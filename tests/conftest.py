@@ -2,6 +2,9 @@ import pytest
 import torch
 
 from eca_lab.data import Dataset
+from eca_lab.recipe import Recipe
+from eca_lab.results import SCHEMA, trial_identity
+from eca_lab.train import trial_description
 
 
 def pytest_runtest_setup(item):
@@ -52,3 +55,29 @@ def dataset():
         fingerprint="0" * 64,
         skipped=0,
     )
+
+
+@pytest.fixture
+def make_record(dataset):
+    """A function that makes the record of a finished trial on `dataset`."""
+
+    def make(arm="eca", seed=0, top1=50.0, recipe=None, **values):
+        trial = trial_description(dataset, "tiny", arm, seed, recipe or Recipe())
+        record = {
+            "schema": SCHEMA,
+            "identity": trial_identity(trial),
+            "arm": arm,
+            "status": "finished",
+            "top1": top1,
+            "top5": 100.0,
+            "correct": "AAAA",
+            "loss_curve": [1.5, 1.25],
+            "seconds": 2.0,
+            "images_per_second": 100.0,
+            "trial": trial,
+            "device": "cpu",
+            "versions": {"torch": "2.15.0"},
+        }
+        return {**record, **values}
+
+    return make

@@ -4,7 +4,6 @@ import os
 import pytest
 
 from eca_lab.results import (
-    SCHEMA,
     is_finished,
     load_records,
     load_results,
@@ -14,30 +13,6 @@ from eca_lab.results import (
     write_record,
 )
 from eca_lab.train import Recipe, trial_description
-
-
-@pytest.fixture
-def make_record(dataset):
-    def make(arm="eca", seed=0, top1=50.0, **values):
-        trial = trial_description(dataset, "tiny", arm, seed, Recipe())
-        record = {
-            "schema": SCHEMA,
-            "identity": trial_identity(trial),
-            "arm": arm,
-            "status": "finished",
-            "top1": top1,
-            "top5": 100.0,
-            "correct": "AAAA",
-            "loss_curve": [1.5, 1.25],
-            "seconds": 2.0,
-            "images_per_second": 100.0,
-            "trial": trial,
-            "device": "cpu",
-            "versions": {"torch": "2.15.0"},
-        }
-        return {**record, **values}
-
-    return make
 
 
 def test_records_come_back_as_rows(tmp_path, make_record):
