@@ -6,6 +6,8 @@ SHELL := /bin/bash
 LOWEST := .venv-lowest/bin
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
          --nbval-cell-timeout 120
+# Two workers of one thread each; tests/conftest.py says what must stay together.
+XDIST := -n 2 --dist loadscope
 # Progress bars are for people: in recorded and compared outputs they would be noise.
 QUIET := TQDM_DISABLE=1
 
@@ -18,7 +20,7 @@ lab: .venv/.installed
 	    $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 test: lint
-	$(QUIET) $(BIN)/python -m pytest $(NBVAL) $(ARGS)
+	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) $(NBVAL) $(ARGS)
 
 # The unit tests on the lowest versions that pyproject.toml admits.
 test-lowest: .venv-lowest/.installed
