@@ -160,9 +160,7 @@ def test_imagenette(serve_imagenette, web, tmp_path, monkeypatch):
     assert names == ["imagenette2-160", "imagenette2-160"]
 
 
-@pytest.mark.parametrize(
-    ("size", "archive"), [(None, "160px"), (160, "160px"), (161, "320px"), (321, "full")]
-)
+@pytest.mark.parametrize(("size", "archive"), [(None, "160px"), (161, "320px"), (321, "full")])
 def test_imagenette_comes_from_the_smallest_archive(size, archive, serve_imagenette, tmp_path):
     serve_imagenette(archive)
     assert load_dataset("imagenette", root=tmp_path, size=size).size == (size or 160)

@@ -1,5 +1,6 @@
 import os
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def load(tmp_path):
 
 
 @pytest.mark.parametrize("test", ["val", "test"])
-def test_pixels_and_labels(test, tmp_path, load):
+def test_pixels_and_labels(test, tmp_path, load, capfd):
     folder = _make_folder(tmp_path / "pets", test)
     if test == "test":
         shutil.copytree(folder / "train", folder / "val")  # not looked at
@@ -58,6 +59,7 @@ def test_pixels_and_labels(test, tmp_path, load):
         assert pets.test_labels.tolist() == [0, 0, 1, 1]
         assert pets.classes == ("cat", "dog")
         assert (pets.name, pets.skipped, pets.size) == ("pets", 0, 8)
+    assert capfd.readouterr() == ("", "")  # a progress bar is for terminals
 
 
 def test_images_become_rgb(folder, load):
@@ -76,13 +78,10 @@ def test_jpeg_is_decoded_and_turned_upright(folder, load):
     exif = Image.Exif()
     exif[0x0112] = 6
     image = Image.fromarray(pixels)
-    image.save(folder / "train" / "cat" / "a.jpg", exif=exif, quality=95, subsampling=0)
-    image.save(folder / "train" / "cat" / "b.JPEG", quality=95, subsampling=0)
-    turned, stored = load(folder).train_images[3:5].float()
+    image.save(folder / "train" / "cat" / "a.JPEG", exif=exif, quality=95, subsampling=0)
+    turned = load(folder).train_images[3]
     assert turned[:, :4].max() < 10
     assert turned[:, 4:].min() > 245
-    assert stored[..., :4].max() < 10
-    assert stored[..., 4:].min() > 245
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 31), (31, 20)])
@@ -100,13 +99,6 @@ def test_images_that_are_not_square_need_a_size_and_lose_their_sides(height, wid
     assert torch.equal(loaded.train_images[0], expected)
     upright = resize(_as_tensor([1])[0], [10, 10], antialias=True)
     assert torch.equal(loaded.train_images[1], upright)
-
-
-def test_splits_of_different_sizes_need_a_size(folder, load):
-    for path in folder.glob("val/*/*.png"):
-        Image.fromarray(_pixels(5, 16, 16)).save(path)
-    with pytest.raises(ValueError, match=r"val/cat/000\.png is 16 x 16; give a size"):
-        load(folder)
 
 
 def test_second_load_neither_decodes_nor_writes(folder, load, monkeypatch):
@@ -133,10 +125,6 @@ def _change(folder):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
 
 
-def _remove(folder):
-    (folder / "val" / "dog" / "001.png").unlink()
-
-
 def _relabel(folder):
     # From the end of one class to the start of the next, so that the order stays.
     shutil.move(folder / "train" / "cat" / "002.png", folder / "train" / "dog" / "!.png")
@@ -147,7 +135,7 @@ def _rename_class(folder):
         (folder / split / "cat").rename(folder / split / "cow")
 
 
-@pytest.mark.parametrize("edit", [_change, _remove, _relabel, _rename_class])
+@pytest.mark.parametrize("edit", [_change, _relabel, _rename_class])
 def test_edited_folder_is_decoded_again(edit, folder, load):
     before = load(folder)
     edit(folder)
@@ -231,35 +219,19 @@ def test_links_to_other_places_are_followed_and_crossing_ones_end(folder, load, 
 
 
 @pytest.mark.parametrize(
-    ("edit", "error", "match"),
+    ("edit", "match"),
     [
-        (shutil.rmtree, FileNotFoundError, "pets/train: no such folder"),
-        (lambda path: shutil.rmtree(path / "val"), FileNotFoundError, "pets/val: no such folder"),
-        (lambda path: _empty(path / "val/cat"), ValueError, "val: class 'cat' has no .*jpg"),
-        (lambda path: (path / "val/dog").rename(path / "val/cow"), ValueError, "only: cow, dog"),
-        (
-            lambda path: [shutil.rmtree(path / split / "dog") for split in ("train", "val")],
-            ValueError,
-            r"classes=\['cat'\]: accepted are two or more",
-        ),
+        ("rm -r train val", "pets/train: no such folder"),
+        ("rm -r val", "pets/val: no such folder; accepted is a folder with train/"),
+        ("rm val/cat/*", r"val/cat: no images; accepted .*\.jpg"),
+        ("mv val/dog val/cow", "cow, dog in one of train/ and val/ only"),
+        ("rm -r train/dog val/dog", r"classes=\['cat'\]: accepted are two or more"),
+        ("for i in val/dog/*; do echo > $i; done", "no test image of class 'dog' can be read; .*0"),
     ],
 )
-def test_unusable_folder(edit, error, match, folder, load, monkeypatch):
-    monkeypatch.delattr(module, "_decode")
-    edit(folder)
-    with pytest.raises(error, match=match):
-        load(folder)
-
-
-def _empty(folder):
-    for path in folder.iterdir():
-        path.rename(path.with_suffix(".txt"))
-
-
-def test_class_without_a_readable_image(folder, load):
-    for path in (folder / "val" / "dog").iterdir():
-        path.write_text("not an image")
-    with pytest.raises(ValueError, match=r"test: class 'dog' has no readable image; .*cannot id"):
+def test_unusable_folder(edit, match, folder, load):
+    subprocess.run(edit, shell=True, cwd=folder, check=True)
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
         load(folder, unreadable="skip")
 
 
@@ -268,17 +240,6 @@ def test_root_that_cannot_be_written(folder, load, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"root='.*file': no files can be written there"):
         load(folder, root="file")
-
-
-def test_interrupted_decoding_leaves_nothing(folder, load, tmp_path, monkeypatch):
-    def interrupted(samples, *_, **__):
-        yield samples[0]
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "tqdm", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        load(folder)
-    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "zeroed", "older"])
@@ -297,8 +258,3 @@ def test_damaged_cache_is_made_again(damage, folder, load, tmp_path, monkeypatch
     assert (cache.read_bytes() == whole) == (damage != "older")
     monkeypatch.delattr(module, "_decode")
     assert load(folder).fingerprint == before.fingerprint
-
-
-def test_progress_bar_is_for_terminals_only(folder, load, capfd):
-    load(folder)
-    assert capfd.readouterr() == ("", "")

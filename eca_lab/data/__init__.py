@@ -1,10 +1,7 @@
 """Images to train on, as uint8 tensors, with augmentation on the device where they live.
 
-`load_dataset` reads CIFAR-10, CIFAR-100, Imagenette, any folder of images, or makes the embedded
-set of shapes. The images are held whole: augmentation, normalisation and the network then work on
-batches of one tensor, and no worker process feeds them.
-
-Notation: N is the number of images, H = W the side of the square images in pixels.
+The images are held whole: augmentation, normalisation and the network work on batches of one
+tensor, and no worker process feeds them. N is the number of images, H = W their side in pixels.
 """
 
 from collections.abc import Collection
@@ -41,7 +38,6 @@ __all__ = [
 ]
 
 NAMES = ("shapes", "cifar10", "cifar100", "imagenette")
-SIZES = (4, 1024)  # least and most, in pixels
 
 
 def load_dataset(
@@ -50,15 +46,12 @@ def load_dataset(
     """Load a data set, or a part of it.
 
     Args:
-        name: what to load.
-            "shapes": ten shapes on cluttered backgrounds, 32 x 32, drawn on the spot.
-            "cifar10", "cifar100": downloaded where root does not hold them yet.
-            "imagenette": likewise; of its three archives the smallest whose shorter side is at
-            least size. Without a size, 160 x 160.
-            "folder:PATH": PATH/train and PATH/test, or PATH/val where there is no test, with a
-            folder of images for each class. Decoded once, into a file under root, and again when
-            a file was added, removed or changed.
-        root: folder for downloads and decoded images.
+        name: "shapes", ten shapes drawn on the spot, 32 x 32; "cifar10", "cifar100"; "imagenette",
+            from the smallest of its archives whose shorter side is at least size, or 160; or
+            "folder:PATH", with PATH/train and PATH/test, or PATH/val where there is no test, which
+            hold a folder of images for each class.
+        root: folder for downloads, and for the decoded images of a folder, which is decoded again
+            when a file was added, removed or changed.
         size: side to resize to, 4 to 1024 pixels. Of an image that is not square, the shorter side
             is resized and the centre kept. None keeps the images as they are.
         classes: None for all, a number of classes to draw, or their names. Labels are numbered
@@ -70,9 +63,7 @@ def load_dataset(
         unreadable: "error", or "skip" to leave out the images that cannot be decoded.
 
     Returns:
-        A `Dataset` on the CPU, its tensors shared with other calls: not to be written into. Its
-        fingerprint is a hash of the source (every byte of the images or of their files, labels,
-        names of classes), of the size and of the images chosen.
+        A `Dataset` on the CPU. Its tensors may be shared with other calls: never write into them.
 
     Raises:
         TypeError, ValueError: an argument that is not accepted; more classes or images asked for
@@ -99,16 +90,15 @@ def _check_arguments(name, size, classes, per_class, seed, unreadable):
     if not (isinstance(name, str) and name.startswith("folder:") and name != "folder:"):
         check_choice("name", name, (*NAMES, "folder:PATH"))
     if size is not None:
-        check_integer("size", size, *SIZES)
+        check_integer("size", size, 4, 1024)
     if isinstance(classes, Integral):
         check_integer("classes", classes, least=2)
     elif classes is not None:
-        names = classes if isinstance(classes, Collection) else [None]
+        names = list(classes) if isinstance(classes, Collection) else []
         if isinstance(classes, str) or not all(isinstance(name, str) for name in names):
-            accepted = "accepted are None, a number or a list of names"
-            raise TypeError(f"classes={shown(classes)}: {accepted}")
-        if len(set(classes)) < max(2, len(classes)):
-            raise ValueError(f"classes={classes!r}: accepted are two or more different names")
+            raise TypeError(f"classes={shown(classes)}: accepted are None, a number or names")
+        if len(set(names)) < max(2, len(names)):
+            raise ValueError(f"classes={shown(classes)}: accepted are two or more different names")
     if per_class is not None:
         check_integer("per_class", per_class)
     check_integer("seed", seed, 0, 2**32 - 1)
@@ -141,14 +131,14 @@ def _choose_classes(source, classes, seed):
     count = len(source.classes)
     if classes is None:
         return list(range(count))
-    if isinstance(classes, Integral):
-        if classes > count:
-            raise ValueError(f"classes={classes}: {source.name} has {count}")
-        # RandomState, unlike NumPy's and torch's newer generators, is promised never to change.
-        return sorted(np.random.RandomState(seed).permutation(count)[:classes].tolist())
-    for name in classes:
-        check_choice("classes", name, source.classes)
-    return sorted(source.classes.index(name) for name in classes)
+    if not isinstance(classes, Integral):
+        for name in classes:
+            check_choice("classes", name, source.classes)
+        return sorted(map(source.classes.index, classes))
+    if classes > count:
+        raise ValueError(f"classes={classes}: {source.name} has {count}")
+    # RandomState, unlike NumPy's and torch's newer generators, is promised never to change.
+    return sorted(np.random.RandomState(seed).permutation(count)[:classes].tolist())
 
 
 def _draw_images(source, label, per_class, seed):
@@ -165,7 +155,7 @@ def _draw_images(source, label, per_class, seed):
 
 
 def _take(images, indices, size):
-    """images[indices], for sorted indices, resized to (N, 3, size, size); no copy without need."""
+    """images[indices], for sorted indices, resized; no copy without need."""
     images = images if len(indices) == len(images) else images[indices]
     if images.shape[-1] == size:
         return images

@@ -43,9 +43,8 @@ def random_resized_crop(images, generator, size):
 
     A box covers 0.35 to 1 of the image's area, uniformly, with a ratio of width to height of 3/4
     to 4/3, uniformly on a logarithmic scale, and is clipped to the image. (The usual recipe for
-    ImageNet goes down to 0.08, and has 90 epochs or more to make up for it.)
-
-    images are (N, 3, H, W) uint8; the result is (N, 3, size, size) uint8.
+    ImageNet goes down to 0.08, and has 90 epochs or more to make up for it.) images are
+    (N, 3, H, W) uint8, the result (N, 3, size, size) uint8.
     """
     count, _, height, width = images.shape
     area, ratio, top, left, mirrored = torch.rand(5, count, generator=generator)

@@ -12,17 +12,12 @@ TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split, held whole. Other data sets may share the tensors: never write
-    into them.
+    """A training and a test split, held whole; other data sets may share the tensors.
 
-    Attributes:
-        name: as given to `load_dataset`; of a folder, the last part of its path.
-        train_images: (N, 3, H, W) uint8.
-        train_labels: (N,) int64, indices into classes.
-        test_images, test_labels: likewise.
-        classes: names of the classes.
-        fingerprint: of the content, hexadecimal; equal on every machine.
-        skipped: how many unreadable images of the source were left out.
+    name is as given to `load_dataset`; of a folder, the last part of its path. The images are
+    (N, 3, H, W) uint8, the labels (N,) int64, indices into classes. The fingerprint is a hash of
+    the source (every byte of the images or of their files, labels, names of classes), of the size
+    and of the images chosen, equal on every machine. skipped counts unreadable images left out.
     """
 
     name: str

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
+from bisect import bisect
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
@@ -52,23 +53,23 @@ def load_folder(name, folder, root, size, unreadable, classes=None):
 
 
 def _list_folder(folder):
-    """Names of the classes, and of the training and the test split each path with its label."""
-    test = "test" if (folder / "test").is_dir() else "val"
-    for split in ("train", test):
-        if not (folder / split).is_dir():
+    """Names of the classes; path and label of each training image, and of each test image."""
+    splits = folder / "train", folder / ("test" if (folder / "test").is_dir() else "val")
+    for split in splits:
+        if not split.is_dir():
             raise FileNotFoundError(
-                f"{folder / split}: no such folder; accepted is a folder with train/ and with "
-                "test/ or val/, which hold a folder of images for each class"
+                f"{split}: no such folder; accepted is a folder with train/ and with test/ or "
+                "val/, which hold a folder of images for each class"
             )
-    classes, others = (sorted(next(os.walk(folder / split))[1]) for split in ("train", test))
-    if classes != others:
+    classes, others = (sorted(next(os.walk(split))[1]) for split in splits)
+    if only := sorted({*classes} ^ {*others}):
         raise ValueError(
-            f"{folder}: accepted are the same classes in train/ and {test}/; in one of them only: "
-            + ", ".join(sorted(set(classes) ^ set(others)))
+            f"{folder}: {', '.join(only)} in one of {splits[0].name}/ and "
+            f"{splits[1].name}/ only; accepted are the same classes in both"
         )
     if len(classes) < 2:
         raise ValueError(f"{folder}: classes={classes!r}: accepted are two or more")
-    return tuple(classes), *(_list_split(folder / split, classes) for split in ("train", test))
+    return tuple(classes), *(_list_split(split, classes) for split in splits)
 
 
 def _list_split(split, classes):
@@ -90,15 +91,11 @@ def _list_split(split, classes):
                 )
             seen[real] = place
             files += [(place, name) for name in names if name.lower().endswith(IMG_EXTENSIONS)]
+        if not files:
+            endings = ", ".join(IMG_EXTENSIONS)
+            raise ValueError(f"{split / name}: no images; accepted are files that end in {endings}")
         samples += [(os.path.join(*file), label) for file in sorted(files)]
-    _check_complete(split, classes, samples, f"images; accepted are {', '.join(IMG_EXTENSIONS)}")
     return samples
-
-
-def _check_complete(split, classes, samples, what):
-    """Raise unless there are samples of every class."""
-    for label in set(range(len(classes))) - {label for _, label in samples}:
-        raise ValueError(f"{split}: class {classes[label]!r} has no {what}")
 
 
 def _stamp(classes, samples):
@@ -113,42 +110,44 @@ def _stamp(classes, samples):
 
 def _decode_folder(folder, classes, train, test, size):
     """The fields of a `Dataset`, and problems, a text for each image that cannot be read."""
-    content, hashed, problems, side = {}, [], [], None
-    for split, samples in (("train", train), ("test", test)):
-        bar = tqdm(samples, f"Decoding {folder.name}, {split}", unit=" images", disable=None)
-        images, digests, kept = None, [], []
-        # Threads are enough: Pillow, hashlib and torch let each other run while they work.
-        with ThreadPool(available_cores()) as pool:
-            decoded = pool.imap(partial(_decode, size=size), [path for path, _ in samples])
-            for (path, label), (digest, image, problem) in zip(bar, decoded, strict=True):
-                if problem:
-                    problems.append(problem)
-                    continue
-                side = side or image.shape[1]
-                if image.shape != (3, side, side):
-                    raise ValueError(
-                        f"{folder}: the images are not all squares of one size: {path} is "
-                        f"{image.shape[2]} x {image.shape[1]}; give a size to resize them to"
-                    )
-                if images is None:
-                    images = torch.empty((len(samples), 3, side, side), dtype=torch.uint8)
-                images[len(kept)] = image
-                digests.append(digest)
-                kept.append((path, label))
-        what = "; ".join(["readable image", *problems[:1]])
-        _check_complete(f"{folder}, {split}", classes, kept, what)
-        content[f"{split}_images"] = images[: len(kept)]
-        content[f"{split}_labels"] = torch.tensor([label for _, label in kept])
-        digests = torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8)
-        hashed += [digests.reshape(len(kept), -1), content[f"{split}_labels"]]
-    return content | {"fingerprint": fingerprint_of(classes, *hashed), "problems": problems}
+    samples = train + test
+    images, digests, kept, problems = None, [], [], []
+    # Threads are enough: Pillow, hashlib and torch let each other run while they work.
+    with ThreadPool(available_cores()) as pool:
+        decoded = pool.imap(partial(_decode, size=size), [path for path, _ in samples])
+        bar = tqdm(decoded, f"Decoding {folder.name}", len(samples), unit=" images", disable=None)
+        for index, (digest, image, problem) in enumerate(bar):
+            if problem:
+                problems.append(problem)
+                continue
+            height, width = image.shape[1:]
+            if images is None:
+                images = torch.empty((len(samples), 3, height, height), dtype=torch.uint8)
+            if image.shape != images.shape[1:]:
+                raise ValueError(
+                    f"{folder}: the images are not all squares of one size: {samples[index][0]} "
+                    f"is {width} x {height}; give a size to resize them to"
+                )
+            images[len(kept)] = image
+            digests.append(digest)
+            kept.append(index)
+    content, hashed = {"problems": problems}, []
+    middle = bisect(kept, len(train) - 1)  # where the test split begins
+    for split, part in (("train", slice(middle)), ("test", slice(middle, len(kept)))):
+        labels = torch.tensor([samples[index][1] for index in kept[part]])
+        if lost := {*range(len(classes))} - {*labels.tolist()}:
+            raise ValueError(
+                f"{folder}: no {split} image of class {classes[lost.pop()]!r} can be read; the "
+                f"first of the problems is {problems[0]}"
+            )
+        content |= {f"{split}_images": images[part], f"{split}_labels": labels}
+        files = torch.frombuffer(bytearray(b"".join(digests[part])), dtype=torch.uint8)
+        hashed += [files.reshape(len(labels), -1), labels]
+    return content | {"fingerprint": fingerprint_of(classes, *hashed)}
 
 
 def _decode(path, size):
-    """SHA-256 of a file, its image (3, H, W), and what is wrong: the first two or the last.
-
-    The image is upright, in RGB, and of 8 bits a channel.
-    """
+    """SHA-256 of a file, its image (3, H, W), upright and in RGB, and None; else what is wrong."""
     try:
         path.encode()  # raises for a name that is not UTF-8
         if not os.path.isfile(path):  # to open a FIFO would wait for ever

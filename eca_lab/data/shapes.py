@@ -28,7 +28,10 @@ _SHAPES = {
     ),
     "ring": lambda u, v: abs(np.hypot(u, v) - 0.72) - 0.24,
     "square": lambda u, v: _box(u, v) - 0.8,
-    "star": lambda u, v: _star(u, v),
+    # Five points: what lies on the inner side of at least four of the five lines.
+    "star": lambda u, v: np.partition(
+        [np.sin(turn) * u + np.cos(turn) * v - 0.36 for turn in 2 * np.pi * np.arange(5) / 5], 3, 0
+    )[3],
     "triangle": lambda u, v: np.maximum(0.75**0.5 * abs(u) + 0.5 * v, -v) - 0.55,
 }
 
@@ -36,13 +39,6 @@ _SHAPES = {
 def _box(u, v):
     """Distance from the centre such that a square, not a disc, has all of its outline as far."""
     return np.maximum(abs(u), abs(v))
-
-
-def _star(u, v):
-    """Five points: what lies on the inner side of at least four of the five lines."""
-    turns = 2 * np.pi * np.arange(5) / 5
-    lines = [np.sin(turn) * u + np.cos(turn) * v - 0.36 for turn in turns]
-    return np.partition(lines, 3, axis=0)[3]
 
 
 @functools.cache
