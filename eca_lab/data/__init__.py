@@ -145,10 +145,8 @@ def _draw_images(source, label, per_class, seed):
     """Indices of so many training images of a class."""
     members = (source.train_labels == label).nonzero().flatten()
     if per_class > len(members):
-        raise ValueError(
-            f"per_class={per_class}: class {source.classes[label]!r} of {source.name} has "
-            f"{len(members)} training images"
-        )
+        where = f"class {source.classes[label]!r} of {source.name}"
+        raise ValueError(f"per_class={per_class}: {where} has {len(members)} training images")
     # A stream for each class, so that its draw does not depend on the other classes chosen.
     order = np.random.RandomState([seed, label]).permutation(len(members))
     return members[torch.from_numpy(order[:per_class])]

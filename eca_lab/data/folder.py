@@ -173,7 +173,6 @@ def _read_cache(path, stamp):
         with ZipFile(path) as archive:
             if content["stamp"] == stamp and archive.testzip() is None:
                 return content
-    return None
 
 
 def check_writable(root):
