@@ -1,11 +1,13 @@
-"""Augmentation and normalisation, on the device of the images."""
+"""Augmentation and normalisation, on the device of the images.
 
-import numpy as np
+The generators are on the CPU, so that one seed does the same on every device.
+"""
+
+import math
+
 import torch
 from torch.nn.functional import pad
 from torchvision.ops import roi_align
-
-from eca_lab.data.dataset import images_per_chunk
 
 
 def augment(images, generator):
@@ -21,15 +23,9 @@ def augment(images, generator):
 
 
 def flip_and_crop(images, generator, padding):
-    """Mirror every other image, at random, and shift each by up to padding pixels.
+    """Mirror every other image, at random, and cut each again from within a black border.
 
-    Args:
-        images: (N, 3, H, W) uint8, on any device.
-        generator: torch.Generator on the CPU, so that one seed does the same on every device.
-        padding: width of the black border from which each image is cut again, in pixels.
-
-    Returns:
-        (N, 3, H, W) uint8 on the device of the images.
+    images are (N, 3, H, W) uint8, as is the result; padding is the border's width in pixels.
     """
     count, _, height, width = images.shape
     mirrored = torch.randint(2, (1, count), generator=generator)
@@ -46,22 +42,14 @@ def random_resized_crop(images, generator, size):
     """Cut a random box out of each image, resize it, and mirror every other one, at random.
 
     A box covers 0.35 to 1 of the image's area, uniformly, with a ratio of width to height of 3/4
-    to 4/3, uniformly on a logarithmic scale; where it would be wider or higher than the image, it
-    is clipped. The smallest area is 0.08 in the usual recipe for ImageNet, which has 90 epochs or
-    more to make up for it.
-
-    Args:
-        images: (N, 3, H, W) uint8, on any device.
-        generator: torch.Generator on the CPU, so that one seed does the same on every device.
-        size: side of the result in pixels.
-
-    Returns:
-        (N, 3, size, size) uint8 on the device of the images.
+    to 4/3, uniformly on a logarithmic scale, and is clipped to the image. (The usual recipe for
+    ImageNet goes down to 0.08, and has 90 epochs or more to make up for it.) images are
+    (N, 3, H, W) uint8, the result (N, 3, size, size) uint8.
     """
     count, _, height, width = images.shape
     area, ratio, top, left, mirrored = torch.rand(5, count, generator=generator)
     area = 0.35 + 0.65 * area
-    ratio = torch.exp((2 * ratio - 1) * np.log(4 / 3))
+    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
     box_width = width * torch.sqrt(area * ratio).clamp(max=1)
     box_height = height * torch.sqrt(area / ratio).clamp(max=1)
     left = left * (width - box_width)
@@ -84,21 +72,14 @@ def normalize(images, mean, std):
 
 
 def channel_statistics(images):
-    """Mean and standard deviation of each channel, of values in 0..1.
+    """Mean and std of each channel of images (N, 3, H, W) uint8, as of values in 0..1.
 
-    Args:
-        images: (N, 3, H, W) uint8.
-
-    Returns:
-        mean and std, both (3,) float32 on the device of the images.
+    Both (3,) float32 on the device of the images.
     """
     # How often each value occurs: exact, and faster than to sum the pixels.
-    counts = 0
-    for chunk in images.split(images_per_chunk(images[0].numel())):
-        channels = chunk.transpose(0, 1).flatten(1)
-        counts = counts + torch.stack([channel.bincount(minlength=256) for channel in channels])
+    counts = torch.stack([each.flatten().bincount(minlength=256) for each in images.unbind(1)])
     values = torch.arange(256, device=images.device)
-    count = images.numel() // images.shape[1]
+    count = images[:, 0].numel()
     mean = (counts * values).sum(1).double() / count
     std = ((counts * values**2).sum(1).double() / count - mean**2).sqrt()
     return (mean / 255).float(), (std / 255).float()

@@ -8,21 +8,16 @@ import torch
 from torchvision.transforms.v2 import functional
 
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
-VALUES_PER_CHUNK = 2**24  # of an image tensor worked on at a time: 16 MiB
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split, held whole.
+    """A training and a test split, held whole; other data sets may share the tensors.
 
-    Attributes:
-        name: as given to `load_dataset`; of a folder, the last part of its path.
-        train_images: (N, 3, H, W) uint8.
-        train_labels: (N,) int64, indices into classes.
-        test_images, test_labels: likewise.
-        classes: names of the classes.
-        fingerprint: of the content, hexadecimal; equal on every machine.
-        skipped: how many unreadable images of the source were left out.
+    name is as given to `load_dataset`; of a folder, the last part of its path. The images are
+    (N, 3, H, W) uint8, the labels (N,) int64, indices into classes. The fingerprint is a hash of
+    the source (every byte of the images or of their files, labels, names of classes), of the size
+    and of the images chosen, equal on every machine. skipped counts unreadable images left out.
     """
 
     name: str
@@ -49,30 +44,7 @@ class Dataset:
         return self.__dict__ | {name: getattr(self, name).cpu().numpy() for name in TENSORS}
 
     def __setstate__(self, state):
-        tensors = {name: torch.tensor(state[name]) for name in TENSORS}
-        self.__dict__.update(state | tensors)
-
-
-def resize(images, size):
-    """Images (N, 3, H, W) resized to (N, 3, size, size), a chunk at a time."""
-    if images.shape[-1] == size:
-        return images
-    resized = torch.empty((len(images), 3, size, size), dtype=torch.uint8)
-    step = images_per_chunk(max(images[0].numel(), resized[0].numel()))
-    for source, target in zip(images.split(step), resized.split(step), strict=True):
-        target.copy_(to_square(source, size))
-    return resized
-
-
-def to_square(images, size):
-    """Images (..., 3, height, width): the shorter side to size pixels, then the centre square."""
-    images = functional.resize(images, [size], antialias=True)
-    return functional.center_crop(images, [size])
-
-
-def images_per_chunk(values):
-    """How many images of so many values make up a chunk."""
-    return max(1, VALUES_PER_CHUNK // values)
+        self.__dict__.update(state | {name: torch.tensor(state[name]) for name in TENSORS})
 
 
 def fingerprint_of(description, *tensors):
@@ -83,3 +55,9 @@ def fingerprint_of(description, *tensors):
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(tensor.numpy())
     return digest.hexdigest()
+
+
+def to_square(images, size):
+    """Images (..., 3, height, width): the shorter side to size pixels, then the centre square."""
+    images = functional.resize(images, [size], antialias=True)
+    return functional.center_crop(images, [size])

@@ -28,7 +28,10 @@ _SHAPES = {
     ),
     "ring": lambda u, v: abs(np.hypot(u, v) - 0.72) - 0.24,
     "square": lambda u, v: _box(u, v) - 0.8,
-    "star": lambda u, v: _star(u, v),
+    # Five points: what lies on the inner side of at least four of the five lines.
+    "star": lambda u, v: np.partition(
+        [np.sin(turn) * u + np.cos(turn) * v - 0.36 for turn in 2 * np.pi * np.arange(5) / 5], 3, 0
+    )[3],
     "triangle": lambda u, v: np.maximum(0.75**0.5 * abs(u) + 0.5 * v, -v) - 0.55,
 }
 
@@ -38,30 +41,18 @@ def _box(u, v):
     return np.maximum(abs(u), abs(v))
 
 
-def _star(u, v):
-    """Five points: what lies on the inner side of at least four of the five lines."""
-    turns = 2 * np.pi * np.arange(5) / 5
-    lines = [np.sin(turn) * u + np.cos(turn) * v - 0.36 for turn in turns]
-    return np.partition(lines, 3, axis=0)[3]
-
-
 @functools.cache
 def load_shapes():
     """Ten shapes, 500 training and 200 test images of each, 32 x 32: equal on every machine."""
+    tensors = []
+    for per_class, seed in ((500, 0), (200, 1)):
+        # RandomState is promised never to change; the pixels are rounded from double precision.
+        random = np.random.RandomState(seed)
+        labels = np.tile(np.arange(10), per_class)
+        images = [_render(part, random) for part in np.split(labels, per_class // 10)]
+        tensors += [torch.from_numpy(np.concatenate(images)), torch.from_numpy(labels)]
     classes = tuple(_SHAPES)
-    train_images, train_labels = _render_split(500, seed=0)
-    test_images, test_labels = _render_split(200, seed=1)
-    tensors = (train_images, train_labels, test_images, test_labels)
     return Dataset("shapes", *tensors, classes, fingerprint_of(classes, *tensors))
-
-
-def _render_split(per_class, seed):
-    """Images (10 * per_class, 3, 32, 32) and labels 0, 1, ..., 9, 0, 1, ..."""
-    # RandomState is promised never to change, and the pixels are rounded from double precision.
-    random = np.random.RandomState(seed)
-    labels = np.arange(len(_SHAPES))
-    images = [_render(np.tile(labels, 10), random) for _ in range(per_class // 10)]
-    return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.tile(labels, per_class))
 
 
 def _render(labels, random):
