@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from eca_lab.attention import ECA
+from eca_lab.checks import shown
 from eca_lab.files import written_whole
 from eca_lab.models import InvertedResidual, attention_specs, blocks, build_model
 from eca_lab.spec import parse_spec
@@ -195,9 +196,11 @@ def _released_state(path):
         if name in named:
             raise ValueError(f"{path} holds both {name} and module.{name}: accepted is one of them")
         if not isinstance(value, torch.Tensor):
-            raise ValueError(f"{path}: {name} is a {type(value).__name__}: accepted are tensors")
+            raise ValueError(
+                f"{path}: {shown(name)} is a {type(value).__name__}: accepted are tensors"
+            )
         if not (value.is_floating_point() or name.endswith("num_batches_tracked")):
-            raise ValueError(f"{path}: {name} is of {value.dtype}: accepted are weights of floats")
+            raise ValueError(f"{path}: {shown(name)} is of {value.dtype}: accepted are floats")
         named[name] = value
     return named
 
@@ -228,5 +231,5 @@ def _one_line(error):
 
 def _listed(names):
     names = list(names)
-    shown = ", ".join(names[:8])
-    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "nothing"
+    first = _one_line(", ".join(names[:8]))
+    return f"{first} and {len(names) - 8} more" if len(names) > 8 else first or "nothing"

@@ -103,7 +103,7 @@ def test_a_plan_draws_no_weights(dataset, monkeypatch):
 
 
 def test_recorded_trials_are_finished_to_this_day(dataset):
-    # 256 zeros stand for the images: a trial is known by the fingerprint of its data.
+    # Zeros stand for the images: a trial is known by the fingerprint of its data.
     records = load_records(STUDY)
     record = next(each for each in records.values() if each["arm"] == "eca(order=shuffled)")
     described = record["trial"]["dataset"]
@@ -381,9 +381,13 @@ def test_invalid_files_are_set_aside_and_their_trials_run_again(dataset, tmp_pat
 
 
 # Ctrl-C in a terminal reaches every process of it; a job scheduler's SIGTERM only the first.
-@pytest.mark.parametrize("send", [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)])
-def test_stopped_it_says_what_is_kept_and_leaves_no_worker_behind(tmp_path, send):
-    arguments = ["--arms", "none", "eca", "--seeds", "99", "--workers", "2"]
+@pytest.mark.parametrize(
+    ("stop", "number", "workers"),
+    [(os.killpg, signal.SIGINT, ["--workers", "2"]), (os.kill, signal.SIGTERM, [])],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_stopped_it_says_what_is_kept_and_leaves_nobody_behind(tmp_path, stop, number, workers):
+    arguments = ["--arms", "none", "eca", "--seeds", "99", *workers]
     command = [sys.executable, "-m", "eca_lab", *ARGUMENTS, *arguments, "--out", str(tmp_path)]
     environment = {**os.environ, "TQDM_DISABLE": ""}
     process = subprocess.Popen(
@@ -392,8 +396,7 @@ def test_stopped_it_says_what_is_kept_and_leaves_no_worker_behind(tmp_path, send
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    function, number = send
-    function(process.pid, number)
+    stop(process.pid, number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error.startswith("\nInterrupted: ")  # no progress bar on a pipe
