@@ -79,15 +79,15 @@ def test_a_killed_node_costs_a_retry_and_nothing_else(cluster):
 
     # Local, so that it goes to the nodes by value: they have no tests.
     def job(trial, device, on_epoch):
-        time.sleep(0.1)
+        time.sleep(trial.seconds)
         return {"identity": trial.identity, "device": device, "process": os.getpid()}
 
     def trials():  # eight, and before them as many as are done until the other node is dead
         numbers = count()
         while other.poll() is None:
-            yield SimpleNamespace(identity=str(next(numbers)))
-        for _ in range(8):
-            yield SimpleNamespace(identity=str(next(numbers)))
+            yield SimpleNamespace(identity=str(next(numbers)), seconds=0.1)
+        for _ in range(8):  # its worker takes a moment to notice
+            yield SimpleNamespace(identity=str(next(numbers)), seconds=1)
 
     retried, ended = [], {}
     for trial, outcome in outcomes(RayPool(job, address, "cpu"), trials(), id, retried.append):
