@@ -8,21 +8,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from eca_lab import train
+from eca_lab import checkpoints, train
 from eca_lab.checkpoints import (
     checkpoint_name,
     find_checkpoint,
     load_checkpoint,
     load_released_checkpoint,
     save_checkpoint,
+    train_checkpoints,
 )
 from eca_lab.data import load_dataset
 from eca_lab.kernel_size import released_kernel_sizes
 from eca_lab.models import attention_specs, build_model, kernel_sizes
 from eca_lab.results import trial_identity, unpack_correct
+from eca_lab.sweep import plan_sweep
 from eca_lab.train import Recipe, input_transform, train_network, trial_description
 
 FOLDER = Path(__file__).parent.parent / "data" / "checkpoints"
+QUICK = Recipe(epochs=1, batch_size=16, learning_rate=0.05)
 PATHS = sorted(FOLDER.glob("*.safetensors"))
 
 
@@ -166,7 +169,7 @@ def test_checkpoints_that_do_not_fit_their_card_are_refused(tmp_path):
     flipped = tensors[:-1] + bytes([tensors[-1] ^ 1])
     refused(r"net\.safetensors has SHA-256 \w+, its card says \w+", sha256="0" * 64)
     refused("has SHA-256", flipped, sha256=card["sha256"])
-    refused("is not a file of tensors", b"not tensors")
+    refused("does not fit its card", b"not tensors")
     refused(r"describes attention .* the model has", arm="eca(padding=circular)")
     refused("layer1.attention.fc1.weight", arm="se")
     refused(
@@ -221,6 +224,69 @@ def test_a_network_is_found_by_what_was_trained(tmp_path):
         found("se", 0)
     with pytest.raises(ValueError, match=r"2 networks, load one by its path: .*00000001.*00000002"):
         found("eca", 1)
+
+
+def test_checkpoints_are_trained_once_and_kept(dataset, tmp_path, monkeypatch):
+    plan = plan_sweep(dataset, "tiny", ["none", "eca(k=3)"], 1, QUICK)
+    paths = train_checkpoints(plan, tmp_path)
+    assert [path.name for path in paths] == [
+        f"colours16-tiny-{slug}-seed0-{trial.identity[:8]}.safetensors"
+        for slug, trial in zip(("none", "eca_k_3"), plan.trials, strict=True)
+    ]
+    model, card = load_checkpoint(paths[1])
+    assert card["trial"] == plan.trials[1].description
+    assert card["classes"] == ["red", "green"]
+    assert card["device"].startswith("cpu: ")
+    right = model(input_transform(dataset)(dataset.test_images)).argmax(1) == dataset.test_labels
+    assert 100 * right.float().mean() == pytest.approx(card["top1"])
+
+    trained = []
+    genuine = checkpoints.train_network
+    monkeypatch.setattr(
+        checkpoints, "train_network", lambda *a, **k: trained.append(str(a[2])) or genuine(*a, **k)
+    )
+    tensors = paths[0].read_bytes()
+    assert train_checkpoints(plan, tmp_path) == paths
+    assert trained == []
+    paths[0].with_suffix(".json").unlink()  # as an interruption between the two leaves it
+    with pytest.warns(UserWarning, match=r"none-seed0-\w+\.safetensors has no card"):
+        train_checkpoints(plan, tmp_path)
+    assert trained == ["none"]
+    assert paths[0].read_bytes() == tensors
+
+
+def test_no_checkpoint_is_overwritten(dataset, tmp_path, monkeypatch):
+    def train(dataset, backbone, arm, seed, *_, **__):
+        return build_model(backbone, arm, len(dataset.classes), "cifar"), {"top1": 50.0}
+
+    monkeypatch.setattr(checkpoints, "train_network", train)
+    near = ["eca(gamma=1, b=1)", "eca(gamma=1, b=-1)"]
+    plan = plan_sweep(dataset, "tiny", near, 1, QUICK)
+    longer = plan_sweep(dataset, "tiny", near, 1, replace(QUICK, epochs=2))
+    paths = train_checkpoints(plan, tmp_path) + train_checkpoints(longer, tmp_path)
+    assert len(set(paths)) == 4
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 8
+
+    def refused(message):
+        wider = plan_sweep(dataset, "tiny", [*near, "se"], 1, QUICK)
+        monkeypatch.setattr(checkpoints, "train_network", None)
+        with pytest.raises(FileExistsError, match=message):
+            train_checkpoints(wider, tmp_path)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    card = paths[0].with_suffix(".json")
+    other = json.loads(card.read_text())
+    other["trial"]["seed"] = 7
+    card.write_text(json.dumps(other))
+    before[card.name] = card.read_bytes()
+    refused(f"{paths[0].name} is of another trial")
+    paths[0].write_bytes(b"damaged")
+    before[paths[0].name] = b"damaged"
+    refused(f"{paths[0].name} has SHA-256")
+    paths[0].unlink()
+    del before[paths[0].name]
+    refused("No such file")
 
 
 # The networks that come with the package.

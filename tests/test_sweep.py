@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from eca_lab import __main__, models, stats, sweep
+from eca_lab import __main__, checkpoints, models, stats, sweep
 from eca_lab.checkpoints import find_checkpoint, load_checkpoint
 from eca_lab.cost import parameters
 from eca_lab.data import available_cores
@@ -26,9 +26,8 @@ from eca_lab.sweep import (
     remaining,
     run_of,
     run_sweep,
-    train_checkpoints,
 )
-from eca_lab.train import Recipe, input_transform
+from eca_lab.train import Recipe
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=0.05)
 ARGUMENTS = [
@@ -568,69 +567,6 @@ sys.exit(status)
     assert len(load_results(tmp_path)) == 1
 
 
-def test_checkpoints_are_trained_once_and_kept(dataset, tmp_path, monkeypatch):
-    plan = plan_sweep(dataset, "tiny", ["none", "eca(k=3)"], 1, QUICK)
-    paths = train_checkpoints(plan, tmp_path)
-    assert [path.name for path in paths] == [
-        f"colours16-tiny-{slug}-seed0-{trial.identity[:8]}.safetensors"
-        for slug, trial in zip(("none", "eca_k_3"), plan.trials, strict=True)
-    ]
-    model, card = load_checkpoint(paths[1])
-    assert card["trial"] == plan.trials[1].description
-    assert card["classes"] == ["red", "green"]
-    assert card["device"].startswith("cpu: ")
-    right = model(input_transform(dataset)(dataset.test_images)).argmax(1) == dataset.test_labels
-    assert 100 * right.float().mean() == pytest.approx(card["top1"])
-
-    trained = []
-    genuine = sweep.train_network
-    monkeypatch.setattr(
-        sweep, "train_network", lambda *a, **k: trained.append(str(a[2])) or genuine(*a, **k)
-    )
-    tensors = paths[0].read_bytes()
-    assert train_checkpoints(plan, tmp_path) == paths
-    assert trained == []
-    paths[0].with_suffix(".json").unlink()  # as an interruption between the two leaves it
-    with pytest.warns(UserWarning, match=r"none-seed0-\w+\.safetensors has no card"):
-        train_checkpoints(plan, tmp_path)
-    assert trained == ["none"]
-    assert paths[0].read_bytes() == tensors
-
-
-def test_no_checkpoint_is_overwritten(dataset, tmp_path, monkeypatch):
-    def train(dataset, backbone, arm, seed, *_, **__):
-        return build_model(backbone, arm, len(dataset.classes), "cifar"), DONE
-
-    monkeypatch.setattr(sweep, "train_network", train)
-    near = ["eca(gamma=1, b=1)", "eca(gamma=1, b=-1)"]
-    plan = plan_sweep(dataset, "tiny", near, 1, QUICK)
-    longer = plan_sweep(dataset, "tiny", near, 1, dataclasses.replace(QUICK, epochs=2))
-    paths = train_checkpoints(plan, tmp_path) + train_checkpoints(longer, tmp_path)
-    assert len(set(paths)) == 4
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert len(before) == 8
-
-    def refused(message):
-        wider = plan_sweep(dataset, "tiny", [*near, "se"], 1, QUICK)
-        monkeypatch.setattr(sweep, "train_network", None)
-        with pytest.raises(FileExistsError, match=message):
-            train_checkpoints(wider, tmp_path)
-        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-    card = paths[0].with_suffix(".json")
-    other = json.loads(card.read_text())
-    other["trial"]["seed"] = 7
-    card.write_text(json.dumps(other))
-    before[card.name] = card.read_bytes()
-    refused(f"{paths[0].name} is of another trial")
-    paths[0].write_bytes(b"damaged")
-    before[paths[0].name] = b"damaged"
-    refused(f"{paths[0].name} has SHA-256")
-    paths[0].unlink()
-    del before[paths[0].name]
-    refused("No such file")
-
-
 def test_the_command_for_checkpoints(tmp_path, monkeypatch, capsys):
     arguments = [*ARGUMENTS[1:], "--classes", "2", "--batch-size", "16", "--seeds", "1"]
     arguments += ["--arms", "eca", "--device", "cpu", "--out", str(tmp_path)]
@@ -643,7 +579,7 @@ def test_the_command_for_checkpoints(tmp_path, monkeypatch, capsys):
     def diverges(*_, **__):
         raise FloatingPointError("the loss is nan in epoch 1")
 
-    monkeypatch.setattr(sweep, "train_network", diverges)
+    monkeypatch.setattr(checkpoints, "train_network", diverges)
     assert __main__.main(["checkpoints", *arguments, "--arms", "eca", "se"]) == 1
     assert f"the loss is nan in epoch 1. The networks trained before it are kept in {tmp_path}" in (
         capsys.readouterr().err
