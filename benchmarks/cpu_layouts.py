@@ -2,7 +2,7 @@
 
     python benchmarks/cpu_layouts.py
 
-Either with feature maps in channels_last, as `eca_lab.train.train_network` has them, and contiguous.
+Either with feature maps in channels_last, as in `eca_lab.train.train_network`, and contiguous.
 Results are in benchmarks/README.md. The four arrangements take turns, one epoch each; images per
 second are those of all trials that run at once, together.
 """
@@ -43,9 +43,8 @@ def _trial(layout, backbone, size, batch_size, steps):
     _gate.wait()
     # The benchmark measures the real loop, which has no option that nobody should use.
     with mock.patch.object(torch, "channels_last", getattr(torch, layout)):
-        return train_network(dataset, backbone, ARM, 0, one_epoch(batch_size))[1][
-            "images_per_second"
-        ]
+        _, outcome = train_network(dataset, backbone, ARM, 0, one_epoch(batch_size))
+        return outcome["images_per_second"]
 
 
 def _rate(pool, processes, trial):

@@ -74,10 +74,10 @@ def _declare(options):
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} with --study {study.name}: the study declares it")
         setattr(options, name, value)
-    if options.data is None and setting.data not in ("cifar10", "cifar100", "imagenette"):
+    if options.data is None and setting.data == "folder:":
         raise ValueError(
-            f"--study {study.name} --setting {setting.name} is about {setting.data}: give its "
-            "folder as --data folder:PATH"
+            f"--study {study.name} --setting {setting.name}: its images are in no place known "
+            "here; give their folder as --data folder:PATH"
         )
     options.data = options.data or setting.data
     options.device = options.device or setting.device

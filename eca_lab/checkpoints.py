@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 import textwrap
+import warnings
+from datetime import UTC, datetime
 from pathlib import Path
 
 import safetensors.torch
@@ -11,37 +13,33 @@ import torch
 from safetensors import SafetensorError
 
 from eca_lab.attention import ECA
+from eca_lab.checks import shown
 from eca_lab.files import written_whole
 from eca_lab.models import InvertedResidual, attention_specs, blocks, build_model
+from eca_lab.results import trial_identity
 from eca_lab.spec import parse_spec
+from eca_lab.train import check_device, code_version, progress_bar, provenance, train_network
 
 SUFFIX = ".safetensors"
 
 
 def checkpoint_name(description, arm, identity):
-    """The file name of a trained network. Other networks have other names, by their identity.
+    """The file name of a trained network; it ends in the identity of its trial, as others do not.
 
     Args:
         description: of the trial, as `eca_lab.train.trial_description` makes it.
         arm: a spec.
         identity: of the trial, as `eca_lab.results.trial_identity` makes it.
     """
-    dataset = description["dataset"]
-    beginning = _beginning(
-        f"{dataset['name']}{dataset['size']}", description["backbone"], arm, description["seed"]
-    )
+    dataset, backbone, seed = (description[key] for key in ("dataset", "backbone", "seed"))
+    beginning = _beginning(f"{dataset['name']}{dataset['size']}", backbone, arm, seed)
     return f"{beginning}{identity[:8]}{SUFFIX}"
 
 
 def find_checkpoint(folder, arm, seed, dataset="shapes32", backbone="tiny"):
     """The path of the one network in a folder that was trained so; `load_checkpoint` loads it.
 
-    Args:
-        folder: where `python -m eca_lab checkpoints` put it.
-        arm: a spec.
-        seed: of the trial.
-        dataset: name of the data set and size of its images in pixels.
-        backbone: one of `eca_lab.models.BACKBONES`.
+    dataset is the name of the data set with the size of its images in pixels.
 
     Raises:
         FileNotFoundError: there is none.
@@ -88,6 +86,67 @@ def save_checkpoint(path, model, card):
         file.write(json.dumps(card, indent=1).encode() + b"\n")
 
 
+def train_checkpoints(plan, out, device="cpu"):
+    """Train the networks of a sweep's plan that are not in the folder `out` yet; save them there.
+
+    A network is there if its file loads and its card describes the same trial. Interrupted and
+    run again, the rest is done.
+
+    Args:
+        plan: of `eca_lab.sweep.plan_sweep`.
+        out: folder, made if it is not there.
+        device: "cpu" or a CUDA device.
+
+    Returns:
+        list of the paths, in the order of the plan's trials.
+
+    Raises:
+        FileExistsError: a file that should be one of the networks is not. Nothing was trained.
+        FloatingPointError: the loss of a network is no longer finite.
+        ValueError, OSError: a device that is not there; a folder that cannot be written.
+    """
+    device, out = check_device(device), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    code = code_version()
+    paths = {
+        out / checkpoint_name(trial.description, trial.arm, trial.identity): trial
+        for trial in plan.trials
+    }
+    todo = {path: trial for path, trial in paths.items() if not _is_saved(path, trial)}
+    with progress_bar(len(todo) * plan.recipe.epochs) as bar:
+        for path, trial in todo.items():
+            bar.set_postfix_str(path.stem)
+            model, outcome = train_network(
+                plan.dataset, plan.backbone, trial.arm, trial.seed, plan.recipe, device, bar.update
+            )
+            card = {
+                "arm": str(trial.arm),
+                "classes": list(plan.dataset.classes),
+                **outcome,
+                "trial": trial.description,
+                **provenance(device),
+                "code": code,
+                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            save_checkpoint(path, model, card)
+    return list(paths)
+
+
+def _is_saved(path, trial):
+    """Whether the network of a trial is there; FileExistsError if another file is in its place."""
+    if not path.with_suffix(".json").exists():
+        if path.exists():
+            warnings.warn(f"{path} has no card, so it is trained again", stacklevel=3)
+        return False
+    try:
+        same = trial_identity(load_checkpoint(path)[1]["trial"]) == trial.identity
+    except (FileNotFoundError, ValueError, KeyError) as error:
+        raise FileExistsError(f"{error}; remove {path.stem}.* to train it again") from None
+    if not same:
+        raise FileExistsError(f"{path} is of another trial: remove it to train this one")
+    return True
+
+
 def load_checkpoint(path):
     """Load a model that `save_checkpoint` wrote.
 
@@ -115,12 +174,8 @@ def load_checkpoint(path):
     try:
         model = build_model(*arguments)
         model.load_state_dict(safetensors.torch.load(tensors))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a file of tensors: {error}") from None
-    except RuntimeError as error:
+    except (SafetensorError, RuntimeError, ValueError, TypeError) as error:
         raise ValueError(f"{path} does not fit its card: {_one_line(error)}") from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{card_path} describes no model: {error}") from None
     _check_attention(path, described, model)
     return model.eval(), card
 
@@ -195,9 +250,11 @@ def _released_state(path):
         if name in named:
             raise ValueError(f"{path} holds both {name} and module.{name}: accepted is one of them")
         if not isinstance(value, torch.Tensor):
-            raise ValueError(f"{path}: {name} is a {type(value).__name__}: accepted are tensors")
+            raise ValueError(
+                f"{path}: {shown(name)} is a {type(value).__name__}: accepted are tensors"
+            )
         if not (value.is_floating_point() or name.endswith("num_batches_tracked")):
-            raise ValueError(f"{path}: {name} is of {value.dtype}: accepted are weights of floats")
+            raise ValueError(f"{path}: {shown(name)} is of {value.dtype}: accepted are floats")
         named[name] = value
     return named
 
@@ -228,5 +285,5 @@ def _one_line(error):
 
 def _listed(names):
     names = list(names)
-    shown = ", ".join(names[:8])
-    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "nothing"
+    first = _one_line(", ".join(names[:8]))
+    return f"{first} and {len(names) - 8} more" if len(names) > 8 else first or "nothing"

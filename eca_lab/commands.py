@@ -66,7 +66,7 @@ def train_checkpoints(options):
     train.check_device(options.device)
     plan = _plan(options)
     try:
-        paths = sweep.train_checkpoints(plan, options.out, options.device)
+        paths = checkpoints.train_checkpoints(plan, options.out, options.device)
     except FloatingPointError as error:
         print(
             f"error: {error}. The networks trained before it are kept in {options.out}; a lower "

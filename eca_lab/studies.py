@@ -32,7 +32,8 @@ class Slope:
 class Setting:
     """Data, backbone and recipe of a study; what the study says of all its settings is in here too.
 
-    data is the name for readers, size in pixels, per_class the training images of each class (None
+    data is what `eca_lab.data.load_dataset` takes, or "folder:" where only who runs it knows the
+    folder; size is in pixels, per_class the training images of each class (None
     for all), device "cpu" or "cuda". arms are the baseline, the family, and what is run beside.
     """
 

@@ -1,8 +1,6 @@
 """A sweep: every arm with every seed, each trial recorded as it finishes."""
 
 import os
-import platform
-import subprocess
 import time
 import warnings
 from collections import Counter, defaultdict
@@ -10,17 +8,15 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from tqdm.auto import tqdm
 
-from eca_lab.checkpoints import checkpoint_name, load_checkpoint, save_checkpoint
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.data import Dataset
 from eca_lab.models import add_attention, build_model
+from eca_lab.recipe import Recipe
 from eca_lab.results import (
     SCHEMA,
     is_finished,
@@ -33,10 +29,12 @@ from eca_lab.results import (
 )
 from eca_lab.spec import Spec, parse_spec
 from eca_lab.train import (
-    Recipe,
     check_device,
+    code_version,
     computed_by,
     estimate_seconds,
+    progress_bar,
+    provenance,
     train_network,
     trial_description,
 )
@@ -70,12 +68,15 @@ class Plan:
 
 
 def check_arms(backbone, arms, seeds):
-    """The arms as `Spec` objects, if they can be built on the backbone.
+    """The arms as `Spec` objects, if they can be built. Needs no data: it comes before a download.
 
-    Needs no data, so that a mistyped arm is told before a download.
+    Args:
+        backbone: one of `eca_lab.models.BACKBONES`.
+        arms: specs.
+        seeds: how many.
 
     Raises:
-        TypeError, ValueError: naming what is not accepted, of the arms, the backbone or seeds.
+        TypeError, ValueError: naming what is not accepted.
     """
     check_integer("seeds", seeds)
     if not arms:
@@ -94,15 +95,9 @@ def plan_sweep(dataset, backbone, arms, seeds, recipe=None):
     Arms that resolve to the same network are one trial per seed, under the name that gives the
     kernel size.
 
-    Args:
+    Args and errors as `check_arms`, and
         dataset: an `eca_lab.data.Dataset`.
-        backbone: one of `eca_lab.models.BACKBONES`.
-        arms: specs.
-        seeds: how many.
         recipe: a `Recipe`, its defaults if left out.
-
-    Raises:
-        TypeError, ValueError: as `check_arms`.
     """
     recipe = recipe or Recipe()
     described = {
@@ -142,7 +137,7 @@ class Job:
             outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
         else:
             outcome = {"status": "finished", **outcome}
-        return {**outcome, **_provenance(torch.device(device))}
+        return {**outcome, **provenance(torch.device(device))}
 
 
 def run_sweep(
@@ -181,8 +176,7 @@ def run_sweep(
         list of the records of the trials that failed, empty if all is well.
 
     Raises:
-        TypeError, ValueError: a device that is not there, or another value that is not accepted.
-        ImportError, ConnectionError: no Ray here, or no cluster at that address.
+        TypeError, ValueError, ImportError, ConnectionError: as `check_workers`.
         RuntimeError: the workers die before they are ready.
         OSError: the folder cannot be made or written.
     """
@@ -191,18 +185,19 @@ def run_sweep(
     out.mkdir(parents=True, exist_ok=True)
     set_aside(out)
     todo = remaining(plan, out)
-    elsewhere = {} if any_device or ray else begun_elsewhere(plan, out, device)
-    if left := [trial for trial in todo if trial.seed in elsewhere]:
+    if ray is None and not any_device:
+        elsewhere = begun_elsewhere(plan, out, device)
+        left = [trial for trial in todo if trial.seed in elsewhere]
         todo = [trial for trial in todo if trial.seed not in elsewhere]
-        seeds = ", ".join(str(seed) for seed in dict.fromkeys(trial.seed for trial in left))
-        runs = "; ".join(sorted(", ".join(run) for run in set().union(*elsewhere.values())))
-        warnings.warn(
-            f"{len(left)} trials are left alone: in {out}, their seeds {seeds} were begun "
-            f"elsewhere ({runs}), and trials from here could not be paired with those. Finish them "
-            "there, or run them here all the same: any_device=True, on the command line "
-            "--any-device",
-            stacklevel=2,
-        )
+        if left:
+            runs = "; ".join(sorted(", ".join(run) for run in set().union(*elsewhere.values())))
+            warnings.warn(
+                f"{len(left)} trials are left alone: in {out}, their seeds "
+                f"{', '.join(map(str, sorted({trial.seed for trial in left})))} were begun "
+                f"elsewhere ({runs}), and trials from here could not be paired with those. Finish "
+                "them there, or all the same here: any_device=True, or --any-device",
+                stacklevel=2,
+            )
     if not todo:
         return []
     job = Job(plan.dataset, plan.backbone, plan.recipe)
@@ -231,7 +226,7 @@ def run_sweep(
         bar.update(-progress.pop(trial.identity, 0))
 
     with ExitStack() as stack:
-        bar = stack.enter_context(_bar(len(todo) * epochs))
+        bar = stack.enter_context(progress_bar(len(todo) * epochs))
         stack.callback(lambda: [_release(claim) for claim in claims.values()])
         if ray is not None:
             ended = outcomes(RayPool(job, ray, device, gpu_share), to_start(), on_epoch, on_retry)
@@ -241,7 +236,7 @@ def run_sweep(
         else:
             ended = ((trial, job(trial, device, partial(on_epoch, trial))) for trial in to_start())
         stack.enter_context(closing(ended))
-        code = _code_version()
+        code = code_version()
         for trial, outcome in ended:
             record = {
                 "schema": SCHEMA,
@@ -308,7 +303,7 @@ def begun_elsewhere(plan, out, device="cpu"):
         dict: seed -> set of (device, precision, path).
     """
     device = check_device(device)
-    here = run_of({**_provenance(device), **computed_by(device)})
+    here = run_of({**provenance(device), **computed_by(device)})
     begun = defaultdict(set)  # trial without its arm -> runs
     for record in load_records(out).values() if Path(out).is_dir() else ():
         if record["status"] == "finished":
@@ -343,75 +338,6 @@ def estimate_trial(plan, device="cpu"):
         return None
 
 
-def train_checkpoints(plan, out, device="cpu"):
-    """Train the networks of a plan that are not in the folder `out` yet, and save them there.
-
-    A network is there if its file loads and its card describes the same trial. Interrupted and
-    run again, the rest is done.
-
-    Args:
-        plan: of `plan_sweep`.
-        out: folder, made if it is not there.
-        device: "cpu" or a CUDA device.
-
-    Returns:
-        list of the paths, in the order of the plan's trials.
-
-    Raises:
-        ValueError: a device that is not there.
-        FileExistsError: a file that should be one of the networks is not. Nothing was trained.
-        FloatingPointError: the loss of a network is no longer finite.
-        OSError: the folder cannot be made or written.
-    """
-    device, out = check_device(device), Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    provenance, code = _provenance(device), _code_version()
-    paths = {
-        out / checkpoint_name(trial.description, trial.arm, trial.identity): trial
-        for trial in plan.trials
-    }
-    todo = {path: trial for path, trial in paths.items() if not _is_saved(path, trial)}
-    with _bar(len(todo) * plan.recipe.epochs) as bar:
-        for path, trial in todo.items():
-            bar.set_postfix_str(path.stem)
-            model, outcome = train_network(
-                plan.dataset, plan.backbone, trial.arm, trial.seed, plan.recipe, device, bar.update
-            )
-            card = {
-                "arm": str(trial.arm),
-                "classes": list(plan.dataset.classes),
-                **outcome,
-                "trial": trial.description,
-                **provenance,
-                "code": code,
-                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-            save_checkpoint(path, model, card)
-    return list(paths)
-
-
-def _is_saved(path, trial):
-    """Whether the network of a trial is there; FileExistsError if another file is in its place."""
-    if not path.with_suffix(".json").exists():
-        if path.exists():
-            warnings.warn(f"{path} has no card, so it is trained again", stacklevel=3)
-        return False
-    try:
-        card = load_checkpoint(path)[1]
-    except (FileNotFoundError, ValueError) as error:
-        raise FileExistsError(f"{error}; remove {path.stem}.* to train it again") from None
-    if trial_identity(card["trial"]) != trial.identity:
-        raise FileExistsError(f"{path} is of another trial; it is not overwritten")
-    return True
-
-
-def _bar(total):
-    """A progress bar of epochs, for people: none where nobody looks on."""
-    # tqdm's bar for notebooks overlooks this variable, which its bar for terminals obeys.
-    quiet = True if os.environ.get("TQDM_DISABLE") else None
-    return tqdm(total=total, unit="epoch", smoothing=0.05, disable=quiet)
-
-
 def _without_arm(description):
     """What trials of one seed have in common, as something to compare by."""
     of_arm = ("attention", "parameters")
@@ -438,39 +364,3 @@ def _release(claim):
     with suppress(OSError):  # not where an open file cannot be removed
         os.unlink(claim.lock_file)
     claim.release()
-
-
-def _provenance(device):
-    """Where and with what a trial ran."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f"{_processor()}, {torch.get_num_threads()} threads"
-    packages = ("torch", "torchvision", "numpy")
-    return {
-        "device": f"{device.type}: {name}",
-        "versions": {"python": platform.python_version()}
-        | {package: version(package) for package in packages},
-    }
-
-
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _code_version():
-    """Commit of this package's checkout and whether it has changes; empty outside a checkout."""
-    git = ["git", "-C", os.path.dirname(os.path.abspath(__file__))]
-    try:
-        commit, status = (
-            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-    return {"commit": commit.strip(), "changed": bool(status.strip())}

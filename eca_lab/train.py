@@ -2,14 +2,19 @@
 
 import base64
 import hashlib
+import os
+import platform
+import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
+from importlib.metadata import version
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tqdm.auto import tqdm
 
 from eca_lab.data import augment, channel_statistics, normalize
 from eca_lab.models import add_attention, attention_specs, build_model
@@ -94,6 +99,47 @@ def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_ep
 def computed_by(device):
     """How a trial computes on a torch.device, as it is recorded: its precision and its path."""
     return {"precision": "bfloat16" if device.type == "cuda" else "float32", "path": "modules"}
+
+
+def provenance(device):
+    """Where and with what a trial ran, as it is recorded."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{_processor()}, {torch.get_num_threads()} threads"
+    packages = {name: version(name) for name in ("torch", "torchvision", "numpy")}
+    return {
+        "device": f"{device.type}: {name}",
+        "versions": {"python": platform.python_version(), **packages},
+    }
+
+
+def _processor():
+    with suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def code_version():
+    """Commit of this package's checkout and whether it has changes; empty outside a checkout."""
+    git = ["git", "-C", os.path.dirname(os.path.abspath(__file__))]
+    try:
+        commit, status = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": commit.strip(), "changed": bool(status.strip())}
+
+
+def progress_bar(epochs):
+    """A progress bar for people: none where nobody looks on."""
+    # tqdm's bar for notebooks overlooks this variable, which its bar for terminals obeys.
+    quiet = True if os.environ.get("TQDM_DISABLE") else None
+    return tqdm(total=epochs, unit="epoch", smoothing=0.05, disable=quiet)
 
 
 def input_transform(dataset):

@@ -125,7 +125,7 @@ def test_counting_leaves_the_model_as_it_is():
         ({"size": 0}, ValueError, "size=0: accepted is a positive integer"),
         ({"size": 32.0}, TypeError, r"size=32\.0"),
         ({"channels": -1}, ValueError, "channels=-1"),
-        ({"convention": "fvcore"}, ValueError, "'fvcore': accepted are 'torch' and 'paper'"),
+        ({"convention": "fvcore"}, ValueError, "convention='fvcore': accepted are torch, paper"),
     ],
 )
 def test_what_cannot_be_counted(arguments, error, message):
@@ -182,7 +182,7 @@ def test_step_seconds_spreads_over_rounds(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"repeats": 1}, "repeats=1: accepted are 2 and more"),
+        ({"repeats": 1}, "repeats=1: accepted is an integer of at least 2"),
         ({"models": {}}, "models={}: accepted is at least one"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"size": -1}, "size=-1"),

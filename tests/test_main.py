@@ -59,7 +59,10 @@ def test_commands_import_only_what_they_need(arguments, status, imported):
         ("sweep --study ladder", "--study ladder: its --setting is missing; accepted are small"),
         ("sweep --study ladder --setting big", "--setting='big': accepted are small, resnet10"),
         ("sweep --study ladder --setting small --epochs 2", "--epochs with --study ladder"),
-        ("sweep --study fixed-k --setting tiny-imagenet", "give its folder as --data folder:PATH"),
+        (
+            "sweep --study fixed-k --setting tiny-imagenet",
+            "give their folder as --data",
+        ),
         ("compare", "the folder of results is missing, or --study NAME"),
         ("compare --study ladder --margin 1", "--study ladder declares folder, baseline, arms"),
         ("compare --study ladders", "study='ladders': accepted are fixed-k, ladder"),

@@ -1,27 +1,24 @@
-"""A sweep on a real Ray cluster: two nodes on this machine, one of which is killed."""
+"""Workers on a real Ray cluster: two nodes on this machine, one of which is killed."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
-import pandas as pd
 import pytest
-import torch
 
 from eca_lab import workers
-from eca_lab.results import load_results
 from eca_lab.sweep import plan_sweep, run_sweep
 from eca_lab.train import Recipe
+from eca_lab.workers import RayPool, outcomes
 
 ray = pytest.importorskip("ray")
-
-COMPUTED = ["arm", "seed", "top1", "top5", "loss", "parameters", "identity"]
 
 
 @contextmanager
@@ -77,36 +74,34 @@ def cluster():
     pytest.skip("Ray starts no two nodes on this machine")
 
 
-def test_a_killed_node_costs_a_retry_and_nothing_else(dataset, cluster, tmp_path, monkeypatch):
+def test_a_killed_node_costs_a_retry_and_nothing_else(cluster):
     address, other = cluster
-    recipe = Recipe(epochs=20, batch_size=16, learning_rate=0.05)
-    plan = plan_sweep(dataset, "tiny", ["none", "se", "eca"], 8, recipe)
-    submitted = []
-    genuine = workers.RayPool.submit
-    monkeypatch.setattr(
-        workers.RayPool,
-        "submit",
-        lambda pool, actor, trial: submitted.append((actor, trial)) or genuine(pool, actor, trial),
-    )
 
-    def kill_the_other():  # as soon as both nodes have finished a trial
-        while len({actor for actor, _ in submitted}) < 2 or len(submitted) < 6:
-            time.sleep(0.02)
-        os.killpg(other.pid, signal.SIGKILL)
+    # Local, so that it goes to the nodes by value: they have no tests.
+    def job(trial, device, on_epoch):
+        time.sleep(trial.seconds)
+        return {"identity": trial.identity, "device": device, "process": os.getpid()}
 
-    threading.Thread(target=kill_the_other, daemon=True).start()
-    assert run_sweep(plan, tmp_path / "ray", ray=address) == []
-    assert len(submitted) == 24 + 1
+    def trials():  # eight, and before them as many as are done until the other node is dead
+        numbers = count()
+        while other.poll() is None:
+            yield SimpleNamespace(identity=str(next(numbers)), seconds=0.1)
+        for _ in range(8):  # its worker takes a moment to notice
+            yield SimpleNamespace(identity=str(next(numbers)), seconds=1)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as many as there
-    try:
-        assert run_sweep(plan, tmp_path / "here") == []
-    finally:
-        torch.set_num_threads(threads)
-    here, there = (load_results(tmp_path / each)[COMPUTED] for each in ("here", "ray"))
-    pd.testing.assert_frame_equal(here, there)
-    assert len(there) == 24
+    retried, ended = [], {}
+    for trial, outcome in outcomes(RayPool(job, address, "cpu"), trials(), id, retried.append):
+        assert trial.identity not in ended
+        ended[trial.identity] = outcome
+        if other.poll() is None and len({each["process"] for each in ended.values()}) == 2:
+            os.killpg(other.pid, signal.SIGKILL)
+            other.wait()
+    assert len(ended) >= 8 + 2
+    assert sorted(map(int, ended)) == list(range(len(ended)))
+    assert all(outcome["identity"] == identity for identity, outcome in ended.items())
+    assert {outcome["device"] for outcome in ended.values()} == {"cpu"}
+    assert os.getpid() not in {outcome["process"] for outcome in ended.values()}
+    assert len(retried) == 1
 
 
 def test_no_cluster_at_that_address(dataset, tmp_path):

@@ -12,12 +12,21 @@ import pandas as pd
 import pytest
 import torch
 
-from eca_lab import __main__, stats, sweep
-from eca_lab.checkpoints import load_checkpoint
+from eca_lab import __main__, checkpoints, models, stats, sweep
+from eca_lab.checkpoints import find_checkpoint, load_checkpoint
+from eca_lab.cost import parameters
 from eca_lab.data import available_cores
 from eca_lab.models import build_model
-from eca_lab.results import load_records, load_results
-from eca_lab.sweep import plan_results, plan_sweep, remaining, run_sweep, train_checkpoints
+from eca_lab.results import load_records, load_results, write_record
+from eca_lab.spec import parse_spec
+from eca_lab.sweep import (
+    begun_elsewhere,
+    plan_results,
+    plan_sweep,
+    remaining,
+    run_of,
+    run_sweep,
+)
 from eca_lab.train import Recipe
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=0.05)
@@ -25,13 +34,16 @@ ARGUMENTS = [
     *("sweep", "--data", "shapes", "--size", "8", "--per-class", "13", "--epochs", "1"),
     *("--device", "cpu"),
 ]
-DONE = {  # what run_trial returns
+STUDY = Path(__file__).parents[1] / "data" / "results" / "study"
+DONE = {  # the outcome of a training
     "top1": 50.0,
     "top5": 100.0,
     "loss_curve": [1.0],
     "seconds": 1.0,
     "images_per_second": 64.0,
     "correct": "AAA=",
+    "precision": "float32",
+    "path": "modules",
 }
 
 
@@ -40,43 +52,86 @@ def _quiet(monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "1")
 
 
+@pytest.fixture
+def trained(monkeypatch):
+    """Nothing is trained: a list of the (arm, seed) that would have been, all with `DONE`."""
+    calls = []
+
+    def train(dataset, backbone, arm, seed, *_, **__):
+        calls.append((str(arm), seed))
+        return None, DONE
+
+    monkeypatch.setattr(sweep, "train_network", train)
+    return calls
+
+
 def test_trials_are_seed_major(dataset):
-    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 2, QUICK)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca( )"], 2, QUICK)
     assert [(trial.arm, trial.seed) for trial in plan.trials] == [
-        ("none", 0), ("eca", 0), ("none", 1), ("eca", 1),
-    ]  # fmt: skip
+        (parse_spec(arm), seed) for seed in (0, 1) for arm in ("none", "eca")
+    ]
     assert len({trial.identity for trial in plan.trials}) == 4
+    none, eca = (trial.description["parameters"] for trial in plan.trials[:2])
+    assert eca - none == 3 + 3 + 5 + 5
+    assert none == parameters(build_model("tiny", "none", 2, "cifar"))
 
 
 def test_arms_that_are_the_same_network_run_once(dataset):
     arms = ["eca", "none", "eca(k=3-3-5)", "eca(gamma=2,b=1)", "eca(k=3)", "none"]
     plan = plan_sweep(dataset, "tiny", arms, 3, QUICK)
-    assert plan.arms == ["eca(k=3-3-5)", "none", "eca(k=3)"]
-    assert plan.duplicates == {"eca": "eca(k=3-3-5)", "eca(gamma=2, b=1)": "eca(k=3-3-5)"}
+    assert list(map(str, plan.arms)) == ["eca(k=3-3-5)", "none", "eca(k=3)"]
+    duplicates = {str(arm): str(same) for arm, same in plan.duplicates.items()}
+    assert duplicates == {"eca": "eca(k=3-3-5)", "eca(gamma=2, b=1)": "eca(k=3-3-5)"}
     assert len(plan.trials) == 9
 
 
-def test_parameters_are_those_of_the_trained_network(dataset):
-    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
-    none, eca = (trial.description["parameters"] for trial in plan.trials)
-    assert eca - none == 3 + 3 + 5 + 5
-    model = build_model("tiny", "none", 2, "cifar")
-    assert none == sum(each.numel() for each in model.parameters())
+def test_a_plan_draws_no_weights(dataset, monkeypatch):
+    devices = []
+    genuine = models.add_attention
+
+    def spy(model, arm):
+        devices.append(next(model.parameters()).device.type)
+        genuine(model, arm)
+
+    monkeypatch.setattr(models, "add_attention", spy)
+    monkeypatch.setattr(sweep, "add_attention", spy)
+    before = torch.get_rng_state()
+    plan_sweep(dataset, "tiny", ["se", "eca(order=shuffled)"], 3, QUICK)
+    assert set(devices) == {"meta"}
+    assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_finished_trials_are_skipped(dataset, tmp_path, monkeypatch):
+def test_recorded_trials_are_finished_to_this_day(dataset):
+    # Zeros stand for the images: a trial is known by the fingerprint of its data.
+    records = load_records(STUDY)
+    record = next(each for each in records.values() if each["arm"] == "eca(order=shuffled)")
+    described = record["trial"]["dataset"]
+    size, classes = described["size"], described["classes"]
+    images = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    recorded = dataclasses.replace(
+        dataset,
+        train_images=images.expand(described["train"], -1, -1, -1),
+        test_images=images.expand(described["test"], -1, -1, -1),
+        classes=tuple(map(str, range(classes))),
+        fingerprint=described["fingerprint"],
+    )
+    arms = dict.fromkeys(each["arm"] for each in records.values())
+    recipe = Recipe(**record["trial"]["recipe"])
+    plan = plan_sweep(recorded, record["trial"]["backbone"], arms, 10, recipe)
+    assert len(plan.trials) == len(records) == 240
+    assert remaining(plan, STUDY) == []
+
+
+def test_finished_trials_are_skipped(dataset, tmp_path, trained):
     small = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
     assert run_sweep(small, tmp_path) == []
     first = load_records(tmp_path)
     assert len(first) == 2
 
-    ran = []
-    genuine = sweep.run_trial
-    monkeypatch.setattr(sweep, "run_trial", lambda *a, **k: ran.append(a[2:4]) or genuine(*a, **k))
     large = plan_sweep(dataset, "tiny", ["none", "eca", "eca(k=3)"], 2, QUICK)
     assert len(remaining(large, tmp_path)) == 4
     run_sweep(large, tmp_path)
-    assert ran == [("eca(k=3)", 0), ("none", 1), ("eca", 1), ("eca(k=3)", 1)]
+    assert trained[2:] == [("eca(k=3)", 0), ("none", 1), ("eca", 1), ("eca(k=3)", 1)]
     records = load_records(tmp_path)
     assert len(records) == 6
     assert all(records[identity] == record for identity, record in first.items())
@@ -85,43 +140,92 @@ def test_finished_trials_are_skipped(dataset, tmp_path, monkeypatch):
 def test_records_say_where_they_come_from(dataset, tmp_path):
     run_sweep(plan_sweep(dataset, "tiny", ["eca"], 1, QUICK), tmp_path)
     (record,) = load_records(tmp_path).values()
+    assert record["arm"] == "eca"
     assert record["trial"]["recipe"]["epochs"] == 1
     assert record["trial"]["dataset"]["fingerprint"] == "0" * 64
     assert record["trial"]["seed"] == 0
     assert record["device"].startswith("cpu: ")
+    assert (record["precision"], record["path"]) == ("float32", "modules")
     assert {"python", "torch", "torchvision", "numpy"} <= record["versions"].keys()
     assert {"commit", "changed"} == record["code"].keys() or record["code"] == {}
 
-
-def test_results_bear_the_names_of_the_plan(dataset, tmp_path):
-    run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK), tmp_path)
     renamed = plan_sweep(dataset, "tiny", ["eca(k=3-3-5)"], 1, QUICK)
     assert remaining(renamed, tmp_path) == []
     assert plan_results(renamed, tmp_path)["arm"].tolist() == ["eca(k=3-3-5)"]
-    assert load_results(tmp_path)["arm"].tolist() == ["none", "eca"]
+    assert load_results(tmp_path)["arm"].tolist() == ["eca"]
 
 
 def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(dataset, tmp_path, monkeypatch):
-    genuine = sweep.run_trial
+    failing = ["eca"]
 
-    def sometimes(dataset, backbone, arm, seed, *arguments, **keywords):
-        if (arm, seed) == ("eca", 0):
+    def sometimes(dataset, backbone, arm, seed, *_, **__):
+        if (arm.name, seed) == ("eca", 0) and failing:
             raise MemoryError("not today")
-        return genuine(dataset, backbone, arm, seed, *arguments, **keywords)
+        return None, DONE
 
-    monkeypatch.setattr(sweep, "run_trial", sometimes)
+    monkeypatch.setattr(sweep, "train_network", sometimes)
     plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 2, QUICK)
     (failed,) = run_sweep(plan, tmp_path)
     assert (failed["arm"], failed["trial"]["seed"]) == ("eca", 0)
     assert failed["reason"] == "MemoryError: not today"
     assert len(load_results(tmp_path)) == 5
-    monkeypatch.undo()
-    assert [(trial.arm, trial.seed) for trial in remaining(plan, tmp_path)] == [("eca", 0)]
+    failing.clear()
+    assert [(trial.arm.name, trial.seed) for trial in remaining(plan, tmp_path)] == [("eca", 0)]
     assert run_sweep(plan, tmp_path) == []
     assert len(load_results(tmp_path)) == 6
 
 
-def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, monkeypatch):
+def rewrite(folder, change):
+    """Change the records in a folder as another machine would have written them."""
+    for record in load_records(folder).values():
+        record.pop("checksum", None)
+        change(record)
+        write_record(folder, record)
+
+
+def test_seeds_begun_elsewhere_are_left_alone(dataset, tmp_path, trained):
+    run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 2, QUICK), tmp_path)
+    here = load_records(tmp_path).values()
+    assert begun_elsewhere(plan_sweep(dataset, "tiny", ["se"], 3, QUICK), tmp_path) == {}
+
+    def another_machine(record):
+        record["device"] = "cpu: Another Processor, 2 threads"
+        for name in ("precision", "path"):  # as in records of before
+            del record[name]
+
+    rewrite(tmp_path, another_machine)
+    plan = plan_sweep(dataset, "tiny", ["none", "se"], 3, QUICK)
+    elsewhere = ("cpu: Another Processor", "float32", "modules")
+    assert begun_elsewhere(plan, tmp_path) == {0: {elsewhere}, 1: {elsewhere}}
+    with pytest.warns(UserWarning, match="2 trials are left alone: .* seeds 0, 1 were begun else"):
+        run_sweep(plan, tmp_path)
+    assert trained[len(here) :] == [("none", 2), ("se", 2)]
+    # Another recipe has no pairs there, whatever its device.
+    other = plan_sweep(dataset, "tiny", ["none", "se"], 3, Recipe(epochs=2, batch_size=16))
+    assert begun_elsewhere(other, tmp_path) == {}
+    assert run_sweep(plan, tmp_path, any_device=True) == []
+    assert trained[-2:] == [("se", 0), ("se", 1)]
+    assert remaining(plan, tmp_path) == []
+    # Now there are trials from here, to pair others from here with.
+    assert begun_elsewhere(plan_sweep(dataset, "tiny", ["eca(k=9)"], 3, QUICK), tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("record", "run"),
+    [
+        ({"device": "cpu: A, B, 2 threads"}, ("cpu: A, B", "float32", "modules")),
+        ({"device": "cuda: NVIDIA H100"}, ("cuda: NVIDIA H100", "bfloat16", "modules")),
+        (
+            {"device": "cuda: NVIDIA H100", "precision": "float32", "path": "fused"},
+            ("cuda: NVIDIA H100", "float32", "fused"),
+        ),
+    ],
+)
+def test_what_a_record_was_computed_by(record, run):
+    assert run_of(record) == run
+
+
+def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, monkeypatch, trained):
     genuine, written = sweep.write_record, []
 
     def full_after_two(out, record):
@@ -159,7 +263,7 @@ def test_command_prints_plan_and_table(tmp_path, capsys):
     assert again.endswith(done[done.rindex("shapes") :])
 
 
-def test_two_recipes_are_not_averaged_together(dataset, tmp_path, capsys):
+def test_two_recipes_are_not_averaged_together(dataset, tmp_path, capsys, trained):
     for rate in (0.05, 0.01):
         recipe = Recipe(epochs=1, batch_size=16, learning_rate=rate)
         run_sweep(plan_sweep(dataset, "tiny", ["none"], 2, recipe), tmp_path)
@@ -196,38 +300,65 @@ def test_worker_processes_give_the_same_table(plan_of_six, tmp_path):
 def test_two_sweeps_in_one_folder_share_the_trials(plan_of_six, tmp_path, monkeypatch):
     ran = []
 
-    def trial(dataset, backbone, arm, seed, *_, **__):
-        ran.append((arm, seed))
-        if (arm, seed) == ("se", 0):  # in the middle of it, another sweep comes
+    def train(dataset, backbone, arm, seed, *_, **__):
+        ran.append((str(arm), seed))
+        if ran[-1] == ("se", 0):  # in the middle of it, another sweep comes
             run_sweep(plan_of_six, tmp_path)
-        return {**DONE, "top1": float(seed)}
+        return None, DONE
 
-    monkeypatch.setattr(sweep, "run_trial", trial)
+    monkeypatch.setattr(sweep, "train_network", train)
     assert run_sweep(plan_of_six, tmp_path) == []
     assert ran == [("none", 0), ("se", 0), ("eca", 0), ("none", 1), ("se", 1), ("eca", 1)]
     assert len(load_results(tmp_path)) == 6
     assert {path.suffix for path in tmp_path.iterdir()} == {".json"}
 
 
-def test_a_budget_starts_what_will_end(plan_of_six, tmp_path, monkeypatch):
+def test_a_deadline_starts_what_will_end(plan_of_six, tmp_path, monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr(sweep.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(sweep, "estimate_seconds", lambda *_: 10.0)
 
-    def trial(*_, **__):
+    def train(*_, **__):
         clock[0] += 30
-        return DONE
+        return None, DONE
 
-    monkeypatch.setattr(sweep, "run_trial", trial)
-    run_sweep(plan_of_six, tmp_path, budget=9)
+    monkeypatch.setattr(sweep, "train_network", train)
+    run_sweep(plan_of_six, tmp_path, deadline=1009, estimate=10)
     assert len(load_results(tmp_path)) == 0
-    run_sweep(plan_of_six, tmp_path, budget=65)  # 10 expected, then 30: 2 x 30 <= 65 < 3 x 30
+    run_sweep(plan_of_six, tmp_path, deadline=999)  # past, and nothing is known of the trials
+    assert len(load_results(tmp_path)) == 0
+    # 10 expected, then 30: 2 x 30 <= 65 < 3 x 30
+    run_sweep(plan_of_six, tmp_path, deadline=1065, estimate=10)
     assert load_results(tmp_path)[["arm", "seed"]].to_numpy().tolist() == [["none", 0], ["se", 0]]
-    run_sweep(plan_of_six, tmp_path, budget=1000)
+    run_sweep(plan_of_six, tmp_path, deadline=3000)
     assert len(load_results(tmp_path)) == 6
 
 
-def test_invalid_files_are_set_aside_and_their_trials_run_again(dataset, tmp_path):
+def test_the_budget_counts_from_the_start_of_the_command(tmp_path, monkeypatch, trained, capsys):
+    now, estimates = time.monotonic(), []
+    moments = iter([now, now + 50])
+    monkeypatch.setattr(__main__.time, "monotonic", lambda: next(moments, now + 50))
+    monkeypatch.setattr(sweep, "estimate_seconds", lambda *_: estimates.append(1) or 1.0)
+    arguments = [*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]
+    assert __main__.main([*arguments, "--budget", "40s"]) == 0
+    assert trained == []
+    assert "1 of 1 trials are left" in capsys.readouterr().out
+    assert __main__.main([*arguments, "--budget", "60s"]) == 0
+    assert len(trained) == 1
+    assert len(estimates) == 2  # one a command
+
+
+def test_an_estimate_that_fails_ends_nothing(tmp_path, capsys):
+    arguments = [*ARGUMENTS, "--arms", "none", "eca", "--seeds", "1", "--learning-rate", "1e30"]
+    arguments += ["--batch-size", "16", "--budget", "9h", "--out", str(tmp_path)]
+    assert __main__.main(arguments) == 1
+    printed = capsys.readouterr()
+    assert "2 to run on cpu, for an unknown time" in printed.out
+    assert printed.err.count("FloatingPointError: the loss is") == 2
+    records = load_records(tmp_path).values()
+    assert [record["status"] for record in records] == ["failed", "failed"]
+
+
+def test_invalid_files_are_set_aside_and_their_trials_run_again(dataset, tmp_path, trained):
     plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
     run_sweep(plan, tmp_path)
     truncated, whole = sorted(tmp_path.glob("*.json"))
@@ -248,17 +379,26 @@ def test_invalid_files_are_set_aside_and_their_trials_run_again(dataset, tmp_pat
     assert len(list((tmp_path / "rejected").iterdir())) == 3  # the first is not overwritten
 
 
-def test_ctrl_c_in_a_terminal_leaves_no_worker_behind(tmp_path):
-    arguments = ["--arms", "none", "eca", "--seeds", "99", "--workers", "2"]
+# Ctrl-C in a terminal reaches every process of it; a job scheduler's SIGTERM only the first.
+@pytest.mark.parametrize(
+    ("stop", "number", "workers"),
+    [(os.killpg, signal.SIGINT, ["--workers", "2"]), (os.kill, signal.SIGTERM, [])],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_stopped_it_says_what_is_kept_and_leaves_nobody_behind(tmp_path, stop, number, workers):
+    arguments = ["--arms", "none", "eca", "--seeds", "99", *workers]
     command = [sys.executable, "-m", "eca_lab", *ARGUMENTS, *arguments, "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    environment = {**os.environ, "TQDM_DISABLE": ""}
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment
+    )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    stop(process.pid, number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Interrupted: " in error
+    assert error.startswith("\nInterrupted: ")  # no progress bar on a pipe
     assert "Traceback" not in error
     assert list(tmp_path.glob("*.json"))
     with suppress(ProcessLookupError):  # soon, nobody is left in its session
@@ -291,7 +431,7 @@ def test_interrupted_it_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "run_trial", interrupted)
+    monkeypatch.setattr(sweep, "train_network", interrupted)
     assert (
         __main__.main([*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]) == 130
     )
@@ -303,7 +443,7 @@ def test_a_failed_trial_gives_a_nonzero_exit(tmp_path, monkeypatch, capsys):
     def diverges(*_, **__):
         raise FloatingPointError("the loss is nan in epoch 1")
 
-    monkeypatch.setattr(sweep, "run_trial", diverges)
+    monkeypatch.setattr(sweep, "train_network", diverges)
     assert __main__.main([*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert "failed: eca, seed 0: FloatingPointError: the loss is nan in epoch 1" in error
@@ -324,9 +464,11 @@ def test_a_failed_trial_gives_a_nonzero_exit(tmp_path, monkeypatch, capsys):
         (["--backbone", "vgg16"], "backbone='vgg16': accepted are tiny"),
         (["--out", "/dev/null/results"], "/dev/null is not a folder"),
         (["--workers", "0"], "workers=0: accepted is a positive integer"),
-        (["--gpu-share", "2"], "gpu_share=2.0: accepted are 0 < gpu_share <= 1"),
+        (["--learning-rate", "inf"], "learning_rate=inf: accepted is a finite number above 0"),
+        (["--gpu-share", "2"], "gpu_share=2.0: accepted is a finite number to 1 above 0"),
         (["--gpu-share", "0.5", "--workers", "2"], "gpu_share=0.5: accepted on a CUDA device"),
         (["--ray", "auto", "--workers", "2"], "workers=2 with ray='auto'"),
+        (["--ray", "auto", "--device", "cuda:1"], "device='cuda:1': accepted are cpu, cuda"),
         (["--budget", "25"], "--budget 25: accepted is a time such as 90s, 25m or 1h30m"),
         (["--budget", "soon"], "--budget soon: accepted is a time"),
     ],
@@ -359,7 +501,7 @@ def test_help_names_the_choices(capsys):
         assert word in text
 
 
-def test_results_command_prints_the_table(dataset, tmp_path, capsys):
+def test_results_command_prints_the_table(dataset, tmp_path, capsys, trained):
     run_sweep(plan_sweep(dataset, "tiny", ["none"], 1, QUICK), tmp_path)
     assert __main__.main(["results", str(tmp_path)]) == 0
     assert "colours" in capsys.readouterr().out
@@ -425,47 +567,11 @@ sys.exit(status)
     assert len(load_results(tmp_path)) == 1
 
 
-def test_a_record_is_plain_json(dataset, tmp_path):
-    run_sweep(plan_sweep(dataset, "tiny", ["none"], 1, QUICK), tmp_path)
-    (path,) = Path(tmp_path).glob("*.json")
-    assert json.loads(path.read_text())["status"] == "finished"
-
-
-def test_checkpoints_are_trained_once_and_kept(dataset, tmp_path, monkeypatch):
-    plan = plan_sweep(dataset, "tiny", ["none", "eca(k=3)"], 1, QUICK)
-    paths = train_checkpoints(plan, tmp_path / "new")
-    assert [path.name for path in paths] == [
-        "colours16-tiny-none-seed0.safetensors",
-        "colours16-tiny-eca_k_3-seed0.safetensors",
-    ]
-    model, card = load_checkpoint(paths[1])
-    assert card["trial"] == plan.trials[1].description
-    assert card["classes"] == ["red", "green"]
-    assert card["device"].startswith("cpu: ")
-    assert 100 * correct_predictions(model, dataset).mean() == pytest.approx(card["top1"])
-
-    trained = []
-    genuine = sweep.train_network
-    monkeypatch.setattr(
-        sweep, "train_network", lambda *a, **k: trained.append(a[2:4]) or genuine(*a, **k)
-    )
-    tensors = paths[0].read_bytes()
-    assert train_checkpoints(plan, tmp_path / "new") == paths
-    assert trained == []
-    paths[0].write_bytes(tensors[:1000])  # damaged: trained again, to the same weights
-    train_checkpoints(plan, tmp_path / "new")
-    assert trained == [("none", 0)]
-    assert paths[0].read_bytes() == tensors
-    longer = plan_sweep(dataset, "tiny", ["none"], 1, dataclasses.replace(QUICK, epochs=2))
-    train_checkpoints(longer, tmp_path / "new")  # another recipe under the same name
-    assert trained == [("none", 0)] * 2
-
-
 def test_the_command_for_checkpoints(tmp_path, monkeypatch, capsys):
     arguments = [*ARGUMENTS[1:], "--classes", "2", "--batch-size", "16", "--seeds", "1"]
     arguments += ["--arms", "eca", "--device", "cpu", "--out", str(tmp_path)]
     assert __main__.main(["checkpoints", *arguments]) == 0
-    path = tmp_path / "shapes8-tiny-eca-seed0.safetensors"
+    path = find_checkpoint(tmp_path, "eca", 0, dataset="shapes8")
     top1 = load_checkpoint(path)[1]["top1"]
     assert capsys.readouterr().out == f"{path}: top-1 {top1:.2f} %\n"
     assert __main__.main(["checkpoints", *arguments, "--arms", "eca(k=4)"]) == 2
@@ -473,7 +579,7 @@ def test_the_command_for_checkpoints(tmp_path, monkeypatch, capsys):
     def diverges(*_, **__):
         raise FloatingPointError("the loss is nan in epoch 1")
 
-    monkeypatch.setattr(sweep, "train_network", diverges)
+    monkeypatch.setattr(checkpoints, "train_network", diverges)
     assert __main__.main(["checkpoints", *arguments, "--arms", "eca", "se"]) == 1
     assert f"the loss is nan in epoch 1. The networks trained before it are kept in {tmp_path}" in (
         capsys.readouterr().err
