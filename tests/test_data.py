@@ -32,7 +32,6 @@ def test_classes_by_name_are_renumbered_in_the_order_of_the_data_set(shapes):
 def test_number_of_classes_is_drawn_with_the_seed():
     draws = [load(classes=3, seed=seed) for seed in (0, 0, 1, 2)]
     assert all(len(draw.classes) == 3 and draw.train_labels.max() == 2 for draw in draws)
-    assert draws[0].classes == draws[1].classes
     assert draws[0].fingerprint == draws[1].fingerprint
     assert len({draw.classes for draw in draws}) > 1
     assert set(draws[0].classes) < set(load(classes=5, seed=0).classes)
@@ -41,7 +40,6 @@ def test_number_of_classes_is_drawn_with_the_seed():
 def test_images_per_class_are_drawn_with_the_seed(shapes):
     part, same, other = (load(per_class=20, seed=seed) for seed in (0, 0, 1))
     assert part.train_labels.bincount().tolist() == [20] * 10
-    assert torch.equal(part.train_images, same.train_images)
     assert part.fingerprint == same.fingerprint != other.fingerprint
     assert not torch.equal(part.train_images, other.train_images)
     # Each with its own label, and no image twice.
@@ -64,15 +62,13 @@ def test_draws_are_nested_and_do_not_depend_on_the_other_classes():
     assert few == discs(per_class=10, classes=["disc", "star"])
 
 
-def test_resizing_is_that_of_torchvision(shapes):
-    for size in (12, 45):
-        resized = load(size=size, classes=["disc", "star"])
-        original = shapes.train_images[torch.isin(shapes.train_labels, torch.tensor([3, 8]))]
-        assert resized.size == size
-        assert resized.train_images.shape == (1000, 3, size, size)
-        for i in (0, 499, 999):
-            expected = resize(original[i], [size, size], antialias=True)
-            assert torch.equal(resized.train_images[i], expected)
+@pytest.mark.parametrize("size", [12, 45])
+def test_resizing_is_that_of_torchvision(size, shapes):
+    resized = load(size=size, per_class=100)
+    assert resized.train_images.shape == (1000, 3, size, size)
+    for i in (0, 1000, 1999):
+        expected = resize(shapes.test_images[i], [size, size], antialias=True)
+        assert torch.equal(resized.test_images[i], expected)
 
 
 def test_fingerprint_knows_size_and_choice(shapes):
@@ -117,6 +113,7 @@ def test_more_than_there_are():
         (TypeError, "classes=True", {"classes": True}),
         (TypeError, "classes='disc': accepted are None, a number or names", {"classes": "disc"}),
         (TypeError, r"classes=\[3, 4\]", {"classes": [3, 4]}),
+        (TypeError, r"classes=2\.5: accepted are None", {"classes": 2.5}),
         (ValueError, "two or more different names", {"classes": ["disc", "star", "disc"]}),
         (ValueError, "per_class=0: accepted is a positive integer", {"per_class": 0}),
         (ValueError, "seed=4294967296: accepted is an integer from 0", {"seed": 2**32}),

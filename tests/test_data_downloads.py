@@ -60,7 +60,7 @@ def test_without_a_network_one_line_says_how_to_go_on(name, tmp_path, monkeypatc
     assert "\n" not in str(error.value)
     assert list((tmp_path / "root").iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"root='.*file': no files can be written there"):
+    with pytest.raises(OSError, match=f"^{name} .*/file"):
         load_dataset(name, root=tmp_path / "file")
 
 

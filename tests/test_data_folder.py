@@ -11,6 +11,8 @@ from torchvision.transforms.v2.functional import resize
 from eca_lab.data import folder as module
 from eca_lab.data import load_dataset
 
+MODES = ("L", "LA", "1", "RGBA", "P", "CMYK")
+
 
 def _pixels(seed, height=8, width=8):
     return np.random.RandomState(seed).randint(0, 256, (height, width, 3), np.uint8)
@@ -21,13 +23,13 @@ def _as_tensor(seeds):
 
 
 def _make_folder(folder, test="val"):
-    """Classes cat and dog with training images 0, 1, 2 and test images 50, 51 as PNG."""
+    """Classes cat and dog: training images 0, 1, 2, test images 50, 51; files of one length."""
     for split, first, count in (("train", 0, 3), (test, 50, 2)):
         for label, name in enumerate(("cat", "dog")):
             (folder / split / name).mkdir(parents=True)
             for i in range(count):
                 image = Image.fromarray(_pixels(100 * label + first + i))
-                image.save(folder / split / name / f"{i:03}.png")
+                image.save(folder / split / name / f"{i:03}.bmp")
     return folder
 
 
@@ -63,12 +65,11 @@ def test_pixels_and_labels(test, tmp_path, load, capfd):
 
 
 def test_images_become_rgb(folder, load):
-    expected = []
-    for i, mode in enumerate(["L", "LA", "1", "RGBA", "P", "CMYK"]):
-        image = Image.fromarray(_pixels(5)).convert(mode)
-        image.save(folder / "train" / "cat" / f"1{i}.tif")
-        expected.append(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
-    assert torch.equal(load(folder).train_images[3:9], torch.stack(expected))
+    modes = {mode: Image.fromarray(_pixels(5)).convert(mode) for mode in MODES}
+    for mode, image in modes.items():
+        image.save(folder / "train" / "cat" / f"1{mode}.tif")
+    expected = [np.array(modes[mode].convert("RGB")).transpose(2, 0, 1) for mode in sorted(modes)]
+    assert np.array_equal(load(folder).train_images[3 : 3 + len(MODES)], expected)
 
 
 def test_jpeg_is_decoded_and_turned_upright(folder, load):
@@ -87,7 +88,7 @@ def test_jpeg_is_decoded_and_turned_upright(folder, load):
 @pytest.mark.parametrize(("height", "width"), [(20, 31), (31, 20)])
 def test_images_that_are_not_square_need_a_size_and_lose_their_sides(height, width, folder, load):
     pixels = _pixels(5, height, width)
-    path = folder / "train" / "cat" / "000.png"
+    path = folder / "train" / "cat" / "000.bmp"
     Image.fromarray(pixels).save(path)
     with pytest.raises(ValueError, match=rf"{path} is {width} x {height}; give a size"):
         load(folder)
@@ -103,9 +104,9 @@ def test_images_that_are_not_square_need_a_size_and_lose_their_sides(height, wid
 
 def test_second_load_neither_decodes_nor_writes(folder, load, monkeypatch):
     namesake = shutil.copytree(folder, folder.parent / "other" / "pets")
-    (namesake / "train" / "cat" / "000.png").unlink()
+    (namesake / "train" / "cat" / "000.bmp").unlink()
     first, small, other = load(folder), load(folder, size=4), load(namesake)
-    for function in ("_decode", "check_writable", "written_whole"):
+    for function in ("_decode", "written_whole"):
         monkeypatch.delattr(module, function)
     assert load(folder, size=4).fingerprint == small.fingerprint != first.fingerprint
     assert load(namesake).fingerprint == other.fingerprint != first.fingerprint
@@ -115,30 +116,20 @@ def test_second_load_neither_decodes_nor_writes(folder, load, monkeypatch):
     assert load("pets").fingerprint == first.fingerprint
 
 
-def _change(folder):
-    path = folder / "train" / "cat" / "001.png"
-    before = path.stat()
-    pixels = _pixels(1)
-    pixels[0, 0, 0] ^= 1
-    Image.fromarray(pixels).save(path)
-    # As fast file systems may show it: the clock has moved on by no more than a nanosecond.
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-
-
-def _relabel(folder):
-    # From the end of one class to the start of the next, so that the order stays.
-    shutil.move(folder / "train" / "cat" / "002.png", folder / "train" / "dog" / "!.png")
-
-
-def _rename_class(folder):
-    for split in ("train", "val"):
-        (folder / split / "cat").rename(folder / split / "cow")
-
-
-@pytest.mark.parametrize("edit", [_change, _relabel, _rename_class])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        # As fast file systems may show it: the clock has moved on by no more than a nanosecond.
+        "cp train/dog/000.bmp train/cat/001.bmp; touch -d @1.000000001 train/cat/001.bmp",
+        # From the end of one class to the start of the next, so that the order stays.
+        "mv train/cat/002.bmp train/dog/!.bmp",
+        "mv train/cat train/cow; mv val/cat val/cow",
+    ],
+)
 def test_edited_folder_is_decoded_again(edit, folder, load):
+    os.utime(folder / "train" / "cat" / "001.bmp", (1, 1))
     before = load(folder)
-    edit(folder)
+    subprocess.run(edit, shell=True, cwd=folder, check=True)
     after, fresh = load(folder), load(folder, root="other")
     assert after.fingerprint == fresh.fingerprint != before.fingerprint
     assert torch.equal(after.train_images, fresh.train_images)
@@ -151,22 +142,22 @@ def test_fingerprint_is_that_of_the_content(folder, load, tmp_path):
     assert load(moved).fingerprint == before.fingerprint
     assert load(moved, size=8).fingerprint == before.fingerprint
     # From the end of one split to the start of the other.
-    (moved / "train" / "dog" / "002.png").rename(moved / "test" / "cat" / "!.png")
+    (moved / "train" / "dog" / "002.bmp").rename(moved / "test" / "cat" / "!.bmp")
     assert load(moved).fingerprint != before.fingerprint
 
 
 def test_unreadable_images_are_an_error_or_skipped_and_counted(folder, load, monkeypatch):
-    path = folder / "train" / "cat" / "001.png"
+    path = folder / "train" / "cat" / "001.bmp"
     path.write_bytes(path.read_bytes()[:-100])
-    (folder / "train" / "dog" / "000.png").write_text("not an image")
+    (folder / "train" / "dog" / "000.bmp").write_text("not an image")
     deep = Image.fromarray(np.full((8, 8), 40000, np.uint16))
-    deep.save(folder / "val" / "dog" / "001.png")
-    os.mkfifo(folder / "val" / "cat" / "fifo.png")  # to open it would never return
-    (folder / "val" / "cat" / "gone.png").symlink_to("nowhere")
-    (folder / "val" / "cat" / "loop.png").symlink_to("loop.png")
-    (folder / "val" / "cat" / "zero.png").symlink_to("/dev/zero")
-    shutil.copy(folder / "val" / "cat" / "000.png", os.fsencode(folder) + b"/val/cat/\xff.png")
-    match = r'8 unreadable of 15 .*train/cat/001\.png: .*unreadable="skip" \(--skip-unreadable\)'
+    deep.save(folder / "val" / "dog" / "001.bmp", "PNG")
+    os.mkfifo(folder / "val" / "cat" / "fifo.bmp")  # to open it would never return
+    (folder / "val" / "cat" / "gone.bmp").symlink_to("nowhere")
+    (folder / "val" / "cat" / "loop.bmp").symlink_to("loop.bmp")
+    (folder / "val" / "cat" / "zero.bmp").symlink_to("/dev/zero")
+    shutil.copy(folder / "val" / "cat" / "000.bmp", os.fsencode(folder) + b"/val/cat/\xff.bmp")
+    match = r'8 unreadable of 15 .*train/cat/001\.bmp: .*unreadable="skip" \(--skip-unreadable\)'
     with pytest.raises(ValueError, match=match):
         load(folder)
     for source in ("decoded", "from the cache"):
@@ -196,7 +187,7 @@ def test_links_that_repeat_a_folder_are_refused(link, target, folder, load):
     (folder / "val" / "cow").mkdir()
     (folder / "train" / "cow").mkdir()
     for split in ("train", "val"):
-        shutil.copy(folder / "val" / "cat" / "000.png", folder / split / "cow")
+        shutil.copy(folder / "val" / "cat" / "000.bmp", folder / split / "cow")
     assert load(folder).classes == ("cat", "cow", "dog")
     shutil.rmtree(folder / link, ignore_errors=True)
     (folder / link).symlink_to(target)
@@ -224,7 +215,7 @@ def test_links_to_other_places_are_followed_and_crossing_ones_end(folder, load, 
         ("rm -r train val", "pets/train: no such folder"),
         ("rm -r val", "pets/val: no such folder; accepted is a folder with train/"),
         ("rm val/cat/*", r"val/cat: no images; accepted .*\.jpg"),
-        ("mv val/dog val/cow", "cow, dog in one of train/ and val/ only"),
+        ("mv val/dog val/cow", "cow, dog in one split only"),
         ("rm -r train/dog val/dog", r"classes=\['cat'\]: accepted are two or more"),
         ("for i in val/dog/*; do echo > $i; done", "no test image of class 'dog' can be read; .*0"),
     ],
@@ -238,7 +229,7 @@ def test_unusable_folder(edit, match, folder, load):
 def test_root_that_cannot_be_written(folder, load, tmp_path, monkeypatch):
     monkeypatch.delattr(module, "_decode")
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"root='.*file': no files can be written there"):
+    with pytest.raises(OSError, match="/file"):
         load(folder, root="file")
 
 

@@ -94,10 +94,10 @@ def _check_arguments(name, size, classes, per_class, seed, unreadable):
     if isinstance(classes, Integral):
         check_integer("classes", classes, least=2)
     elif classes is not None:
-        names = list(classes) if isinstance(classes, Collection) else []
-        if isinstance(classes, str) or not all(isinstance(name, str) for name in names):
+        listed = isinstance(classes, Collection) and not isinstance(classes, str)
+        if not listed or not all(isinstance(name, str) for name in classes):
             raise TypeError(f"classes={shown(classes)}: accepted are None, a number or names")
-        if len(set(names)) < max(2, len(names)):
+        if len(set(classes)) < max(2, len(classes)):
             raise ValueError(f"classes={shown(classes)}: accepted are two or more different names")
     if per_class is not None:
         check_integer("per_class", per_class)

@@ -72,10 +72,7 @@ def normalize(images, mean, std):
 
 
 def channel_statistics(images):
-    """Mean and std of each channel of images (N, 3, H, W) uint8, as of values in 0..1.
-
-    Both (3,) float32 on the device of the images.
-    """
+    """Mean and std of each channel of uint8 images (N, 3, H, W) as values in 0..1, (3,) float32."""
     # How often each value occurs: exact, and faster than to sum the pixels.
     counts = torch.stack([each.flatten().bincount(minlength=256) for each in images.unbind(1)])
     values = torch.arange(256, device=images.device)

@@ -10,7 +10,7 @@ import torch
 from torchvision import datasets
 
 from eca_lab.data.dataset import Dataset, fingerprint_of
-from eca_lab.data.folder import check_writable, load_folder
+from eca_lab.data.folder import load_folder
 
 
 def load_cifar(name, root):
@@ -47,9 +47,9 @@ def load_imagenette(root, size, unreadable):
 
 @contextmanager
 def _downloading(name, root):
-    """Check root, and turn what fails within into one line that says how to go on."""
-    check_writable(root)
+    """Make root, and turn what fails within into one line that says how to go on."""
     try:
+        root.mkdir(parents=True, exist_ok=True)
         yield
     except (OSError, HTTPException, RuntimeError) as error:
         raise ConnectionError(

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import tempfile
 from bisect import bisect
 from contextlib import suppress
 from functools import partial
@@ -36,9 +35,9 @@ def load_folder(name, folder, root, size, unreadable, classes=None):
     cache = root / f"{folder.name}-{size or 'unresized'}-{key}.pt"
     content = _read_cache(cache, stamp)
     if content is None:
-        check_writable(root)
-        content = _decode_folder(folder, classes, train, test, size) | {"stamp": stamp}
-        with written_whole(cache) as file:
+        root.mkdir(parents=True, exist_ok=True)
+        with written_whole(cache) as file:  # opened first, lest the decoding be in vain
+            content = _decode_folder(folder, classes, train, test, size) | {"stamp": stamp}
             torch.save(content, file)
         # Mapped from the file, the pixels need no memory of their own.
         content = _read_cache(cache, stamp) or content
@@ -61,12 +60,11 @@ def _list_folder(folder):
                 f"{split}: no such folder; accepted is a folder with train/ and with test/ or "
                 "val/, which hold a folder of images for each class"
             )
-    classes, others = (sorted(next(os.walk(split))[1]) for split in splits)
-    if only := sorted({*classes} ^ {*others}):
-        raise ValueError(
-            f"{folder}: {', '.join(only)} in one of {splits[0].name}/ and "
-            f"{splits[1].name}/ only; accepted are the same classes in both"
-        )
+    classes, others = (
+        sorted(path.name for path in split.iterdir() if path.is_dir()) for split in splits
+    )
+    if only := ", ".join(sorted({*classes} ^ {*others})):
+        raise ValueError(f"{folder}: {only} in one split only; accepted are equal classes in both")
     if len(classes) < 2:
         raise ValueError(f"{folder}: classes={classes!r}: accepted are two or more")
     return tuple(classes), *(_list_split(split, classes) for split in splits)
@@ -173,15 +171,6 @@ def _read_cache(path, stamp):
         with ZipFile(path) as archive:
             if content["stamp"] == stamp and archive.testzip() is None:
                 return content
-
-
-def check_writable(root):
-    """Raise unless files can be made in root, which is made where there is none."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=root).close()
-    except OSError as error:
-        raise OSError(f"root={str(root)!r}: no files can be written there: {error}") from error
 
 
 def available_cores():
