@@ -164,7 +164,8 @@ def _print_plan(plan, options):
         print(f"; {todo} to run on the Ray cluster at {options.ray}.")
     elif todo:
         print(f"; {todo} to run on {options.device}, ", end="", flush=True)
-        estimate = sweep.estimate_trial(plan, options.device)
+        trial = (plan.dataset, plan.backbone, plan.arms[-1], plan.recipe)
+        estimate = train.estimate_seconds(*trial, options.device)
         print(f"about {_duration(todo * estimate)}." if estimate else "for an unknown time.")
     else:
         print(".")

@@ -186,7 +186,7 @@ def rewrite(folder, change):
 def test_seeds_begun_elsewhere_are_left_alone(dataset, tmp_path, trained):
     run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 2, QUICK), tmp_path)
     here = load_records(tmp_path).values()
-    assert begun_elsewhere(plan_sweep(dataset, "tiny", ["se"], 3, QUICK), tmp_path) == {}
+    assert begun_elsewhere(plan_sweep(dataset, "tiny", ["se"], 3, QUICK).trials, tmp_path) == {}
 
     def another_machine(record):
         record["device"] = "cpu: Another Processor, 2 threads"
@@ -196,18 +196,20 @@ def test_seeds_begun_elsewhere_are_left_alone(dataset, tmp_path, trained):
     rewrite(tmp_path, another_machine)
     plan = plan_sweep(dataset, "tiny", ["none", "se"], 3, QUICK)
     elsewhere = ("cpu: Another Processor", "float32", "modules")
-    assert begun_elsewhere(plan, tmp_path) == {0: {elsewhere}, 1: {elsewhere}}
-    with pytest.warns(UserWarning, match="2 trials are left alone: .* seeds 0, 1 were begun else"):
+    assert begun_elsewhere(plan.trials, tmp_path) == {0: {elsewhere}, 1: {elsewhere}}
+    with pytest.warns(UserWarning, match=r"seeds 0, 1 were begun elsewhere \(cpu: Another"):
         run_sweep(plan, tmp_path)
     assert trained[len(here) :] == [("none", 2), ("se", 2)]
     # Another recipe has no pairs there, whatever its device.
     other = plan_sweep(dataset, "tiny", ["none", "se"], 3, Recipe(epochs=2, batch_size=16))
-    assert begun_elsewhere(other, tmp_path) == {}
+    assert begun_elsewhere(other.trials, tmp_path) == {}
     assert run_sweep(plan, tmp_path, any_device=True) == []
     assert trained[-2:] == [("se", 0), ("se", 1)]
     assert remaining(plan, tmp_path) == []
     # Now there are trials from here, to pair others from here with.
-    assert begun_elsewhere(plan_sweep(dataset, "tiny", ["eca(k=9)"], 3, QUICK), tmp_path) == {}
+    assert (
+        begun_elsewhere(plan_sweep(dataset, "tiny", ["eca(k=9)"], 3, QUICK).trials, tmp_path) == {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -337,7 +339,7 @@ def test_the_budget_counts_from_the_start_of_the_command(tmp_path, monkeypatch, 
     now, estimates = time.monotonic(), []
     moments = iter([now, now + 50])
     monkeypatch.setattr(__main__.time, "monotonic", lambda: next(moments, now + 50))
-    monkeypatch.setattr(sweep, "estimate_seconds", lambda *_: estimates.append(1) or 1.0)
+    monkeypatch.setattr(__main__.train, "estimate_seconds", lambda *_: estimates.append(1) or 1.0)
     arguments = [*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]
     assert __main__.main([*arguments, "--budget", "40s"]) == 0
     assert trained == []
