@@ -6,6 +6,8 @@ SHELL := /bin/bash
 LOWEST := .venv-lowest/bin
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
          --nbval-cell-timeout 120
+# Two workers of one thread each; tests/conftest.py says what must stay together.
+XDIST := -n 2 --dist loadscope
 # Progress bars are for people: in recorded and compared outputs they would be noise.
 QUIET := TQDM_DISABLE=1
 
@@ -18,7 +20,7 @@ lab: .venv/.installed
 	    $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 test: lint
-	$(QUIET) $(BIN)/python -m pytest $(NBVAL) $(ARGS)
+	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) $(NBVAL) $(ARGS)
 
 # The unit tests on the lowest versions that pyproject.toml admits.
 test-lowest: .venv-lowest/.installed
@@ -45,49 +47,38 @@ sweep-demo: .venv/.installed
 	    --arms none se eca "eca(k=3)" --seeds 2 --epochs 5 --batch-size 32 --learning-rate 0.1 \
 	    --device cpu --out data/results/demo
 
-# The study that data/results/README.md declares: on a GPU, one setting after the other, or the small
-# one on the CPU. What is finished is kept; called again, it goes on. BUDGET is in minutes: no trial
-# is started that would not end within them. WORKERS trials run at once, each with GPU_SHARE of a GPU.
+# The studies that data/studies declares: on a GPU, one setting after the other, or the small one on
+# the CPU. What is finished is kept; called again, it goes on. BUDGET is in minutes: no trial is
+# started that would not end within them. WORKERS trials run at once, each with GPU_SHARE of a GPU.
+# CIFAR10 and TINY_IMAGENET say where the images are, such as folder:PATH; CIFAR-10 is downloaded.
 BUDGET ?= 100000
 WORKERS ?= 4
 GPU_SHARE ?= 0.25
-SEEDS ?= 10
 CIFAR10 ?= cifar10
 TINY_IMAGENET ?=
-STUDY := $(BIN)/python -m eca_lab sweep --out data/results/study --seeds $(SEEDS)
-STUDY_GPU := $(STUDY) --device cuda --workers $(WORKERS) --gpu-share $(GPU_SHARE) --epochs 30
-STUDY_ARMS := --arms none se eca "eca(k=1)" "eca(k=3)" "eca(k=5)" "eca(k=7)" "eca(k=9)" \
-              "eca(gamma=1, b=1)" "eca(order=shuffled)" "eca(padding=circular)"
+SWEEP := $(BIN)/python -m eca_lab sweep
+ON_GPU := --device cuda --workers $(WORKERS) --gpu-share $(GPU_SHARE)
+ON_CPU := --device cpu --workers $$(nproc) --budget "$(BUDGET)m"
 
 study: .venv/.installed
 	left() { echo "$$(($(BUDGET) - SECONDS / 60))m"; }; \
-	$(STUDY_GPU) --data "$(CIFAR10)" --backbone resnet10 --budget "$$(left)" \
-	    $(STUDY_ARMS) "eca(k=5-5-5-3)" && \
+	fixed_k() { $(SWEEP) --study fixed-k --setting $$1 --data "$$2" $(ON_GPU) --budget "$$(left)"; }; \
+	fixed_k resnet10 "$(CIFAR10)" && \
 	if [ -n "$(TINY_IMAGENET)" ]; then \
-	    $(STUDY_GPU) --data "$(TINY_IMAGENET)" --size 64 --backbone resnet10 \
-	        --budget "$$(left)" $(STUDY_ARMS) "eca(k=5-5-5-3)"; \
+	    fixed_k tiny-imagenet "$(TINY_IMAGENET)"; \
 	else \
 	    echo "No Tiny ImageNet: give its folder as TINY_IMAGENET=folder:PATH."; \
 	fi && \
-	$(STUDY_GPU) --data "$(CIFAR10)" --backbone resnet18 --budget "$$(left)" \
-	    $(STUDY_ARMS) "eca(k=5-5-5-3)" "eca(k=3-5-7-7)"
+	fixed_k resnet18 "$(CIFAR10)"
 
-STUDY_SMALL := $(STUDY) --data "$(CIFAR10)" --size 16 --per-class 2000 --backbone tiny --epochs 4 \
-               --device cpu --workers $$(nproc) --budget "$(BUDGET)m"
 study-small: .venv/.installed
-	$(STUDY_SMALL) $(STUDY_ARMS) "eca(k=5-3-3)"
+	$(SWEEP) --study fixed-k --setting small --data "$(CIFAR10)" $(ON_CPU)
 
-# The ladder from SE to ECA that the same file declares. Its trials join those of the study, and the
-# arms that both have are trained once.
-LADDER_ARMS := --arms none se "se(r=4)" "se(r=2)" "se(r=1)" se_var1 se_var2 se_var3 \
-               "se_gc(groups=16)" "se_gc(group_size=16)" "se_gc(group_size=8)" "se_gc(groups=8)" \
-               "eca_ns(k=3)" "eca(k=3)" eca
 ladder: .venv/.installed
-	$(STUDY_GPU) --data "$(CIFAR10)" --backbone resnet10 --budget "$(BUDGET)m" \
-	    $(LADDER_ARMS)
+	$(SWEEP) --study ladder --setting resnet10 --data "$(CIFAR10)" $(ON_GPU) --budget "$(BUDGET)m"
 
 ladder-small: .venv/.installed
-	$(STUDY_SMALL) $(LADDER_ARMS) "se_gc(groups=4)"
+	$(SWEEP) --study ladder --setting small --data "$(CIFAR10)" $(ON_CPU)
 
 # The trained networks of data/checkpoints, about two minutes each on one CPU core to itself. Those
 # that are there are kept, so remove them first to train them again.

@@ -8,7 +8,9 @@ t = (log2(C) + b) / gamma the real number that psi rounds to the nearest odd int
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from fractions import Fraction
+from functools import partial
 
 from eca_lab.checks import check_choice, check_integer, check_number, shown
 
@@ -81,30 +83,38 @@ def channels_for_kernel_size(k, gamma=2, b=1):
     """
     check_kernel_size(k)
     check_mapping(gamma, b)
-    return _power_of_two(_decimal(gamma) * int(k) - _decimal(b))
+    exponent = _decimal(gamma) * int(k) - _decimal(b)
+    if exponent >= 1024:
+        raise ValueError(f"kernel_size={k}: accepted are those of fewer than 2^1024 channels")
+    return 2.0 ** float(exponent)
 
 
-def channel_interval(k, gamma=2, b=1):
-    """Half-open interval (start, stop) of the integers C that psi maps to k, ties rounded up.
+def channel_interval(k, gamma=2, b=1, ties="up"):
+    """Half-open interval (start, stop) of the integers C that psi maps to k.
 
-    The real bounds are 2^(gamma (k - 1) - b) <= C < 2^(gamma (k + 1) - b). They are returned
-    rounded up to integers and no smaller than 1, so that ``range(*channel_interval(k))`` holds
-    the very C with ``adaptive_kernel_size(C, gamma, b) == k``. The range is empty where no
+    With ties up the real bounds are 2^(gamma (k - 1) - b) <= C < 2^(gamma (k + 1) - b). They are
+    returned rounded up to integers and no smaller than 1, so that ``range(*channel_interval(k))``
+    holds the very C with ``adaptive_kernel_size(C, gamma, b) == k``. The range is empty where no
     integer lies between the bounds.
 
     With a negative b, the absolute value in Equation 12 also maps some C < 2^(-b) to k, by the
     mirrored branch where log2(C) + b < 0. They are not part of the interval.
 
     Raises:
-        TypeError, ValueError: as `channels_for_kernel_size`.
+        TypeError, ValueError: as `adaptive_kernel_size`; k even or not positive; an interval that
+            goes on beyond 2^60 channels.
 
     Source: Equation 12, solved for C.
     """
     check_kernel_size(k)
     check_mapping(gamma, b)
-    start = _decimal(gamma) * (int(k) - 1) - _decimal(b)
-    stop = _decimal(gamma) * (int(k) + 1) - _decimal(b)
-    return _integers_from(start), _integers_from(stop)
+    check_choice("ties", ties, TIES)
+    psi = partial(adaptive_kernel_size, gamma=gamma, b=b, ties=ties)
+    # From 2^(-b) channels on, psi never falls.
+    if b < -60 or psi(2**60) <= k:
+        raise ValueError(f"kernel_size={k}: accepted are those of fewer than 2^60 channels")
+    channels, first = range(2**60), max(1, math.ceil(2.0**-b))
+    return tuple(bisect(channels, k, lo=first, key=psi) for bisect in (bisect_left, bisect_right))
 
 
 # Output channels of each stage: what the last 1x1 or 3x3 convolution of a block leaves, where the
@@ -177,24 +187,6 @@ def check_mapping(gamma, b):
 def _decimal(number):
     """The rational number that a float is written as: 0.1 is one tenth."""
     return Fraction(str(number))
-
-
-def _power_of_two(exponent):
-    """2^exponent as a float, for a Fraction."""
-    if exponent >= 1024:
-        raise ValueError(f"2^({exponent}) channels: accepted are kernel sizes of fewer than 2^1024")
-    return 2.0 ** float(exponent)
-
-
-def _integers_from(exponent):
-    """The smallest integer that is >= 2^exponent and >= 1, for a Fraction."""
-    if exponent <= 0:
-        return 1
-    smallest = math.ceil(_power_of_two(exponent))
-    # The float may have lost an excess of less than one part in 2^53 over a power of two.
-    if smallest == 1 << (smallest.bit_length() - 1) and smallest.bit_length() - 1 < exponent:
-        return smallest + 1
-    return smallest
 
 
 def _lookup(table, network):

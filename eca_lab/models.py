@@ -12,7 +12,7 @@ from torchvision.models import mobilenetv2, resnet
 
 from eca_lab.attention import ECA, ECANS, make_attention
 from eca_lab.checks import check_choice
-from eca_lab.spec import parse_spec
+from eca_lab.spec import BACKBONES, RESNETS, parse_spec
 
 STEMS = ("imagenet", "cifar")
 
@@ -83,17 +83,15 @@ def _projection(in_channels, out_channels):
     )
 
 
+_BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 _BACKBONES = {
     "tiny": TinyResNet,
-    "resnet10": partial(resnet.ResNet, BasicBlock, [1, 1, 1, 1]),
-    "resnet18": partial(resnet.ResNet, BasicBlock, [2, 2, 2, 2]),
-    "resnet34": partial(resnet.ResNet, BasicBlock, [3, 4, 6, 3]),
-    "resnet50": partial(resnet.ResNet, Bottleneck, [3, 4, 6, 3]),
-    "resnet101": partial(resnet.ResNet, Bottleneck, [3, 4, 23, 3]),
-    "resnet152": partial(resnet.ResNet, Bottleneck, [3, 8, 36, 3]),
+    **{
+        name: partial(resnet.ResNet, _BLOCKS[kind], list(blocks))
+        for name, (kind, blocks) in RESNETS.items()
+    },
     "mobilenet_v2": partial(mobilenetv2.MobileNetV2, block=InvertedResidual),
 }
-BACKBONES = tuple(_BACKBONES)
 
 
 def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):

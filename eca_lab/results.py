@@ -4,6 +4,8 @@ import base64
 import hashlib
 import itertools
 import json
+import math
+import re
 import warnings
 from pathlib import Path
 
@@ -17,6 +19,8 @@ SCHEMA = 2
 # What trials must share to be compared: the columns of `load_results` that tell everything but the
 # arm and the seed. fingerprint is the beginning of that of the data set.
 SETTING = ("dataset", "fingerprint", "size", "train", "backbone", "recipe")
+# How a trial was computed: what an arm and its baseline must share beside the seed to be a pair.
+RUN = ("device", "precision", "path")
 
 
 def trial_identity(description):
@@ -35,18 +39,17 @@ def write_record(folder, record):
 
     A checksum of the record goes into the file, so that a change to it does not go unnoticed.
     """
-    folder = Path(folder)
     record = {**record, "checksum": _digest(record)}
     text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-    with written_whole(folder / f"{record['identity']}.json") as file:
+    with written_whole(Path(folder) / f"{record['identity']}.json") as file:
         file.write(text.encode())
 
 
 def load_records(folder):
     """The records in a folder, by identity.
 
-    A file that is not a record of this schema, or does not fit its checksum or its identity, is
-    named in a warning and left out.
+    What ends in .json and is not a record of this schema, or does not fit its checksum or its
+    identity, is named in a warning and left out.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -86,24 +89,37 @@ def is_finished(folder, identity):
         return False
 
 
+def run_of(record):
+    """How a trial was computed, as the values of `RUN`: device, precision and path.
+
+    The number of threads is no part of the device. Records from before precision and path were
+    written have float32 on the CPU, bfloat16 on a GPU, and modules.
+    """
+    device = re.sub(r", \d+ threads$", "", record["device"])
+    usual = "float32" if device.startswith("cpu") else "bfloat16"
+    return device, record.get("precision", usual), record.get("path", "modules")
+
+
 def load_results(folder):
     """The finished trials in a folder of results as a DataFrame, one row a trial.
 
     Columns: those of `SETTING`, test (images), epochs, arm, kernel_sizes, seed, top1, top5 (in
-    percent), loss (mean of the last epoch), seconds, images_per_second, parameters, device,
-    torch, identity. Rows are sorted by setting, arm and seed.
+    percent), loss (mean of the last epoch), seconds, images_per_second, parameters, those of `RUN`,
+    torch, code (the commit, "+" where it was changed), identity. Sorted by setting, arm and seed.
 
     Raises:
         FileNotFoundError: no such folder.
     """
-    rows = [_row(each) for each in load_records(folder).values() if each["status"] == "finished"]
-    results = pd.DataFrame(rows, columns=_COLUMNS)
+    records = load_records(folder).values()
+    return as_results(record for record in records if record["status"] == "finished")
+
+
+def as_results(records):
+    """Records of finished trials as the DataFrame of `load_results`."""
+    results = pd.DataFrame(map(_row, records), columns=_COLUMNS)
     order = results["arm"].map(lambda arm: parse_spec(arm).order)
-    return (
-        results.assign(_order=order)
-        .sort_values([*SETTING, "_order", "seed"], ignore_index=True)
-        .drop(columns="_order")
-    )
+    results = results.assign(_order=order).sort_values([*SETTING, "_order", "seed"])
+    return results.drop(columns="_order").reset_index(drop=True)
 
 
 def summarize(results, metric="top1"):
@@ -135,12 +151,12 @@ def unpack_correct(record):
 
 _COLUMNS = [
     *SETTING, "test", "epochs", "arm", "kernel_sizes", "seed", "top1", "top5", "loss", "seconds",
-    "images_per_second", "parameters", "device", "torch", "identity",
+    "images_per_second", "parameters", *RUN, "torch", "code", "identity",
 ]  # fmt: skip
 
 
 def _read_all(folder):
-    """(path, record, problem) of every JSON file in a folder, either of the last two being None."""
+    """(path, record, problem) of every .json in a folder, either of the last two being None."""
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of results")
@@ -155,9 +171,10 @@ def _read_all(folder):
 
 def _read(path):
     """The record in a file; ValueError if it has none that counts."""
-    text = path.read_bytes()
+    if not path.is_file() and path.is_symlink() | path.exists():
+        raise ValueError("no file, or a link to none")
     try:
-        record = json.loads(text)
+        record = json.loads(path.read_bytes())
         if record["schema"] != SCHEMA:
             raise ValueError(f"schema {record['schema']}, read is {SCHEMA}")
         if record.pop("checksum") != _digest(record):
@@ -165,8 +182,10 @@ def _read(path):
         if trial_identity(record["trial"]) != record["identity"]:
             raise ValueError("its trial does not hash to its identity")
         if record["status"] == "finished":
-            _row(record)
-    except (KeyError, TypeError) as error:
+            _check_row(_row(record))
+    except FileNotFoundError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError) as error:
         raise ValueError(f"no record of a trial: {error!r}") from None
     return record
 
@@ -177,13 +196,13 @@ def _digest(content):
 
 
 def _row(record):
-    trial = record["trial"]
+    trial, code = record["trial"], record.get("code", {})
     sizes = [parse_spec(spec).kernel_sizes for spec in trial["attention"]]
     return {
         **{name: trial["dataset"][name] for name in ("size", "train", "test")},
         **{name: trial[name] for name in ("backbone", "parameters", "seed")},
-        **{name: record[name] for name in ("arm", "top1", "top5", "seconds")},
-        **{name: record[name] for name in ("images_per_second", "device")},
+        **{name: record[name] for name in ("arm", "top1", "top5", "seconds", "images_per_second")},
+        **dict(zip(RUN, run_of(record), strict=True)),
         "dataset": trial["dataset"]["name"],
         "fingerprint": trial["dataset"]["fingerprint"][:8],
         "recipe": ", ".join(f"{name}={value}" for name, value in trial["recipe"].items()),
@@ -191,5 +210,22 @@ def _row(record):
         "kernel_sizes": "-".join(map(str, sizes)) if any(sizes) else "",
         "loss": record["loss_curve"][-1],
         "torch": record["versions"]["torch"],
+        "code": code.get("commit", "")[:8] + "+" * bool(code.get("changed")),
         "identity": record["identity"],
     }
+
+
+def _check_row(row):
+    """Raise ValueError unless every value is of its kind: text, a whole number, a finite number."""
+    parse_spec(row["arm"])
+    for name, value in row.items():
+        kind = _KINDS.get(name, str)
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise ValueError(f"{name}={value!r}: accepted is {_KIND_NAMES[kind]}")
+        if kind is not str and not math.isfinite(value):
+            raise ValueError(f"{name}={value!r}: accepted is a finite number")
+
+
+_KINDS = dict.fromkeys(("size", "train", "test", "epochs", "seed", "parameters"), int)
+_KINDS |= dict.fromkeys(("top1", "top5", "loss", "seconds", "images_per_second"), (int, float))
+_KIND_NAMES = {str: "a text", int: "a whole number", (int, float): "a number"}

@@ -1,4 +1,4 @@
-"""Arms: the short specs that name an attention, such as "se(r=8)" or "eca(k=3-5-5-7)".
+"""Arms, the short specs that name an attention such as "se(r=8)" or "eca(k=3-5-5-7)"; backbones.
 
 One grammar for the command line, the records and the figures. A text is parsed once, into a `Spec`;
 what takes a spec takes the text as well. Needs no torch.
@@ -27,6 +27,17 @@ GRAMMAR = {
     "eca": {"k": "kernel_size", "gamma": "gamma", "b": "b", "padding": "padding", "order": "order"},
 }
 NAMES = tuple(GRAMMAR)
+
+# Blocks of torchvision's ResNets: their kind, and how many each stage has.
+RESNETS = {
+    "resnet10": ("basic", (1, 1, 1, 1)),
+    "resnet18": ("basic", (2, 2, 2, 2)),
+    "resnet34": ("basic", (3, 4, 6, 3)),
+    "resnet50": ("bottleneck", (3, 4, 6, 3)),
+    "resnet101": ("bottleneck", (3, 4, 23, 3)),
+    "resnet152": ("bottleneck", (3, 8, 36, 3)),
+}
+BACKBONES = ("tiny", *RESNETS, "mobilenet_v2")
 # name -> arguments of which exactly one is to be given.
 _REQUIRED = {"se_gc": ("groups", "group_size"), "eca_ns": ("k",)}
 

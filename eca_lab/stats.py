@@ -2,122 +2,222 @@
 
 import functools
 import math
-from numbers import Real
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.weightstats import DescrStatsW
+from statsmodels.stats.power import TTestPower
 
-from eca_lab.results import SETTING
+from eca_lab.checks import check_number
+from eca_lab.results import RUN, SETTING
 from eca_lab.spec import parse_spec
 
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
 POWER = 0.8
-RESAMPLES = 9999  # of the bootstrap, and of the sign-flip test where not all flips are counted
+RESAMPLES = 9999  # of the sign-flip test where not all flips are counted
 DIFFERENCES = (0.1, 0.2, 0.3)  # for which `compare` gives the seeds needed, in points
 
 
-def compare(results, baseline, metric="top1", margin=0.2):
-    """Every arm against a baseline arm, paired by seed: difference, intervals, tests, verdict.
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Every arm of a family against a baseline arm; made by `compare`.
+
+    Attributes:
+        baseline, metric, margin: as they were asked for.
+        trials: the results that it is about, one setting, a row a trial.
+        differences: arm minus baseline, indexed by seed, a column an arm; NaN where there is no
+            pair. In the unit of the metric, points for top1.
+        left_out: arm -> number of seeds that arm and baseline both have, but not as a pair.
+        table: a row an arm, in the order of the family, indexed by arm:
+
+            n: number of pairs.
+            mean: of the arm over these seeds.
+            difference: mean of arm minus baseline; sd: standard deviation of the differences.
+            low, high: 95% interval of the difference by Student's t.
+            p: two-sided sign-flip permutation test of the mean difference. All 2^n flips are
+                counted up to n = 13; beyond that 9999 random ones, and p is at least 0.0002.
+            p_holm: p adjusted over the rows that have one (Holm 1979).
+            p_equivalence: larger p of two one-sided paired t-tests against -margin and margin
+                (TOST, Schuirmann 1987). Not adjusted.
+            equivalent_within: the margin at which p_equivalence would be 0.05. Not one to choose.
+            correlation: of arm and baseline over the seeds; at n = 2 it can only be 1 or -1.
+            detectable: the true difference that a two-sided t-test at 5%, not adjusted, would have
+                found with 80% probability at this n and this spread.
+            seeds_0.1, seeds_0.2, seeds_0.3: seeds that such a test needs to find a true difference
+                of 0.1, 0.2, 0.3 with 80% probability at this spread. At least 2.
+            verdict: "better" or "worse" where p_holm is below 0.05; else "equivalent" where
+                p_equivalence is; else "undecided". A difference that is both significant and
+                within the margin is called by its sign: it is there, if small.
+    """
+
+    baseline: str
+    metric: str
+    margin: float
+    trials: pd.DataFrame
+    differences: pd.DataFrame
+    left_out: dict
+    table: pd.DataFrame
+
+    def at(self, margin):
+        """The same comparison with another margin: only the equivalence and verdicts change.
+
+        Raises:
+            TypeError, ValueError: margin not a finite number above 0.
+        """
+        check_number("margin", margin, above=0)
+        table = self.table.copy()
+        error = table["sd"] / np.sqrt(table["n"])
+        degrees = table["n"] - 1
+        table["p_equivalence"] = np.maximum(
+            stats.t.sf((table["difference"] + margin) / error, degrees),
+            stats.t.cdf((table["difference"] - margin) / error, degrees),
+        )
+        apart = table["p_holm"] < LEVEL
+        table["verdict"] = np.select(
+            [apart & (table["difference"] > 0), apart, table["p_equivalence"] < LEVEL],
+            ["better", "worse", "equivalent"],
+            "undecided",
+        )
+        return replace(self, margin=margin, table=table)
+
+    @functools.cached_property
+    def means(self):
+        """`means` of the trials."""
+        return means(self.trials, self.metric)
+
+    @functools.cached_property
+    def slope(self):
+        """`trend` over the arms that fix one k; None where it cannot be had."""
+        over = {arm: parse_spec(arm).fixed_kernel_size for arm in self.means.index}
+        try:
+            return trend(self.trials, {arm: k for arm, k in over.items() if k}, self.metric)
+        except ValueError:  # fewer than two of them, or no seed that has all
+            return None
+
+    def notes(self):
+        """A sentence for each reason why seeds were left out; empty if none were."""
+        if not (arms := {arm: n for arm, n in self.left_out.items() if n}):
+            return []
+        listed = ", ".join(f"{n} of {arm}" for arm, n in arms.items())
+        return [
+            f"Left out, since {self.baseline} ran these seeds on another device, at another "
+            f"precision or by another path: {listed}."
+        ]
+
+    def conclusions(self):
+        """What the comparison allows to say.
+
+        Returns:
+            list of sentences: on the arms that fix k, on the other arms, on what this number of
+            seeds could have found or shown to be equal, and the `notes`.
+        """
+        is_fixed = self.table.index.map(lambda arm: parse_spec(arm).fixed_kernel_size is not None)
+        fixed = self._verdicts("Fixed k", self.table[is_fixed])
+        if self.slope is not None and not math.isnan(self.slope["low"]):
+            sizes = self.slope["values"]
+            fixed += (
+                f"; from k = {sizes[0]} to {sizes[-1]} the slope is {self.slope['slope']:+.3f} "
+                f"points per unit of k ({self.slope['low']:+.3f} to {self.slope['high']:+.3f})"
+            )
+        others = self._verdicts("Other arms", self.table[~is_fixed])
+        return [f"{each}." for each in (fixed, others, self._power())] + self.notes()
+
+    def _verdicts(self, subject, table):
+        """Which arms are better, worse, equivalent and undecided."""
+        words = {"equivalent": "as good", "undecided": "not told apart"}
+        parts = []
+        for verdict in ("better", "worse", "equivalent", "undecided"):
+            chosen = table.loc[table["verdict"] == verdict, "difference"]
+            if len(chosen):
+                arms = ", ".join(f"{arm} ({each:+.2f})" for arm, each in chosen.items())
+                parts.append(f"{words.get(verdict, verdict)} {arms}")
+        return f"{subject} against {self.baseline}, in points: {'; '.join(parts) or 'none'}"
+
+    def _power(self):
+        known = self.table.dropna(subset="detectable")
+        seeds = f"With n = {_range(self.table['n'], '{:.0f}')} seeds"
+        if known.empty:
+            return f"{seeds} no spread could be measured"
+        closest, wanted = known["equivalent_within"].idxmin(), DIFFERENCES[1]
+        return (
+            f"{seeds} a true difference of {_range(known['detectable'], '{:.2f}')} points, "
+            f"depending on the arm, would have been found with {POWER:.0%} probability (before "
+            f"adjustment), and {wanted} points would take "
+            f"{_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equality within the margin of "
+            f"{self.margin:g} points is shown for {(known['p_equivalence'] < LEVEL).sum()} of "
+            f"{len(known)} arms, the closest being {closest}, equal within "
+            f"{known.loc[closest, 'equivalent_within']:.2f}"
+        )
+
+
+def compare(results, baseline, family=None, metric="top1", margin=0.2):
+    """Compare every arm of a family with a baseline arm.
 
     All arms of a seed start from equal backbone weights and see equal batches, so their results
-    come in pairs. Only the seeds that both have count; a metric that is NaN is a missing trial.
+    come in pairs: one arm and the baseline, with one seed, on one device, at one precision, by one
+    path (`eca_lab.results.RUN`). A metric that is NaN is a missing trial. Other trials are left
+    out, and counted where the seed is there and the rest does not fit.
 
-    The rows of this table are the declared family: Holm's adjustment runs over all of them, and
-    choosing other rows afterwards makes it void. For another family give other results.
-
+    The family is what Holm's adjustment runs over: choosing other arms afterwards makes it void.
     Every sign-flip p is a multiple of 2 / 2^n, so at n = 5 it is at least 0.0625 and no arm can be
     better or worse. In a family of m rows the least p_holm is about m * 2 / 2^n: 11 rows need 9
     seeds before any verdict of this kind can be reached.
 
-    BCa intervals are too narrow at small n: of normal differences they cover the true one in about
-    91% of the cases at n = 10, and 85% at n = 5, where those by t cover 95%. Read them beside the
-    interval by t, for whether skewed differences would move its ends.
+    With one pair everything but n, mean and difference is missing, with none all but n; such a row
+    is undecided and does not count in the family. Where the differences do not vary (but for
+    rounding), p stands, as it needs no spread, and what needs one is missing.
+
+    The resampling starts from a fixed seed for every row: equal results give equal tables.
 
     Args:
         results: DataFrame of `eca_lab.results.load_results`, of one data set, backbone and recipe.
         baseline: the arm to compare with.
-        metric: a numeric column. Differences, margin and so on are in its unit, points for top1.
+        family: the arms to compare, all others if left out.
+        metric: a numeric column.
         margin: differences nearer to 0 than this count as none. Declare it before the trials.
 
     Returns:
-        DataFrame, one row per other arm, in the order of the results:
-
-        arm
-        n: number of common seeds.
-        mean: of the arm over these seeds.
-        difference: mean of arm minus baseline.
-        low, high: its 95% interval by Student's t.
-        low_bca, high_bca: its 95% interval by the bootstrap (BCa, Efron 1987).
-        p: two-sided sign-flip permutation test of the mean difference. All 2^n flips are counted
-            up to n = 13; beyond that 9999 random ones, and p is at least 0.0002.
-        p_holm: p adjusted over the rows that have one (Holm 1979).
-        superiority: share of the seeds on which the arm is above the baseline, ties counted half.
-        p_equivalence: larger p of two one-sided paired t-tests against -margin and margin (TOST,
-            Schuirmann 1987). Not adjusted.
-        equivalent_within: the margin at which p_equivalence would be 0.05. Not one to choose.
-        correlation: of arm and baseline over the seeds (Pearson); at n = 2 it can only be 1 or -1.
-        detectable: the true difference that a two-sided t-test at 5%, not adjusted, would have
-            found with 80% probability at this n and this spread.
-        seeds_0.1, seeds_0.2, seeds_0.3: seeds that such a test needs to find a true difference of
-            0.1, 0.2, 0.3 with 80% probability at this spread. Whole numbers, at least 2.
-        verdict: "better" or "worse" where p_holm is below 0.05; else "equivalent" where
-            p_equivalence is below 0.05; else "undecided". A difference that is both significant
-            and within the margin is called by its sign: it is there, if small.
-
-        With one common seed everything but n, mean, difference and superiority is missing, with
-        none all but n; such a row is undecided and does not count in the family. Where the
-        differences do not vary (but for rounding), p stands, as it needs no spread, and
-        what needs one is missing: intervals, p_equivalence, equivalent_within, detectable and
-        seeds. The correlation is missing where arm or baseline does not vary. Missing is NaN, in
-        the columns of seeds <NA>. A baseline without other arms gives a table without rows.
-
-        The resampling starts from a fixed seed for every row: equal results give equal tables.
+        Comparison.
 
     Raises:
-        TypeError: margin not a number.
-        ValueError: margin not above 0 or not finite; no such baseline or metric; results of
-            several settings; two results for one arm and seed; an infinite metric.
+        TypeError, ValueError: margin not a finite number above 0; no such baseline, arm or metric;
+            results without the columns arm and seed, or of several settings; two results for one
+            arm and seed; an infinite metric; not one pair in all, with the reason.
     """
-    if isinstance(margin, bool) or not isinstance(margin, Real):
-        raise TypeError(f"margin={margin!r}: accepted is a number greater than 0")
-    if not 0 < margin < math.inf:
-        raise ValueError(f"margin={margin!r}: accepted is a finite number greater than 0")
-    by_seed = _by_seed(results, metric)
-    _check_baseline(baseline, by_seed)
-    rows = [
-        _compare_pairs(arm, by_seed[[arm, baseline]].dropna().to_numpy(), margin)
-        for arm in by_seed
-        if arm != baseline
-    ]
-    table = pd.DataFrame(rows, columns=_COLUMNS)
-    tested = table["p"].notna()
-    if tested.any():
-        table.loc[tested, "p_holm"] = multipletests(table.loc[tested, "p"], method="holm")[1]
-    apart = table["p_holm"] < LEVEL
-    table["verdict"] = np.select(
-        [apart & (table["difference"] > 0), apart, table["p_equivalence"] < LEVEL],
-        ["better", "worse", "equivalent"],
-        "undecided",
+    check_number("margin", margin, above=0)
+    by_seed, runs = _by_seed(results, metric)
+    family = [arm for arm in by_seed if arm != baseline] if family is None else list(family)
+    for arm in (baseline, *family):
+        if arm not in by_seed:
+            raise ValueError(f"no trial of {arm}: there are {', '.join(by_seed)}")
+    pairs = {}
+    left_out = {}
+    for arm in family:
+        both = by_seed[[arm, baseline]].dropna()
+        fitting = (runs[arm] == runs[baseline]).reindex(both.index)
+        pairs[arm], left_out[arm] = both[fitting], int((~fitting).sum())
+    if family and all(pair.empty for pair in pairs.values()):
+        where = {arm: ", ".join(runs[arm].dropna().unique()) for arm in (baseline, *family)}
+        reason = "; ".join(f"{arm} ran on {there}" for arm, there in where.items())
+        raise ValueError(
+            f"nothing to pair with {baseline}: "
+            + (reason if any(left_out.values()) else "no arm has a seed in common with it")
+        )
+    table = pd.DataFrame(
+        [_compare_pairs(pair.to_numpy()) for pair in pairs.values()],
+        columns=_COLUMNS,
+        index=pd.Index(family, name="arm"),
     )
-    return table.astype({f"seeds_{difference}": "Int64" for difference in DIFFERENCES})
-
-
-def paired_differences(results, baseline, metric="top1"):
-    """Every arm minus a baseline arm, seed by seed: what `compare` is about.
-
-    Arguments and errors as `compare`.
-
-    Returns:
-        DataFrame, indexed by seed, with a column for each other arm in the order of the results,
-        in the unit of the metric; NaN where the arm or the baseline lacks the seed.
-    """
-    by_seed = _by_seed(results, metric)
-    _check_baseline(baseline, by_seed)
-    return by_seed.drop(columns=baseline).sub(by_seed[baseline], axis="index")
+    kinds = {f"seeds_{difference}": "Int64" for difference in DIFFERENCES}
+    table = table.astype({**dict.fromkeys(_COLUMNS[1:-1], float), "n": int, **kinds})
+    table["p_holm"] = _holm(table["p"])
+    differences = pd.DataFrame({arm: pair[arm] - pair[baseline] for arm, pair in pairs.items()})
+    trials = results[results["arm"].isin([baseline, *family])]
+    differences = differences.reindex(by_seed.index, columns=family)
+    made = Comparison(baseline, metric, margin, trials, differences, left_out, table)
+    return made.at(margin)
 
 
 def means(results, metric="top1"):
@@ -138,113 +238,41 @@ def means(results, metric="top1"):
         ValueError: as `compare`.
     """
     rows = {}
-    for arm, values in _by_seed(results, metric).items():
+    for arm, values in _by_seed(results, metric)[0].items():
         values = values.dropna().to_numpy()
         low, high = (math.nan, math.nan)
         if _varies(values, values):
             low, high = _t_interval(values, CONFIDENCE)
-        rows[arm] = len(values), values.mean(), low, high, fixed_kernel_size(arm) or math.nan
+        k = parse_spec(arm).fixed_kernel_size
+        rows[arm] = len(values), values.mean(), low, high, k or math.nan
     columns = ["n", "mean", "low", "high", "kernel_size"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("arm")
 
 
-def fixed_kernel_size(arm):
-    """k of an arm that fixes one k for all layers and nothing else, such as eca(k=3); else None."""
-    spec = parse_spec(arm)
-    k = spec.arguments.get("k")
-    fixed = spec.name == "eca" and list(spec.arguments) == ["k"] and isinstance(k, int)
-    return k if fixed else None
-
-
-def conclusions(compared, slope, baseline, margin):
-    """What a comparison allows to say, in three sentences.
-
-    Args:
-        compared: DataFrame of `compare`.
-        slope: dict of `trend`, or None where fewer than two kernel sizes were fixed.
-        baseline, margin: as they were given to `compare`.
-
-    Returns:
-        list of three sentences: on the arms that fix k, on the other arms, and on what this number
-        of seeds could have found or shown to be equal.
-    """
-    is_fixed = compared["arm"].map(fixed_kernel_size).notna()
-    fixed = _verdicts("Fixed k", compared[is_fixed], baseline)
-    if slope is not None and not math.isnan(slope["low"]):
-        sizes = slope["values"]
-        fixed += (
-            f"; from k = {sizes[0]} to {sizes[-1]} the slope is {slope['slope']:+.3f} points per "
-            f"unit of k ({slope['low']:+.3f} to {slope['high']:+.3f})"
-        )
-    others = _verdicts("Other arms", compared[~is_fixed], baseline)
-    known = compared.dropna(subset="detectable")
-    power = f"With n = {_range(compared['n'], '{:.0f}')} seeds no spread could be measured"
-    if len(known):
-        closest = known.loc[known["equivalent_within"].idxmin()]
-        count = (known["p_equivalence"] < LEVEL).sum()
-        wanted = DIFFERENCES[1]
-        power = (
-            f"With n = {_range(compared['n'], '{:.0f}')} seeds a true difference of "
-            f"{_range(known['detectable'], '{:.2f}')} points, depending on the arm, would have "
-            f"been found with {POWER:.0%} probability (before adjustment), and {wanted} points "
-            f"would take {_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equality within the "
-            f"margin of {margin:g} points is shown for {count} of {len(known)} arms, the closest "
-            f"being {closest['arm']}, equal within {closest['equivalent_within']:.2f}"
-        )
-    return [f"{sentence}." for sentence in (fixed, others, power)]
-
-
-def _verdicts(subject, compared, baseline):
-    """Which arms are better, worse, equivalent and undecided."""
-    if compared.empty:
-        return f"{subject} against {baseline}: none"
-    words = {
-        "better": "better",
-        "worse": "worse",
-        "equivalent": "as good",
-        "undecided": "not told apart",
-    }
-    parts = []
-    for verdict, word in words.items():
-        rows = compared[compared["verdict"] == verdict]
-        arms = zip(rows["arm"], rows["difference"], strict=True)
-        if len(rows):
-            parts.append(f"{word} {', '.join(f'{arm} ({each:+.2f})' for arm, each in arms)}")
-    return f"{subject} against {baseline}, in points: {'; '.join(parts)}"
-
-
-def _range(values, form):
-    low, high = form.format(values.min()), form.format(values.max())
-    return low if low == high else f"{low} to {high}"
-
-
-def trend(results, over=None, metric="top1"):
+def trend(results, over, metric="top1"):
     """The slope of a metric over a number that the arms have, such as a fixed kernel size.
 
-    One contrast: per seed the least-squares slope, over the seeds that all of these arms have, then
-    Student's t over the seeds. What is fitted is a line: a rise and fall about the middle is no
-    trend.
+    One contrast: per seed the least-squares slope, over the seeds that all of these arms have in
+    one way of computing (`eca_lab.results.RUN`), then Student's t over the seeds. What is fitted
+    is a line: a rise and fall about the middle is no trend.
 
     Args:
         results: DataFrame of `eca_lab.results.load_results`, of one data set, backbone and recipe.
-        over: dict arm -> number; arms without results do not count. If left out, the k of
-            eca(k=1), eca(k=3) and so on; arms that give a k per stage, or anything beside k, do not
-            count.
+        over: dict arm -> number; arms without results do not count.
         metric: a numeric column.
 
     Returns:
-        dict: values, the numbers, ascending; n, the number of common seeds; slope, its mean over
-        the seeds, in units of the metric (points for top1) per unit of the numbers; low and high,
-        its 95% interval; p, two-sided, of no slope; detectable, the slope that n seeds with this
-        spread show with 80% probability. Without a common seed slope is NaN, and with fewer than
-        two, or where the slopes do not vary, low, high, p and detectable are.
+        dict: values, the numbers, ascending; n, the number of seeds; left_out, of seeds that all
+        arms have, but not computed in one way; slope, its mean over the seeds, in units of the
+        metric (points for top1) per unit of the numbers; low and high, its 95% interval; p,
+        two-sided, of no slope; detectable, the slope that n seeds with this spread show with 80%
+        probability. With fewer than two seeds, or where the slopes do not vary, low, high, p and
+        detectable are NaN.
 
     Raises:
-        ValueError: fewer than two different numbers; otherwise as `compare`.
+        ValueError: fewer than two different numbers; no seed that counts; otherwise as `compare`.
     """
-    by_seed = _by_seed(results, metric)
-    if over is None:
-        over = {arm: k for arm in by_seed if (k := fixed_kernel_size(arm)) is not None}
+    by_seed, runs = _by_seed(results, metric)
     arms = sorted((arm for arm in by_seed if arm in over), key=over.get)
     values = [over[arm] for arm in arms]
     if len(set(values)) < 2:
@@ -252,17 +280,33 @@ def trend(results, over=None, metric="top1"):
             f"a trend over {values}: accepted are at least two arms of different numbers, such as "
             "eca(k=3) and eca(k=5)"
         )
-    table = by_seed[arms].dropna().to_numpy()
+    complete = by_seed[arms].dropna()
+    fitting = runs.loc[complete.index, arms].eq(runs.loc[complete.index, arms[0]], axis="index")
+    fitting = fitting.all(axis="columns")
+    if not fitting.any():
+        raise ValueError(
+            f"no seed has all of {', '.join(arms)}"
+            + (" on one device, at one precision, by one path" if len(complete) else "")
+        )
+    table = complete[fitting].to_numpy()
     centred = np.array(values) - np.mean(values)
     slopes = table @ centred / (centred @ centred)
     n = len(slopes)
-    found = {"values": tuple(values), "n": n, "slope": float(slopes.mean()) if n else math.nan}
     low = high = p = detectable = math.nan
     if _varies(slopes, table):
         low, high = map(float, _t_interval(slopes, CONFIDENCE))
         p = float(stats.ttest_1samp(slopes, 0).pvalue)
         detectable = float(detectable_effect(n) * slopes.std(ddof=1))
-    return {**found, "low": low, "high": high, "p": p, "detectable": detectable}
+    return {
+        "values": tuple(values),
+        "n": n,
+        "left_out": int((~fitting).sum()),
+        "slope": float(slopes.mean()),
+        "low": low,
+        "high": high,
+        "p": p,
+        "detectable": detectable,
+    }
 
 
 @functools.cache
@@ -285,32 +329,26 @@ def needed_pairs(effect):
     With 80% probability, by a two-sided t-test at 5%. A whole number, rounded up, at least 2.
 
     Raises:
-        ValueError: effect not above 0, or not finite.
+        TypeError, ValueError: effect not a finite number above 0.
     """
-    if not 0 < effect < math.inf:
-        raise ValueError(f"effect={effect!r}: accepted is a finite number greater than 0")
-    # With the spread known it would take this many, and with it estimated a few more.
-    z = stats.norm.isf(LEVEL / 2) + stats.norm.ppf(POWER)
-    n = max(2, math.floor((z / effect) ** 2))
-    while detectable_effect(n) > effect:
-        n += 1
-    return n
+    check_number("effect", effect, above=0)
+    if effect >= detectable_effect(3):  # too few for the solver
+        return 2 if effect >= detectable_effect(2) else 3
+    return math.ceil(TTestPower().solve_power(effect, alpha=LEVEL, power=POWER))
 
 
 _COLUMNS = [
-    "arm", "n", "mean", "difference", "low", "high", "low_bca", "high_bca", "p", "p_holm",
-    "superiority", "p_equivalence", "equivalent_within", "correlation", "detectable",
+    "n", "mean", "difference", "sd", "low", "high", "p", "p_holm", "p_equivalence",
+    "equivalent_within", "correlation", "detectable",
     *(f"seeds_{difference}" for difference in DIFFERENCES), "verdict",
 ]  # fmt: skip
 
 
-def _check_baseline(baseline, by_seed):
-    if baseline not in by_seed:
-        raise ValueError(f"baseline={baseline!r}: accepted are {', '.join(by_seed)}")
-
-
 def _by_seed(results, metric):
-    """A metric as a table of seeds by arms, the arms in the order of the results."""
+    """Tables of seeds by arms, the arms in the order of the results: a metric, and the run."""
+    for column in ("arm", "seed"):
+        if column not in results:
+            raise ValueError(f"results without a column {column}: there are {list(results)}")
     metrics = results.drop(columns="seed").select_dtypes("number")
     if metric not in metrics:
         raise ValueError(f"metric={metric!r}: accepted are {', '.join(metrics)}")
@@ -330,19 +368,23 @@ def _by_seed(results, metric):
             f"two results of {arm} with seed {seed}: accepted are those of one data set, "
             "backbone and recipe"
         )
-    by_seed = results.pivot_table(index="seed", columns="arm", values=metric, dropna=False)
-    return by_seed[list(dict.fromkeys(results["arm"]))]
+    run = results.reindex(columns=RUN, fill_value="unknown").agg(", ".join, axis="columns")
+    by_seed, runs = (
+        results.assign(_run=run).pivot_table(
+            index="seed", columns="arm", values=values, aggfunc="first", dropna=False
+        )[list(dict.fromkeys(results["arm"]))]
+        for values in (metric, "_run")
+    )
+    return by_seed, runs
 
 
-def _compare_pairs(arm, pairs, margin):
-    """A row of `compare` but for what depends on the other rows; pairs is (n, 2), arm first."""
+def _compare_pairs(pairs):
+    """A row of the table but for what needs the margin or other rows; pairs (n, 2), arm first."""
     n = len(pairs)
-    row = {"arm": arm, "n": n}
     if n == 0:
-        return row
+        return {"n": 0}
     differences = pairs[:, 0] - pairs[:, 1]
-    row["mean"], row["difference"] = pairs[:, 0].mean(), differences.mean()
-    row["superiority"] = (np.sign(differences).mean() + 1) / 2
+    row = {"n": n, "mean": pairs[:, 0].mean(), "difference": differences.mean()}
     if n == 1:
         return row
     row["p"] = _sign_flip_p(differences)
@@ -350,19 +392,10 @@ def _compare_pairs(arm, pairs, margin):
         row["correlation"] = np.corrcoef(pairs.T)[0, 1]
     if not _varies(differences, pairs):
         return row
+    row["sd"] = spread = differences.std(ddof=1)
     row["low"], row["high"] = _t_interval(differences, CONFIDENCE)
-    row["low_bca"], row["high_bca"] = stats.bootstrap(
-        (differences,),
-        np.mean,
-        confidence_level=CONFIDENCE,
-        n_resamples=RESAMPLES,
-        method="BCa",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    row["p_equivalence"] = DescrStatsW(differences).ttost_mean(-margin, margin)[0]
     # TOST at 5% rejects where the 90% interval lies within the margin.
     row["equivalent_within"] = np.abs(_t_interval(differences, 1 - 2 * LEVEL)).max()
-    spread = differences.std(ddof=1)
     row["detectable"] = detectable_effect(n) * spread
     for difference in DIFFERENCES:
         row[f"seeds_{difference}"] = needed_pairs(difference / spread)
@@ -382,6 +415,13 @@ def _sign_flip_p(differences):
     ).pvalue
 
 
+def _holm(p):
+    """p adjusted for the number of those that are not missing (Holm 1979)."""
+    ordered = p.dropna().sort_values()
+    factors = np.arange(len(ordered), 0, -1)
+    return (ordered * factors).cummax().clip(upper=1).reindex(p.index)
+
+
 def _t_interval(sample, confidence):
     scale = sample.std(ddof=1) / math.sqrt(len(sample))
     return stats.t.interval(confidence, len(sample) - 1, loc=sample.mean(), scale=scale)
@@ -390,3 +430,8 @@ def _t_interval(sample, confidence):
 def _varies(sample, values):
     """Whether a sample computed from values has a spread that is more than their rounding."""
     return len(sample) > 1 and np.ptp(sample) > 1e-9 * np.abs(values).max()
+
+
+def _range(values, form):
+    low, high = form.format(values.min()), form.format(values.max())
+    return low if low == high else f"{low} to {high}"

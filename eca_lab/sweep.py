@@ -1,7 +1,6 @@
 """A sweep: every arm with every seed, each trial recorded as it finishes."""
 
 import os
-import re
 import time
 import warnings
 from collections import Counter, defaultdict
@@ -18,18 +17,19 @@ from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.data import Dataset
 from eca_lab.models import add_attention, build_model
 from eca_lab.provenance import code_version, provenance
+from eca_lab.recipe import Recipe
 from eca_lab.results import (
     SCHEMA,
     is_finished,
     load_records,
     load_results,
+    run_of,
     set_aside,
     trial_identity,
     write_record,
 )
 from eca_lab.spec import Spec, parse_spec
 from eca_lab.train import (
-    Recipe,
     check_device,
     computed_by,
     progress_bar,
@@ -146,8 +146,8 @@ def run_sweep(
     """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
 
     A trial that raises, or whose worker dies twice, is recorded as failed with its reason, and the
-    sweep goes on; run again, it tries it again. Interrupted, a sweep keeps what is finished. Several
-    may share a folder at the same time: what one of them is running, the others leave to it.
+    sweep goes on; run again, it tries it again. Interrupted, a sweep keeps what is finished.
+    Several may share a folder: what one of them is running, the others leave to it.
 
     Args:
         plan: of `plan_sweep`.
@@ -303,13 +303,6 @@ def _without_arm(description):
     """A name for what trials of one seed have in common."""
     of_arm = ("attention", "parameters")
     return trial_identity({key: each for key, each in description.items() if key not in of_arm})
-
-
-def run_of(record):
-    """(device without its threads, precision, path) of a record; old ones tell the device alone."""
-    device = re.sub(r", \d+ threads$", "", record["device"])
-    precision = "bfloat16" if device.startswith("cuda") else "float32"
-    return device, record.get("precision", precision), record.get("path", "modules")
 
 
 def plan_results(plan, out):

@@ -5,7 +5,7 @@ import hashlib
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -13,38 +13,9 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.data import augment, channel_statistics, normalize
 from eca_lab.models import add_attention, attention_specs, build_model
-
-DECAYS = {"linear": "linear", "cosine": "cos"}  # ours -> torch's name
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a trial trains: SGD with Nesterov momentum, warm-up, then decay to zero.
-
-    learning_rate is the peak, for this batch_size. warmup is the share of all steps that the
-    learning rate takes to rise. Weight decay leaves out biases and BatchNorm.
-    """
-
-    epochs: int = 15
-    batch_size: int = 128
-    learning_rate: float = 0.2
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-    warmup: float = 0.2
-    decay: str = "linear"
-
-    def __post_init__(self):
-        check_integer("epochs", self.epochs)
-        check_integer("batch_size", self.batch_size)
-        check_number("learning_rate", self.learning_rate, above=0)
-        for name in ("momentum", "label_smoothing", "warmup"):
-            check_number(name, getattr(self, name), least=0, below=1)
-        check_number("weight_decay", self.weight_decay, least=0)
-        check_choice("decay", self.decay, DECAYS)
+from eca_lab.recipe import DECAYS, Recipe
 
 
 def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=None):
@@ -222,7 +193,7 @@ def stem_for(size):
 
 
 def check_device(device):
-    """The torch.device of that name; ValueError unless it is "cpu" or a CUDA device that is there."""
+    """The torch.device of that name; ValueError unless it is the CPU or a CUDA device here."""
     try:
         found = torch.device(device)
     except RuntimeError:

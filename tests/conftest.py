@@ -1,7 +1,11 @@
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from eca_lab.data import Dataset
+from eca_lab.recipe import Recipe
+from eca_lab.results import SCHEMA, trial_identity
+from eca_lab.train import trial_description
 
 
 def pytest_runtest_setup(item):
@@ -9,26 +13,35 @@ def pytest_runtest_setup(item):
         pytest.skip("no CUDA device")
 
 
-def pytest_collection_modifyitems(config, items):
-    # An nbval cell says by options["check"] whether its outputs are compared.
-    config.stash[_compared] = {
-        item.nodeid: item.options["check"] for item in items if hasattr(item, "cell")
-    }
+def pytest_xdist_make_scheduler(config, log):
+    return _ByFile(config, log)
+
+
+class _ByFile(LoadScopeScheduling):
+    """A file stays in one worker: its fixtures are made once, a notebook's cells run in order."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        # What starts many processes goes one after the other.
+        return "processes" if file.endswith(("_browser.py", "_kill.py", "_ray.py")) else file
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        # An nbval cell says by options["check"] whether its outputs are compared.
+        if hasattr(item, "cell"):
+            item.user_properties.append(("compared", item.options["check"]))
 
 
 def pytest_terminal_summary(terminalreporter):
     """Say how many notebook cells had their outputs compared, and how many only ran."""
-    compared = terminalreporter.config.stash.get(_compared, {})
-    passed = {report.nodeid for report in terminalreporter.stats.get("passed", [])}
-    cells = [compared[each] for each in passed if each in compared]
+    properties = (dict(each.user_properties) for each in terminalreporter.stats.get("passed", []))
+    cells = [each["compared"] for each in properties if "compared" in each]
     if cells:
         terminalreporter.write_line(
             f"notebooks: outputs of {sum(cells)} of {len(cells)} cells compared "
             f"({sum(cells) / len(cells):.0%})"
         )
-
-
-_compared = pytest.StashKey[dict]()
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +65,29 @@ def dataset():
         fingerprint="0" * 64,
         skipped=0,
     )
+
+
+@pytest.fixture
+def make_record(dataset):
+    """A function that makes the record of a finished trial on `dataset`."""
+
+    def make(arm="eca", seed=0, top1=50.0, recipe=None, **values):
+        trial = trial_description(dataset, "tiny", arm, seed, recipe or Recipe())
+        record = {
+            "schema": SCHEMA,
+            "identity": trial_identity(trial),
+            "arm": arm,
+            "status": "finished",
+            "top1": top1,
+            "top5": 100.0,
+            "correct": "AAAA",
+            "loss_curve": [1.5, 1.25],
+            "seconds": 2.0,
+            "images_per_second": 100.0,
+            "trial": trial,
+            "device": "cpu",
+            "versions": {"torch": "2.15.0"},
+        }
+        return {**record, **values}
+
+    return make

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from test_explorers import box, control, image, readout, slider, status, widgets
 
-from eca_lab import explorers
 from eca_lab.attention import CBAM, ECA, SE, SEGroup
 from eca_lab.explorers import ReductionExplorer
+from eca_lab.explorers import reduction as explorers
 
 NAMES = ("channels", "reduction", "kernel_size", "groups", "seed", "weights")
 DEFAULTS = {

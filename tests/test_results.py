@@ -4,38 +4,15 @@ import os
 import pytest
 
 from eca_lab.results import (
-    SCHEMA,
+    is_finished,
     load_records,
     load_results,
+    set_aside,
     summarize,
     trial_identity,
     write_record,
 )
 from eca_lab.train import Recipe, trial_description
-
-
-@pytest.fixture
-def make_record(dataset):
-    def make(arm="eca", seed=0, top1=50.0, **values):
-        trial = trial_description(dataset, "tiny", arm, seed, Recipe())
-        record = {
-            "schema": SCHEMA,
-            "identity": trial_identity(trial),
-            "arm": arm,
-            "status": "finished",
-            "top1": top1,
-            "top5": 100.0,
-            "correct": "AAAA",
-            "loss_curve": [1.5, 1.25],
-            "seconds": 2.0,
-            "images_per_second": 100.0,
-            "trial": trial,
-            "device": "cpu",
-            "versions": {"torch": "2.15.0"},
-        }
-        return {**record, **values}
-
-    return make
 
 
 def test_records_come_back_as_rows(tmp_path, make_record):
@@ -119,6 +96,48 @@ def test_files_that_are_no_records_are_named_and_left_out(tmp_path, make_record)
     assert list(records.values()) == [good]
     for name in bad:
         assert any(f"{name}.json is not counted" in str(each.message) for each in caught)
+
+
+def test_what_is_no_file_of_a_record_is_named_and_left_out(tmp_path, make_record):
+    good = make_record()
+    write_record(tmp_path, good)
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    (tmp_path / "dangling.json").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.json")  # which would wait for a writer
+    (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
+    names = ["folder", "loop", "dangling", "pipe", "deep"]
+    wrong = [
+        ("loss_curve", []), ("loss_curve", 0), ("top1", None), ("top5", True), ("seconds", "2"),
+        ("device", []), ("versions", {}), ("arm", 3), ("arm", "senet"),
+    ]  # fmt: skip
+    for seed, (name, value) in enumerate(wrong, 1):
+        record = make_record(seed=seed) | {name: value}
+        write_record(tmp_path, record)
+        names.append(record["identity"])
+    with pytest.warns(UserWarning, match="is not counted") as caught:
+        assert list(load_records(tmp_path).values()) == [good]
+    assert sorted(names) == sorted(
+        str(each.message).split(".json is not counted")[0].split("/")[-1] for each in caught
+    )
+    assert not any(is_finished(tmp_path, name) for name in names)
+    with pytest.warns(UserWarning, match="was moved to"):
+        set_aside(tmp_path)
+    assert len(load_results(tmp_path)) == 1
+
+
+def test_how_a_trial_was_computed(tmp_path, make_record):
+    devices = {"cpu: A, 1 threads": ("cpu: A", "float32"), "cuda: B": ("cuda: B", "bfloat16")}
+    for seed, device in enumerate(devices):
+        write_record(tmp_path, make_record(seed=seed, device=device))
+    new = {"precision": "bfloat16", "path": "fused", "code": {"commit": "0" * 40, "changed": True}}
+    write_record(tmp_path, make_record(seed=2, **new))
+    table = load_results(tmp_path)
+    assert list(zip(table["device"], table["precision"], strict=True)) == [
+        *devices.values(), ("cpu", "bfloat16"),
+    ]  # fmt: skip
+    assert table["path"].tolist() == ["modules", "modules", "fused"]
+    assert table["code"].tolist() == ["", "", "00000000+"]
 
 
 def test_failed_trials_are_not_counted(tmp_path, make_record):

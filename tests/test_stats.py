@@ -1,4 +1,3 @@
-import gc
 import itertools
 import math
 
@@ -15,21 +14,19 @@ from statsmodels.stats.weightstats import ttost_paired
 import eca_lab.stats
 from eca_lab.stats import (
     compare,
-    conclusions,
     detectable_effect,
     means,
     needed_pairs,
-    paired_differences,
     trend,
 )
 
 NEEDS_SPREAD = [
-    "low", "high", "low_bca", "high_bca", "p_equivalence", "equivalent_within", "detectable",
+    "low", "high", "p_equivalence", "equivalent_within", "detectable",
     "seeds_0.1", "seeds_0.2", "seeds_0.3",
 ]  # fmt: skip
 COLUMNS = [
-    "arm", "n", "mean", "difference", "low", "high", "low_bca", "high_bca", "p", "p_holm",
-    "superiority", "p_equivalence", "equivalent_within", "correlation", "detectable",
+    "n", "mean", "difference", "sd", "low", "high", "p", "p_holm", "p_equivalence",
+    "equivalent_within", "correlation", "detectable",
     "seeds_0.1", "seeds_0.2", "seeds_0.3", "verdict",
 ]  # fmt: skip
 
@@ -44,17 +41,9 @@ def results(top1_by_arm=None, **more):
     return pd.DataFrame(rows)
 
 
-def only_row(table):
-    assert len(table) == 1
-    return table.iloc[0]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_collection():
-    # statsmodels' Holm collects garbage at each call, which takes long beside so many modules.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "collect", lambda: 0)
-        yield
+def only_row(comparison):
+    assert len(comparison.table) == 1
+    return comparison.table.iloc[0]
 
 
 @pytest.fixture
@@ -73,14 +62,6 @@ def test_intervals_and_tests_agree_with_scipy_and_statsmodels(pair):
     assert row["mean"] == pytest.approx(arm.mean())
     assert row["difference"] == pytest.approx(difference.mean())
     assert (row["low"], row["high"]) == pytest.approx(tuple(t.confidence_interval(0.95)))
-    bca = stats.bootstrap(
-        (arm, base),
-        lambda arm, base, axis: arm.mean(axis) - base.mean(axis),
-        paired=True,
-        method="BCa",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    assert (row["low_bca"], row["high_bca"]) == pytest.approx(tuple(bca), abs=1e-4)
     assert (
         row["p"]
         == stats.permutation_test(
@@ -92,7 +73,6 @@ def test_intervals_and_tests_agree_with_scipy_and_statsmodels(pair):
     assert row["p_holm"] == row["p"]
     assert row["p_equivalence"] == pytest.approx(ttost_paired(arm, base, -0.4, 0.4)[0])
     assert row["correlation"] == pytest.approx(stats.pearsonr(arm, base).statistic)
-    assert row["superiority"] == (difference > 0).mean()
     spread = difference.std(ddof=1)
     assert row["detectable"] == pytest.approx(detectable_effect(9) * spread)
     for points in (0.1, 0.2, 0.3):
@@ -101,11 +81,11 @@ def test_intervals_and_tests_agree_with_scipy_and_statsmodels(pair):
 
 
 def test_columns_and_their_kinds(pair):
-    table = compare(results(eca=pair[1], se=pair[0], none=[None] * 9 + [60]), "eca")
+    table = compare(results(eca=pair[1], se=pair[0], none=[None] * 9 + [60]), "eca").table
     assert table.columns.tolist() == COLUMNS
-    assert table["arm"].tolist() == ["se", "none"]
+    assert table.index.tolist() == ["se", "none"]
     kinds = table.dtypes.astype(str).to_dict()
-    assert {kinds[column] for column in COLUMNS[2:15]} == {"float64"}
+    assert {kinds[column] for column in COLUMNS[1:12]} == {"float64"}
     assert {kinds[f"seeds_{points}"] for points in (0.1, 0.2, 0.3)} == {"Int64"}
     assert kinds["n"] == "int64"
 
@@ -132,7 +112,7 @@ def test_beyond_thirteen_seeds_flips_are_drawn():
     row = only_row(compare(frame, "eca"))
     assert row["p"] == pytest.approx(exact, abs=4 * 2 * np.sqrt(exact / 2 / 9999))
     assert row["p"] * 10_000 == pytest.approx(round(row["p"] * 10_000))
-    pd.testing.assert_frame_equal(compare(frame, "eca"), compare(frame, "eca"))
+    pd.testing.assert_frame_equal(compare(frame, "eca").table, compare(frame, "eca").table)
 
 
 def test_holm_runs_over_the_rows_that_have_a_test():
@@ -140,7 +120,7 @@ def test_holm_runs_over_the_rows_that_have_a_test():
     base = rng.normal(60, 1, 10)
     arms = {f"a{i}": base + rng.normal(0.2 * i, 0.5, 10) for i in range(5)}
     frame = results(arms, eca=base, alone=[None] * 9 + [70], none=[None] * 10 + [70])
-    table = compare(frame, "eca").set_index("arm")
+    table = compare(frame, "eca").table
     tested = table.loc[list(arms)]
     assert tested["p_holm"].to_numpy() == pytest.approx(
         multipletests(tested["p"], method="holm")[1]
@@ -148,11 +128,6 @@ def test_holm_runs_over_the_rows_that_have_a_test():
     assert (tested["p_holm"] >= tested["p"]).all()
     assert tested["p_holm"].max() > tested["p_holm"].min()
     assert table.loc[["alone", "none"], ["p", "p_holm"]].isna().all(axis=None)
-
-
-def test_ties_count_half_in_the_superiority():
-    table = compare(results(eca=[60, 60, 60, 60], se=[61, 61, 60, 59]), "eca")
-    assert table["superiority"].tolist() == [0.625]
 
 
 def test_equivalent_within_is_the_margin_at_which_the_test_turns(pair):
@@ -182,7 +157,7 @@ def test_verdicts():
             slightly_worse=base - 0.1 + 0.05 * noise,
         ),
         "eca",
-    ).set_index("arm")
+    ).table
     verdicts = table["verdict"]
     assert verdicts.pop("slightly_worse") == "worse"
     assert table.loc["slightly_worse", "p_equivalence"] < 0.05
@@ -196,15 +171,15 @@ def test_verdicts():
 def test_what_few_seeds_can_show(n, arms, verdict):
     base = np.random.default_rng(n).normal(60, 1, n)
     shift = 5 + np.linspace(0, 1, n)
-    table = compare(results({f"a{i}": base + shift for i in range(arms)}, eca=base), "eca")
+    table = compare(results({f"a{i}": base + shift for i in range(arms)}, eca=base), "eca").table
     assert table["p"].tolist() == [2 / 2**n] * arms
     assert table["p_holm"].tolist() == pytest.approx([arms * 2 / 2**n] * arms)
     assert set(table["verdict"]) == {verdict}
 
 
 def test_only_common_seeds_count():
-    table = compare(results(eca=[60, 61, 62], se=[61, None, 64], none=[None, None, 60]), "eca")
-    table = table.set_index("arm")
+    frame = results(eca=[60, 61, 62], se=[61, None, 64], none=[None, None, 60])
+    table = compare(frame, "eca").table
     assert table["n"].to_dict() == {"se": 2, "none": 1}
     assert table["mean"].to_dict() == {"se": 62.5, "none": 60}
     assert table["difference"].to_dict() == {"se": 1.5, "none": -2}
@@ -214,30 +189,29 @@ def test_a_missing_value_is_a_missing_trial():
     frame = results(eca=[60, 61, 63], se=[61, 65, 66], none=[50, 51, 49], cbam=[60, 60, 60])
     missing = (frame["arm"] == "se") & (frame["seed"] == 1)
     missing |= frame["arm"] == "cbam"
-    table = compare(frame.assign(top1=frame["top1"].mask(missing)), "eca")
-    assert table["arm"].tolist() == ["se", "none", "cbam"]
+    table = compare(frame.assign(top1=frame["top1"].mask(missing)), "eca").table
+    assert table.index.tolist() == ["se", "none", "cbam"]
     assert table["n"].tolist() == [2, 3, 0]
-    pd.testing.assert_frame_equal(table[:2], compare(frame[~missing], "eca"))
+    pd.testing.assert_frame_equal(table[:2], compare(frame[~missing], "eca").table)
 
 
 def test_one_common_seed_or_none():
     frame = results(eca=[60, 61, None], one=[62, None, None], none=[None, None, 60])
-    table = compare(frame, "eca").set_index("arm")
+    table = compare(frame, "eca").table
     missing = [*NEEDS_SPREAD, "p", "p_holm", "correlation"]
     assert table[missing].isna().all(axis=None)
-    assert table.loc["one", ["n", "mean", "difference", "superiority"]].tolist() == [1, 62, 2, 1]
+    assert table.loc["one", ["n", "mean", "difference"]].tolist() == [1, 62, 2]
     assert table.loc["none", "n"] == 0
-    assert table.loc["none", ["mean", "difference", "superiority"]].isna().all()
+    assert table.loc["none", ["mean", "difference"]].isna().all()
     assert table["verdict"].tolist() == ["undecided", "undecided"]
 
 
 def test_differences_that_do_not_vary():
     # 0.3 is added in floating point, so these differences are equal but for rounding.
     base = np.array([60.1, 61.7, 59.33, 60.77, 58.21, 61.3])
-    table = compare(results(eca=base, up=base + 0.3, same=base), "eca").set_index("arm")
+    table = compare(results(eca=base, up=base + 0.3, same=base), "eca").table
     assert table[NEEDS_SPREAD].isna().all(axis=None)
     assert table["p"].to_dict() == {"up": 2 / 64, "same": 1}
-    assert table["superiority"].to_dict() == {"up": 1, "same": 0.5}
     assert table["correlation"].tolist() == pytest.approx([1, 1])
     assert table["verdict"].to_dict() == {"up": "undecided", "same": "undecided"}  # 2 tests, Holm
     alone = only_row(compare(results(eca=base, up=base + 0.3), "eca"))
@@ -245,20 +219,20 @@ def test_differences_that_do_not_vary():
 
 
 def test_arms_that_do_not_vary_have_no_correlation():
-    table = compare(results(eca=[60, 60, 60], se=[61, 62, 64], none=[50, 50, 50]), "eca")
+    table = compare(results(eca=[60, 60, 60], se=[61, 62, 64], none=[50, 50, 50]), "eca").table
     assert table["correlation"].isna().all()
     assert table["low"].notna().tolist() == [True, False]
 
 
 def test_a_baseline_without_other_arms():
-    table = compare(results(eca=[60, 61]), "eca")
+    table = compare(results(eca=[60, 61]), "eca").table
     assert len(table) == 0
     assert table.columns.tolist() == COLUMNS
 
 
 def test_what_cannot_be_compared():
     frame = results(eca=[60, 61], se=[61, 62])
-    with pytest.raises(ValueError, match="baseline='none': accepted are eca, se"):
+    with pytest.raises(ValueError, match="no trial of none: there are eca, se"):
         compare(frame, "none")
     with pytest.raises(ValueError, match="metric='dataset': accepted are top1, top5"):
         compare(frame, "eca", metric="dataset")
@@ -274,7 +248,7 @@ def test_what_cannot_be_compared():
 
 @pytest.mark.parametrize("margin", [0, -0.2, math.nan, math.inf])
 def test_a_margin_is_positive_and_finite(margin):
-    with pytest.raises(ValueError, match=rf"margin={margin}.*accepted is a finite number greater"):
+    with pytest.raises(ValueError, match=rf"margin={margin}.*accepted is a finite number above 0"):
         compare(results(eca=[60, 61], se=[61, 62]), "eca", margin=margin)
 
 
@@ -288,8 +262,7 @@ def test_a_margin_is_a_number(margin):
 QUARTERS = st.integers(-40, 40).map(lambda quarters: 60 + quarters / 4)
 PAIRS = st.lists(st.tuples(QUARTERS, QUARTERS), min_size=2, max_size=7).map(np.array)
 QUICK = settings(max_examples=25, deadline=None)
-TESTS = ["p", "superiority", "p_equivalence", "equivalent_within"]
-BOUNDS = ["low", "high", "low_bca", "high_bca"]
+BOUNDS = ["low", "high"]
 
 
 def numbers(row, columns):
@@ -318,9 +291,8 @@ def test_arm_and_baseline_swapped_mirror_the_row(pairs):
     frame = results(eca=pairs[:, 1], se=pairs[:, 0])
     row, swapped = only_row(compare(frame, "eca")), only_row(compare(frame, "se"))
     assert swapped["difference"] == -row["difference"]
-    mirrored = ["high", "low", "high_bca", "low_bca"]
+    mirrored = ["high", "low"]
     assert numbers(swapped, BOUNDS) == close(-numbers(row, mirrored))
-    assert swapped["superiority"] == close(1 - row["superiority"])
     same = ["p", "p_holm", "p_equivalence", "equivalent_within", "correlation", "detectable"]
     assert numbers(swapped, same) == close(numbers(row, same))
 
@@ -333,7 +305,7 @@ def test_units_do_not_matter(pairs, unit):
     scaled = only_row(compare(results(eca=pairs[:, 1], se=pairs[:, 0]), "eca", margin=0.2 * unit))
     with_unit = ["mean", "difference", *BOUNDS, "equivalent_within", "detectable"]
     assert numbers(scaled, with_unit) == close(unit * numbers(row, with_unit))
-    without = ["p", "p_holm", "superiority", "p_equivalence", "correlation"]
+    without = ["p", "p_holm", "p_equivalence", "correlation"]
     assert numbers(scaled, without) == close(numbers(row, without))
     assert scaled["verdict"] == row["verdict"]
 
@@ -343,7 +315,7 @@ def test_units_do_not_matter(pairs, unit):
 def test_the_order_of_the_trials_does_not_matter(pairs, random):
     frame = results(eca=pairs[:, 1], se=pairs[:, 0])
     shuffled = frame.iloc[random.sample(range(len(frame)), len(frame))]
-    pd.testing.assert_frame_equal(compare(frame, "eca"), compare(shuffled, "eca"))
+    pd.testing.assert_frame_equal(compare(frame, "eca").table, compare(shuffled, "eca").table)
 
 
 # Calibration. The spread between seeds that arms share cancels in the differences.
@@ -357,11 +329,9 @@ def test_intervals_and_power_are_as_promised(monkeypatch):
     base = rng.normal(60, 1, n)
     true = detectable_effect(n) * 0.4  # the spread of a difference is 0.4
     arms = {f"a{i}": base + rng.normal(true, 0.4, n) for i in range(trials)}
-    table = compare(results(arms, eca=base), "eca", margin=true)
+    table = compare(results(arms, eca=base), "eca", margin=true).table
     covered = table["low"].lt(true) & table["high"].gt(true)
     assert 0.93 <= covered.mean() <= 0.97
-    covered_bca = table["low_bca"].lt(true) & table["high_bca"].gt(true)
-    assert 0.88 <= covered_bca.mean() <= 0.93  # too narrow at ten seeds, as documented
     assert (table["low"] > 0).mean() == pytest.approx(0.8, abs=0.03)
     # The flips need not know that the noise is normal, and lose little by it.
     assert (table["p"] < 0.05).mean() == pytest.approx(0.8, abs=0.04)
@@ -370,18 +340,18 @@ def test_intervals_and_power_are_as_promised(monkeypatch):
 
 
 def test_family_error_and_coverage_without_a_difference(monkeypatch):
-    n, arms, families = 8, 3, 400
+    n, arms, families = 8, 3, 150
     monkeypatch.setattr(eca_lab.stats, "RESAMPLES", 2**n)
     rng = np.random.default_rng(1)
     any_wrong, covered = [], []
     for _ in range(families):
         seeds = rng.normal(60, 1, n)
         top1 = {f"a{i}": seeds + rng.normal(0, 0.4, n) for i in range(arms)}
-        table = compare(results(top1, eca=seeds + rng.normal(0, 0.4, n)), "eca")
+        table = compare(results(top1, eca=seeds + rng.normal(0, 0.4, n)), "eca").table
         any_wrong.append(table["verdict"].isin(["better", "worse"]).any())
         covered += list(table["low"].lt(0) & table["high"].gt(0))
-    assert 0.02 <= np.mean(any_wrong) <= 0.06
-    assert 0.93 <= np.mean(covered) <= 0.97
+    assert 0.01 <= np.mean(any_wrong) <= 0.08
+    assert 0.92 <= np.mean(covered) <= 0.98
 
 
 # As large as the declared family: eleven arms and a baseline that they share, over ten seeds.
@@ -398,7 +368,7 @@ def test_family_error_of_a_large_family():
         for family, at in zip(differences, observed, strict=True)
     ])  # fmt: skip
     one = dict(zip("abcdefghijkl", 60 + top1[0], strict=True))
-    assert compare(results(one), "a")["p"].to_numpy() == pytest.approx(p[0])
+    assert compare(results(one), "a").table["p"].to_numpy() == pytest.approx(p[0])
     assert 0.02 <= (p.min(1) * arms < 0.05).mean() <= 0.06
 
 
@@ -441,10 +411,13 @@ def test_detectable_and_needed_agree(n):
 
 def test_the_detectable_difference_scales_with_the_spread():
     differences = np.array([-1.0, 0.0, 1.0])  # a standard deviation of exactly 1
-    table = compare(results(eca=np.zeros(3), se=differences, none=3 * differences), "eca")
+    table = compare(results(eca=np.zeros(3), se=differences, none=3 * differences), "eca").table
     assert table["detectable"].tolist() == pytest.approx(
         [detectable_effect(3), 3 * detectable_effect(3)]
     )
+
+
+SIZES = {f"eca(k={k})": k for k in (1, 3, 5, 7, 9)}
 
 
 def fixed(**top1_by_size):
@@ -457,8 +430,8 @@ def test_a_trend_is_the_mean_slope_of_the_seeds():
     frame = fixed(k1=top1[0], k3=top1[1], k5=top1[2], k9=top1[3])
     slopes = [stats.linregress([1, 3, 5, 9], seed).slope for seed in top1.T]
     test = stats.ttest_1samp(slopes, 0)
-    found = trend(frame)
-    assert list(found) == ["values", "n", "slope", "low", "high", "p", "detectable"]
+    found = trend(frame, SIZES)
+    assert list(found) == ["values", "n", "left_out", "slope", "low", "high", "p", "detectable"]
     assert found["values"] == (1, 3, 5, 9)
     assert found["n"] == 6
     assert found["slope"] == pytest.approx(np.mean(slopes))
@@ -497,23 +470,22 @@ def test_other_arms_do_not_count_in_the_trend():
         "eca_ns(k=3)": [10, 10, 10],
         "eca(k=5)": [62, 63, 0],
     })  # fmt: skip
-    found = trend(frame)
+    found = trend(frame, SIZES)
     assert found["values"] == (1, 5, 9)
     assert found["n"] == 2
     assert found["slope"] == pytest.approx((4 / 8 + 6 / 8) / 2)
-    assert trend(frame, metric="top5")["slope"] == 0
+    assert trend(frame, SIZES, metric="top5")["slope"] == 0
 
 
 @pytest.mark.parametrize(
     ("k1", "k9", "n", "slope"),
     [
         ([60], [64], 1, 0.5),
-        ([60, None], [None, 64], 0, math.nan),
         ([60.1, 61.3, 58.7], [60.9, 62.1, 59.5], 3, 0.1),  # equal slopes but for rounding
     ],
 )
 def test_a_trend_without_a_spread(k1, k9, n, slope):
-    found = trend(fixed(k1=k1, k9=k9))
+    found = trend(fixed(k1=k1, k9=k9), SIZES)
     assert found["n"] == n
     assert found["slope"] == pytest.approx(slope, nan_ok=True)
     assert np.isnan([found[name] for name in ("low", "high", "p", "detectable")]).all()
@@ -521,9 +493,11 @@ def test_a_trend_without_a_spread(k1, k9, n, slope):
 
 def test_no_trend_over_fewer_than_two_kernel_sizes():
     with pytest.raises(ValueError, match=r"a trend over \[3\]: accepted are at least two"):
-        trend(fixed(k3=[60, 61]))
+        trend(fixed(k3=[60, 61]), SIZES)
     with pytest.raises(ValueError, match="metric='top2'"):
-        trend(fixed(k1=[60], k3=[60]), metric="top2")
+        trend(fixed(k1=[60], k3=[60]), SIZES, metric="top2")
+    with pytest.raises(ValueError, match=r"no seed has all of eca\(k=1\), eca\(k=9\)$"):
+        trend(fixed(k1=[60, None], k9=[None, 64]), SIZES)
 
 
 def test_means_and_paired_differences():
@@ -536,13 +510,83 @@ def test_means_and_paired_differences():
     assert table.loc["none", ["low", "high"]].isna().all()
     assert table["kernel_size"].dropna().to_dict() == {"eca(k=3)": 3}
 
-    paired = paired_differences(frame, "eca")
-    assert paired["eca(k=3)"].dropna().to_dict() == {0: 1, 2: 3}
-    assert paired["none"].dropna().to_dict() == {0: -1}
-    compared = compare(frame, "eca").set_index("arm")
-    assert compared["difference"].to_dict() == paired.mean().to_dict()
-    with pytest.raises(ValueError, match="baseline='se': accepted are eca"):
-        paired_differences(frame, "se")
+    comparison = compare(frame, "eca")
+    differences = comparison.differences
+    assert differences["eca(k=3)"].dropna().to_dict() == {0: 1, 2: 3}
+    assert differences["none"].dropna().to_dict() == {0: -1}
+    assert comparison.table["difference"].to_dict() == differences.mean().to_dict()
+    pd.testing.assert_frame_equal(comparison.means, table)
+
+
+def test_another_margin_changes_equivalence_and_verdict_alone(pair):
+    arm, base = pair
+    comparison = compare(results(eca=base, se=arm), "eca", margin=0.2)
+    for margin in (0.01, 0.4, 5):
+        direct = compare(results(eca=base, se=arm), "eca", margin=margin)
+        pd.testing.assert_frame_equal(comparison.at(margin).table, direct.table)
+        assert direct.table.loc["se", "p_equivalence"] == pytest.approx(
+            ttost_paired(arm, base, -margin, margin)[0]
+        )
+    with pytest.raises(ValueError, match="margin=0"):
+        comparison.at(0)
+
+
+@settings(max_examples=10, deadline=None)  # statsmodels' collects garbage at every call
+@given(st.lists(st.floats(0, 1) | st.none(), min_size=1, max_size=12))
+def test_holm_as_statsmodels_has_it(p):
+    p = pd.Series(p, dtype=float)
+    adjusted = eca_lab.stats._holm(p)
+    assert adjusted.isna().tolist() == p.isna().tolist()
+    if p.notna().any():
+        assert adjusted.dropna().to_numpy() == pytest.approx(
+            multipletests(p.dropna(), method="holm")[1]
+        )
+
+
+def test_a_family_is_what_was_asked_for():
+    rng = np.random.default_rng(4)
+    frame = results({arm: rng.normal(60 + (arm == "a"), 0.5, 6) for arm in ("eca", "a", "b", "c")})
+    all_arms, two = compare(frame, "eca"), compare(frame, "eca", ["c", "a"])
+    assert two.table.index.tolist() == ["c", "a"]
+    assert set(two.trials["arm"]) == {"eca", "c", "a"}
+    assert two.table["p"].to_dict() == all_arms.table["p"][["c", "a"]].to_dict()
+    assert two.table["p_holm"].tolist() != all_arms.table["p_holm"][["c", "a"]].tolist()
+    with pytest.raises(ValueError, match="no trial of d: there are eca, a, b, c"):
+        compare(frame, "eca", ["a", "d"])
+
+
+# A pair is an arm and its baseline with one seed on one device, at one precision, by one path.
+@pytest.mark.parametrize("column", ["device", "precision", "path"])
+def test_what_ran_otherwise_is_no_pair(column):
+    arms = {arm: [61, 62, 64, 63] for arm in ("eca(k=1)", "eca(k=3)", "se")}
+    frame = results(arms, eca=[60, 61, 62, 60]).assign(device="cpu", precision="a", path="b")
+    there = frame["arm"].eq("eca(k=3)") & frame["seed"].lt(2)
+    frame.loc[there, column] = "elsewhere"
+    comparison = compare(frame, "eca")
+    assert comparison.table["n"].to_dict() == {"eca(k=1)": 4, "eca(k=3)": 2, "se": 4}
+    assert comparison.differences["eca(k=3)"].dropna().to_dict() == {2: 2, 3: 3}
+    assert comparison.left_out == {"eca(k=1)": 0, "eca(k=3)": 2, "se": 0}
+    (note,) = comparison.notes()
+    assert "2 of eca(k=3)" in note
+    assert note in comparison.conclusions()
+    found = trend(frame, SIZES)
+    assert (found["n"], found["left_out"]) == (2, 2)
+
+    frame.loc[frame["arm"] != "eca", column] = "elsewhere"
+    with pytest.raises(ValueError, match=r"nothing to pair with eca: eca ran on .*elsewhere"):
+        compare(frame, "eca")
+    frame.loc[frame["arm"] == "eca(k=1)", column] = "nowhere"
+    with pytest.raises(ValueError, match=r"no seed has all of .* on one device, at one precision"):
+        trend(frame, SIZES)
+    with pytest.raises(ValueError, match="nothing to pair with eca: no arm has a seed in common"):
+        compare(results(eca=[60, None], se=[None, 60]), "eca")
+
+
+@pytest.mark.parametrize("column", ["arm", "seed"])
+def test_results_without_a_column(column):
+    frame = results(eca=[60, 61], se=[61, 62]).drop(columns=column)
+    with pytest.raises(ValueError, match=f"without a column {column}: there are"):
+        compare(frame, "eca")
 
 
 def test_conclusions_name_what_the_table_says():
@@ -555,15 +599,15 @@ def test_conclusions_name_what_the_table_says():
         se=base + rng.normal(0.1, 3, 12),
         **{"eca(k=1)": near, "eca(k=3)": base + 1 + rng.normal(0, 0.1, 12)},
     )
-    compared = compare(frame, "eca", margin=0.25)
-    fixed, others, power = conclusions(compared, trend(frame), "eca", 0.25)
-    rows = compared.set_index("arm")
+    comparison = compare(frame, "eca", margin=0.25)
+    fixed, others, power = comparison.conclusions()
+    rows = comparison.table
     assert rows["verdict"].to_dict() == {
         "none": "worse", "se": "undecided", "eca(k=1)": "equivalent", "eca(k=3)": "better",
     }  # fmt: skip
     assert f"better eca(k=3) ({rows.loc['eca(k=3)', 'difference']:+.2f})" in fixed
     assert f"as good eca(k=1) ({rows.loc['eca(k=1)', 'difference']:+.2f})" in fixed
-    assert f"slope is {trend(frame)['slope']:+.3f}" in fixed
+    assert f"slope is {trend(frame, SIZES)['slope']:+.3f}" in fixed
     assert f"worse none ({rows.loc['none', 'difference']:+.2f})" in others
     assert f"not told apart se ({rows.loc['se', 'difference']:+.2f})" in others
     assert "n = 12 seeds" in power
@@ -574,7 +618,7 @@ def test_conclusions_name_what_the_table_says():
 
 def test_conclusions_of_next_to_nothing():
     frame = results(eca=[60], se=[61])
-    fixed, others, power = conclusions(compare(frame, "eca"), None, "eca", 0.2)
-    assert fixed == "Fixed k against eca: none."
+    fixed, others, power = compare(frame, "eca").conclusions()
+    assert fixed == "Fixed k against eca, in points: none."
     assert others == "Other arms against eca, in points: not told apart se (+1.00)."
     assert power == "With n = 1 seeds no spread could be measured."

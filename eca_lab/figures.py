@@ -11,7 +11,6 @@ import io
 from itertools import cycle
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
@@ -29,7 +28,7 @@ ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
 
 # The same two marks in every figure: a ring for what Equation 12 says, a diamond inside the ring
 # (or outside, where the two disagree) for what the authors released.
-_FORMULA = {
+FORMULA_MARK = {
     "marker": "o",
     "markersize": 13,
     "markerfacecolor": "none",
@@ -39,7 +38,7 @@ _FORMULA = {
     "clip_on": False,
     "label": "stage: k of Eq. 12",
 }
-_RELEASED = {
+RELEASED_MARK = {
     "marker": "D",
     "markersize": 6,
     "markerfacecolor": VERMILLION,
@@ -52,9 +51,9 @@ _RELEASED = {
 
 
 # Signed numbers as shares of the largest: blue, white, red, which stay apart for the colour-blind.
-_SIGNED = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
+SIGNED = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
 # One style for each of a few lines in a figure; the first three are SE, SE-GC and ECA in a panel.
-_STYLES = [
+STYLES = [
     {"color": ORANGE, "marker": "o", "markersize": 5, "linestyle": "-"},
     {"color": GREEN, "marker": "s", "markersize": 5, "linestyle": "--"},
     {"color": BLUE, "marker": "^", "markersize": 5, "linestyle": "-."},
@@ -105,7 +104,7 @@ def dress(ax, title, xlabel, ylabel):
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _octaves(axis, first, last, every=1):
+def octaves(axis, first, last, every=1):
     """Make an axis logarithmic, base 2, with ticks at 2^first, ..., 2^last written as integers."""
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log", base=2)
     axis.set_major_locator(FixedLocator([2.0**n for n in range(first, last + 1, every)]))
@@ -113,19 +112,19 @@ def _octaves(axis, first, last, every=1):
     axis.set_minor_locator(NullLocator())
 
 
-def _odd_ticks(axis, largest):
+def odd_ticks(axis, largest):
     # No more than about ten labels, and all of them odd: 1, 3, 5, ... or 1, 5, 9, ...
     axis.set_major_locator(FixedLocator(range(1, largest + 1, 2 if largest < 20 else 4)))
     axis.set_minor_locator(NullLocator())
 
 
-def _frame(ax):
+def frame(ax):
     """Draw all four sides of a matrix, and no grid over its entries."""
     ax.spines[:].set(visible=True, color=GREY)
     ax.grid(visible=False)
 
 
-def _unit(matrix):
+def unit(matrix):
     """A matrix in units of its largest absolute entry, between -1 and 1; zeros stay zeros."""
     return matrix / (np.abs(matrix).max() or 1)
 
@@ -145,8 +144,8 @@ def mapping_figure(channels, linear, exponential):
     dress(
         ax, "The kernel that each mapping asks for", "channels C", "kernel size k before rounding"
     )
-    _octaves(ax.xaxis, 4, 11)
-    _octaves(ax.yaxis, 0, 10, every=2)
+    octaves(ax.xaxis, 4, 11)
+    octaves(ax.yaxis, 0, 10, every=2)
     ax.legend(fontsize=10, loc="upper left")
     return figure
 
@@ -174,8 +173,8 @@ def rounding_figure(channels, arguments, kernel_sizes, ties):
             fontsize=10,
         )
     dress(ax, "Rounding t to the nearest odd integer", "channels C", "t, and kernel size k")
-    _octaves(ax.xaxis, 0, 13)
-    _odd_ticks(ax.yaxis, 7)
+    octaves(ax.xaxis, 0, 13)
+    odd_ticks(ax.yaxis, 7)
     ax.legend(fontsize=10, loc="upper left")
     return figure
 
@@ -217,7 +216,7 @@ def stages_figure(intervals, networks):
     for row, widths in enumerate(networks.values()):
         ax.plot(widths, [row] * len(widths), "o-", color=VERMILLION, markersize=8, linewidth=1)
     dress(ax, "Where real networks stand on the staircase", "channels C of a stage", "")
-    _octaves(ax.xaxis, 0, 13)
+    octaves(ax.xaxis, 0, 13)
     ax.set_xlim(intervals[0][1], intervals[-1][2])
     ax.set_yticks(range(len(networks)), networks)
     ax.set_ylim(len(networks) - 0.5, -1.2)
@@ -235,11 +234,11 @@ def released_figure(networks):
     axes = figure.subplots(2, -(-len(networks) // 2), sharex=True, sharey=True)
     for ax, (name, (channels, formula, released)) in zip(axes.flat, networks.items(), strict=False):
         ax.vlines(channels, formula, released, color=GREY, linewidth=1.5)
-        ax.plot(channels, formula, **_FORMULA)
-        ax.plot(channels, released, **_RELEASED)
+        ax.plot(channels, formula, **FORMULA_MARK)
+        ax.plot(channels, released, **RELEASED_MARK)
         dress(ax, name, "", "")
-        _octaves(ax.xaxis, 4, 11)
-        _odd_ticks(ax.yaxis, 7)
+        octaves(ax.xaxis, 4, 11)
+        odd_ticks(ax.yaxis, 7)
         ax.tick_params(axis="x", labelrotation=45)
         ax.set_xlim(2**3.5, 2**11.5)
         ax.set_ylim(0, 8)
@@ -450,10 +449,10 @@ def interaction_figure(matrices):
         matrix = np.asarray(matrix)
         channels = len(matrix)
         extent = (0.5, channels + 0.5, channels + 0.5, 0.5)
-        image = ax.imshow(_unit(matrix), **_SIGNED, extent=extent, interpolation="nearest")
+        image = ax.imshow(unit(matrix), **SIGNED, extent=extent, interpolation="nearest")
         dress(ax, name, "", "")
         ax.set(xticks=[1, channels], yticks=[1, channels])
-        _frame(ax)
+        frame(ax)
     for ax in axes.flat[len(matrices) :]:
         ax.remove()
     figure.supxlabel("input channel", fontsize=10.5)
@@ -473,7 +472,7 @@ def spectra_figure(spectra, title="Singular values of the Jacobian"):
     figure = new_figure(7.2, 3.8)
     ax = figure.add_subplot()
     largest, channels = 0, 1
-    for (name, values), style in zip(spectra.items(), _STYLES, strict=False):
+    for (name, values), style in zip(spectra.items(), STYLES, strict=False):
         values = np.asarray(values)
         index = np.arange(1, values.shape[1] + 1)
         alpha = max(0.15, 1 / len(values))
@@ -485,7 +484,7 @@ def spectra_figure(spectra, title="Singular values of the Jacobian"):
         ax.plot(index, values.T, **style | thin, alpha=alpha)
         largest, channels = max(largest, values.max()), max(channels, len(index))
     dress(ax, title, "number of the singular value", "singular value")
-    _octaves(ax.xaxis, 0, int(np.ceil(np.log2(channels))))
+    octaves(ax.xaxis, 0, int(np.ceil(np.log2(channels))))
     ax.set_yscale("log")
     if largest:
         # What is zero but for rounding lies below.
@@ -509,7 +508,7 @@ def cost_figure(published, measured):
     figure = new_figure(9.6, 4.6)
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     # An arm of both panels looks the same in both. Colours come round again with open markers.
-    faces = [{**style, "fillstyle": face} for face in ("full", "none") for style in _STYLES]
+    faces = [{**style, "fillstyle": face} for face in ("full", "none") for style in STYLES]
     styles = dict(
         zip(dict.fromkeys([*published["arm"], *measured["arm"]]), cycle(faces), strict=False)
     )
@@ -543,283 +542,6 @@ def cost_figure(published, measured):
     return figure
 
 
-class StudyPicture:
-    """The picture of `eca_lab.explorers.StudyExplorer`: differences, and below accuracy over k."""
-
-    def __init__(self):
-        self.figure = Figure(figsize=(7.2, 7.8), dpi=100, facecolor="white", layout="constrained")
-        self.canvas = FigureCanvasAgg(self.figure)
-
-    def png(self, results, means, compared, paired, metric, baseline, margin):
-        """Draw one state, as `differences_figure` and `kernel_sweep_figure` do.
-
-        Returns:
-            The bytes of a PNG, 720 x 780 pixels.
-        """
-        self.figure.clear()
-        upper, lower = self.figure.subplots(2, height_ratios=(max(3, len(compared)), 6))
-        draw_differences(upper, compared, paired, baseline, margin)
-        draw_kernel_sweep(lower, results, means, metric)
-        for ax in (upper, lower):
-            ax.legend(fontsize=8.5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        self.canvas.draw()
-        return palette_png(self.canvas)
-
-
-class _Picture:
-    """One Figure that is redrawn at every change.
-
-    What never moves is drawn once and kept as pixels; `_blit` puts those pixels back and draws only
-    the moving artists on top. Rendering glyphs is what costs most, so few of the texts move.
-    """
-
-    def __init__(self, height=5.6):
-        self.figure = Figure(figsize=(7.2, height), dpi=100, facecolor="white")
-        self.canvas = FigureCanvasAgg(self.figure)
-        self._backgrounds = {}  # a key of the background -> pixels without the moving artists
-        self._moving = []  # (Axes, artist), in the order in which they are drawn
-
-    def _build_parameters(self, place, names, colors):
-        ax = self.figure.add_axes(place)
-        rows = range(len(names))[::-1]  # from top to bottom
-        dress(ax, "Parameters of one module", "number of parameters", "")
-        ax.set_xscale("log")
-        ax.set(xlim=(0.5, 5e8), ylim=(-0.6, len(names) - 0.4))
-        ax.set_yticks(rows, names)
-        ax.grid(visible=False, axis="y")
-        self.bars = ax.barh(rows, 1, left=0.5, height=0.5, color=colors)
-        self.numbers = []
-        for bar, y in zip(self.bars, rows, strict=True):
-            self._move(ax, bar)
-            text = ax.text(1, y, "", fontsize=11, verticalalignment="center")
-            self.numbers.append(self._move(ax, text))
-
-    def _move_parameters(self, parameters):
-        for bar, text, number in zip(self.bars, self.numbers, parameters, strict=True):
-            bar.set_width(number - bar.get_x())
-            text.set_x(1.5 * max(number, bar.get_x()))
-            text.set_text(f"{number:,.0f}" if number >= 10 else f"{number:.3g}")
-
-    def _line(self, ax, **style):
-        return self._move(ax, ax.plot([], [], **style)[0])
-
-    def _move(self, ax, artist):
-        """Take an artist out of the background: the Figure's own draw skips animated ones."""
-        artist.set_animated(True)
-        self._moving.append((ax, artist))
-        return artist
-
-    def _blit(self, key):
-        if key not in self._backgrounds:
-            self.canvas.draw()
-            self._backgrounds[key] = self.canvas.copy_from_bbox(self.figure.bbox)
-        self.canvas.restore_region(self._backgrounds[key])
-        for ax, artist in self._moving:
-            ax.draw_artist(artist)
-        return palette_png(self.canvas)
-
-
-class KernelSizePicture(_Picture):
-    """The picture of `eca_lab.explorers.KernelSizeExplorer`: one Figure, redrawn at every change.
-
-    Args:
-        largest_channels: C, where the axis of channels ends.
-    """
-
-    # Upper ends of the k axis. The axis belongs to the background, so there are only a few.
-    K_AXES = (9, 19, 37)
-    # Channels: the side of the largest corner of the interaction matrix that is shown.
-    SIDE = 32
-
-    def __init__(self, largest_channels):
-        super().__init__()
-        self._build_steps(largest_channels)
-        self._build_band()
-        place = (0.575, 0.085, 0.405, 0.33)
-        self._build_parameters(place, ["ECA", "SE, r = 16"], [BLUE, ORANGE])
-
-    def png(self, point, interval, steps, stages, band, parameters):
-        """Draw one state.
-
-        Args:
-            point: (C, k), the state to show.
-            interval: (first, last) of the C that share this k.
-            steps: (C, k) of the step curve, two sequences of equal length: the first C of every run
-                of equal k. The last C lies beyond the axis of channels.
-            stages: (C, k by Equation 12, k as released), three sequences of equal length.
-            band: (n, n) integers, n <= SIDE: which of the weights 1..k an entry of the interaction
-                matrix is, 0 for none.
-            parameters: (of an ECA module, of an SE module).
-
-        Returns:
-            The bytes of a PNG, 720 x 560 pixels.
-        """
-        channels, k = point
-        self._move_steps(channels, k, interval, steps, stages)
-        self._move_band(k, band)
-        self._move_parameters(parameters)
-        k_end = min(end for end in self.K_AXES if end >= max(steps[1][:-1]))
-        self.steps.set_ylim(0, k_end)
-        _odd_ticks(self.steps.yaxis, k_end)
-        return self._blit(k_end)
-
-    def _build_steps(self, largest_channels):
-        ax = self.steps = self.figure.add_axes((0.075, 0.565, 0.905, 0.33))
-        dress(ax, "", "channels C", "kernel size k")
-        _octaves(ax.xaxis, 0, 13)
-        ax.set_xlim(2**-0.4, largest_channels * 2**0.4)
-        self.span = self._move(ax, ax.axvspan(1, 2, color=SKY, alpha=0.3, linewidth=0))
-        self.curve = self._line(ax, color=GREY, linewidth=2, drawstyle="steps-post")
-        self.cross = self._line(ax, color=BLACK, linewidth=1, linestyle=":")
-        self.dot = self._line(
-            ax, color=BLACK, marker="o", markersize=9, linestyle="none", clip_on=False
-        )
-        self.dot.set_label("chosen C, its k")
-        self.formula = self._line(ax, **_FORMULA)
-        self.released = self._line(ax, **_RELEASED)
-        ax.set_title("Kernel size over channels", fontsize=11.5, loc="left", y=1.15)
-        title = ax.set_title("", fontsize=11.5, fontweight="bold", loc="right", y=1.15)
-        self.steps_title = self._move(ax, title)
-        ax.legend(
-            handles=[self.dot, self.formula, self.released, self.span],
-            labels=[self.dot.get_label(), "stage: Eq. 12", "stage: released", "C with this k"],
-            fontsize=9.5,
-            loc="lower left",
-            bbox_to_anchor=(-0.01, 0.98),
-            ncols=4,
-            frameon=False,
-            handletextpad=0.3,
-        )
-
-    def _move_steps(self, channels, k, interval, steps, stages):
-        first, last = interval
-        self.span.set_x(first)
-        self.span.set_width(last - first)
-        self.curve.set_data(*steps)
-        self.cross.set_data([channels, channels, 0.01], [0, k, k])
-        self.dot.set_data([channels], [k])
-        widths, formula, released = stages
-        self.formula.set_data(widths, formula)
-        self.released.set_data(widths, released)
-        buildable = k <= channels
-        self.steps_title.set_text(
-            f"C = {channels:,}, k = {k}" + ("" if buildable else " > C: cannot be built")
-        )
-        self.steps_title.set_color(BLACK if buildable else VERMILLION)
-
-    def _build_band(self):
-        place = (0.075, 0.085, 0.257, 0.33)
-        ax = self.figure.add_axes(place)
-        dress(
-            ax,
-            f"C × C interactions, {self.SIDE} × {self.SIDE} corner",
-            "input channel",
-            "output channel",
-        )
-        ax.grid(visible=False)
-        ax.set_facecolor("#dddddd")  # what lies beyond the matrix of a layer with fewer channels
-        self.matrix = self._move(ax, ax.imshow([[0]], aspect="auto", interpolation="nearest"))
-        ax.set(xlim=(0.5, self.SIDE + 0.5), ylim=(self.SIDE + 0.5, 0.5))
-        ax.set(xticks=[1, 8, 16, 24, 32], yticks=[1, 8, 16, 24, 32])
-        # The key to the colours: the k weights, from the one left of the diagonal to the one right.
-        key = self.figure.add_axes((place[0] + place[2] + 0.02, place[1], 0.022, place[3]))
-        self.key = self._move(key, key.imshow([[0]], aspect="auto", extent=(0, 1, 1, 0)))
-        key.set(xticks=[], yticks=[])
-        key.text(1.4, 0, "w$_1$", fontsize=10.5, verticalalignment="top")
-        key.text(1.4, 1, "w$_k$", fontsize=10.5, verticalalignment="bottom")
-
-    def _move_band(self, k, band):
-        colors = colormaps["viridis"](np.linspace(0, 1, k))[:, :3]
-        self.matrix.set_data(np.vstack([[1, 1, 1], colors])[band])
-        self.matrix.set_extent((0.5, len(band) + 0.5, len(band) + 0.5, 0.5))
-        self.key.set_data(colors[:, None])
-
-
-class ReductionPicture(_Picture):
-    """The picture of `eca_lab.explorers.ReductionExplorer`: one Figure, redrawn at every change.
-
-    Three modules side by side: SE, SE-GC and ECA.
-
-    Args:
-        largest_channels: C, where the axis of singular values ends.
-    """
-
-    NAMES = ("SE", "SE-GC", "ECA")
-    _TITLES = ("SE: W$_2$ D W$_1$", "SE-GC: blocks", "ECA: band")
-
-    def __init__(self, largest_channels):
-        super().__init__()
-        self.matrices, self.captions = [], []
-        for left, title in zip((0.07, 0.365, 0.66), self._TITLES, strict=True):
-            self._build_matrix(left, title)
-        key = self.figure.add_axes((0.935, 0.545, 0.018, 0.334))
-        key.imshow(np.linspace(1, -1, 101)[:, None], **_SIGNED, aspect="auto", extent=(0, 1, -1, 1))
-        key.set(xticks=[], yticks=[-1, 0, 1], yticklabels=["−", "0", "+"])
-        key.yaxis.tick_right()
-        self._build_spectra(largest_channels)
-        place = (0.665, 0.085, 0.315, 0.32)
-        colors = [style["color"] for style in _STYLES[:3]]
-        self._build_parameters(place, self.NAMES, colors)
-
-    def png(self, matrices, ranks, spectra, parameters):
-        """Draw one state, each argument in the order of `NAMES`.
-
-        Args:
-            matrices: three (C, C), shown each in units of its largest absolute entry.
-            ranks: three integers.
-            spectra: three (C,) singular values as shares of the largest, in descending order.
-            parameters: three integers.
-
-        Returns:
-            The bytes of a PNG, 720 x 560 pixels.
-        """
-        for image, caption, matrix, rank in zip(
-            self.matrices, self.captions, matrices, ranks, strict=True
-        ):
-            image.set_data(_unit(matrix))
-            caption.set_text(f"{len(matrix)} × {len(matrix)}, rank {rank}")
-        for line, values in zip(self.lines, spectra, strict=True):
-            line.set_data(range(1, len(values) + 1), values)
-        self._move_parameters(parameters)
-        return self._blit(None)
-
-    def _build_matrix(self, left, title):
-        # Square: 187 pixels each way.
-        ax = self.figure.add_axes((left, 0.545, 0.26, 0.334))
-        dress(ax, "", "input channel, 1 to C", "output channel, 1 to C" if left < 0.1 else "")
-        ax.set_title(title, fontsize=11.5, loc="left", y=1.08)
-        ax.set(xticks=[], yticks=[])
-        _frame(ax)
-        image = ax.imshow(
-            [[0]], **_SIGNED, extent=(0, 1, 1, 0), aspect="auto", interpolation="nearest"
-        )
-        self.matrices.append(self._move(ax, image))
-        for side in ax.spines.values():
-            self._move(ax, side)  # over the edge of the matrix
-        caption = ax.text(0, 1.02, "", fontsize=10, transform=ax.transAxes)
-        self.captions.append(self._move(ax, caption))
-
-    def _build_spectra(self, largest_channels):
-        ax = self.figure.add_axes((0.1, 0.085, 0.435, 0.275))
-        dress(ax, "", "number of the singular value", "share of the largest")
-        ax.set_title("Singular values", fontsize=11.5, loc="left", y=1.15)
-        _octaves(ax.xaxis, 0, int(np.log2(largest_channels)))
-        ax.set_yscale("log")
-        ax.set(xlim=(2**-0.3, largest_channels * 2**0.3), ylim=(1e-5, 2))
-        self.lines = [
-            self._line(ax, **style | {"markersize": 4}, label=name)
-            for name, style in zip(self.NAMES, _STYLES, strict=False)
-        ]
-        ax.legend(
-            handles=self.lines,
-            fontsize=9.5,
-            loc="lower left",
-            bbox_to_anchor=(-0.02, 0.97),
-            ncols=3,
-            frameon=False,
-        )
-
-
 def class_weights_figure(means):
     """Channel weights over the channels, from 0: a row of plots a network, a column a layer.
 
@@ -832,7 +554,7 @@ def class_weights_figure(means):
     axes = figure.subplots(len(means), layers, sharey=True, squeeze=False)
     for row, (network, by_layer) in zip(axes, means.items(), strict=True):
         for ax, (layer, by_class) in zip(row, by_layer.items(), strict=True):
-            for (name, weights), style in zip(by_class.items(), _STYLES, strict=False):
+            for (name, weights), style in zip(by_class.items(), STYLES, strict=False):
                 ax.plot(weights, **style | {"marker": "", "linewidth": 1}, label=name)
             dress(ax, f"{network}: {layer}", "", "")
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -859,7 +581,7 @@ def by_layer_figure(panels, ylabel):
     for ax, (title, table) in zip(axes, panels.items(), strict=True):
         layers = list(dict.fromkeys(table["layer"]))
         ax.axhline(0, color=BLACK, linewidth=1)
-        for number, (group, style) in enumerate(zip(groups, _STYLES, strict=False)):
+        for number, (group, style) in enumerate(zip(groups, STYLES, strict=False)):
             points = table[table["group"] == group]
             at = [layers.index(layer) for layer in points["layer"]]
             ax.errorbar(
@@ -905,166 +627,9 @@ def feature_maps_figure(image, rows):
         for column, (label, (before, after)) in zip(axes.T, maps.items(), strict=True):
             largest = np.abs(before).max() or 1
             for ax, values in zip(column, (before, after), strict=True):
-                ax.imshow(values / largest, **_SIGNED, interpolation="nearest")
+                ax.imshow(values / largest, **SIGNED, interpolation="nearest")
                 ax.set(xticks=[], yticks=[])
             column[0].set_title(label, fontsize=9.5)
         axes[0, 0].set_ylabel("before", fontsize=9.5)
         axes[1, 0].set_ylabel("after", fontsize=9.5)
     return figure
-
-
-class ChannelWeightPicture(_Picture):
-    """The picture of `eca_lab.explorers.ChannelWeightExplorer`: one Figure, redrawn at a change.
-
-    Args:
-        classes: names of the G classes.
-        counts: images of each; the images stand sorted by class.
-    """
-
-    def __init__(self, classes, counts):
-        super().__init__(height=7.4)
-        self._ends = np.cumsum([0, *counts])
-        self._build_lines()
-        self._build_heat(classes)
-        self._build_histogram()
-        self._build_maps()
-        self._build_probabilities(classes)
-
-    def png(self, weights, means, classes, image, channel, histograms, picture, maps, chances):
-        """Draw one state.
-
-        Args:
-            weights: (N, C) of all images, sorted by class.
-            means: two (C,), of the two classes.
-            classes: two pairs (number of the class, its name).
-            image, channel: the row and the column of weights that are chosen.
-            histograms: two (bins,) shares of all weights of a class, in equal bins of [0, 1].
-            picture: (H, W, 3) uint8, the image.
-            maps: two (h, w), the channel's feature map before and after the weight.
-            chances: two (G,) probabilities, of the network as it is and as it is changed.
-
-        Returns:
-            The bytes of a PNG, 720 x 740 pixels.
-        """
-        channels = weights.shape[1]
-        index = range(channels)
-        for line, values in zip(self.lines, (*means, weights[image]), strict=True):
-            line.set_data(index, values)
-        for name, (_, text) in zip(self.names, classes, strict=True):
-            name.set_text(text)
-        for cross in self.crosses:
-            cross.set_xdata([channel, channel])
-        self.dot.set_data([channel], [weights[image, channel]])
-        self.heat.set_data(weights)
-        self.heat.set_extent((-0.5, channels - 0.5, self._ends[-1] - 0.5, -0.5))
-        for bracket, (number, _) in zip(self.brackets, classes, strict=True):
-            bracket.set_ydata(self._ends[[number, number + 1]] - 0.5)
-        self.row.set_ydata([image])
-        edges = np.linspace(0, 1, len(histograms[0]) + 1)
-        for steps, shares in zip(self.histograms, histograms, strict=True):
-            steps.set_data(shares / max(map(np.max, histograms)), edges)
-        self.picture.set_data(picture)
-        largest = np.abs(maps[0]).max() or 1
-        for drawn, values in zip(self.maps, maps, strict=True):
-            drawn.set_data(values / largest)
-        for bars, values in zip(self.bars, chances, strict=True):
-            for bar, value in zip(bars, values, strict=True):
-                bar.set_width(value)
-        for ax in (self.line_axes, self.heat_axes):
-            ax.set_xlim(-0.5, channels - 0.5)
-        return self._blit(channels)
-
-    def _build_lines(self):
-        ax = self.line_axes = self.figure.add_axes((0.115, 0.765, 0.845, 0.18))
-        dress(ax, "", "", "weight")
-        ax.set_ylim(0, 1)
-        ax.set_title("Mean weights of", fontsize=11.5, loc="left")
-        colors = (ORANGE, BLUE, BLACK)
-        self.lines = [
-            self._line(ax, color=color, linewidth=width, linestyle=style)
-            for color, width, style in zip(colors, (1.5, 1.5, 0.8), ("-", "--", ":"), strict=True)
-        ]
-        texts = [
-            ax.text(left, 1.05, text, transform=ax.transAxes, fontsize=11.5, color=color)
-            for left, text, color in zip(
-                (0.28, 0.48, 0.68), ("", "", "the image"), colors, strict=True
-            )
-        ]
-        self.names = [self._move(ax, text) for text in texts[:2]]
-        for left, color, style in zip((0.243, 0.443, 0.643), colors, ("-", "--", ":"), strict=True):
-            ax.plot(
-                [left, left + 0.03],
-                [1.08, 1.08],
-                color=color,
-                linestyle=style,
-                transform=ax.transAxes,
-                clip_on=False,
-            )
-        self.crosses = [self._move(ax, ax.axvline(0, color=GREY, linewidth=1))]
-        self.dot = self._line(ax, color=VERMILLION, marker="o", markersize=7, clip_on=False)
-
-    def _build_heat(self, classes):
-        ax = self.heat_axes = self.figure.add_axes((0.115, 0.41, 0.845, 0.28))
-        dress(ax, "", "channel", "")
-        ax.set_title(
-            "Weights of the images, sorted by class: dark 0, bright 1", fontsize=11.5, loc="left"
-        )
-        ax.set_ylim(self._ends[-1] - 0.5, -0.5)
-        ax.set_yticks((self._ends[:-1] + self._ends[1:]) / 2 - 0.5, classes, fontsize=9)
-        ax.tick_params(axis="y", length=0)
-        ax.grid(visible=False)
-        image = ax.imshow([[0]], vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        self.heat = self._move(ax, image)
-        lines = ax.hlines(self._ends[1:-1] - 0.5, 0, 1, color="white", linewidth=0.5)
-        lines.set_transform(ax.get_yaxis_transform())
-        self._move(ax, lines)
-        self.crosses.append(self._move(ax, ax.axvline(0, color="white", linewidth=1)))
-        # In the margins: which rows are the two classes, and which is the image.
-        margin = {"transform": ax.get_yaxis_transform(), "clip_on": False}
-        self.brackets = [
-            self._move(ax, ax.plot([x, x], [0, 1], color=color, linewidth=4, **margin)[0])
-            for x, color in ((1.008, ORANGE), (1.016, BLUE))
-        ]
-        (self.row,) = ax.plot([-0.006], [0], ">", color=VERMILLION, markersize=7, **margin)
-        self._move(ax, self.row)
-
-    def _build_histogram(self):
-        ax = self.figure.add_axes((0.06, 0.075, 0.21, 0.2))
-        dress(ax, "Histogram", "weight", "share of the weights")
-        ax.set(xlim=(0, 1), ylim=(0, 1.05), xticks=[0, 0.5, 1], yticks=[])
-        self.histograms = [
-            self._move(ax, ax.stairs([0, 0], color=color, linewidth=1.5, linestyle=style))
-            for color, style in ((ORANGE, "-"), (BLUE, "--"))
-        ]
-
-    def _build_maps(self):
-        def place(left, title):
-            ax = self.figure.add_axes((left, 0.115, 0.118, 0.115))
-            ax.set_title(title, fontsize=10.5)
-            ax.set(xticks=[], yticks=[])
-            return ax
-
-        square = {"extent": (0, 1, 0, 1), "aspect": "auto", "interpolation": "nearest"}
-        ax = place(0.3, "image")
-        self.picture = self._move(ax, ax.imshow(np.zeros((1, 1, 3)), **square))
-        self.maps = []
-        for left, title in ((0.43, "before"), (0.56, "after")):
-            ax = place(left, title)
-            self.maps.append(self._move(ax, ax.imshow([[0]], **_SIGNED, **square)))
-        self.figure.text(0.43, 0.098, "feature map of the channel", fontsize=9.5, va="top")
-
-    def _build_probabilities(self, classes):
-        ax = self.figure.add_axes((0.795, 0.075, 0.165, 0.235))
-        dress(ax, "", "probability", "")
-        ax.set_title("Plain (grey), changed", fontsize=10.5, loc="right")
-        rows = np.arange(len(classes))
-        ax.set(xlim=(0, 1), ylim=(len(classes) - 0.4, -0.6), xticks=[0, 0.5, 1])
-        ax.set_yticks(rows, classes, fontsize=9)
-        ax.grid(visible=False, axis="y")
-        self.bars = [
-            ax.barh(rows - 0.2, 0, height=0.38, color="#aaaaaa"),
-            ax.barh(rows + 0.2, 0, height=0.38, color=GREEN),
-        ]
-        for bars in self.bars:
-            for bar in bars:
-                self._move(ax, bar)

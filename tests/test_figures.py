@@ -10,7 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import same_color, to_hex
 from PIL import Image
 
-from eca_lab import plots
+from eca_lab import figures
+from eca_lab.explorers.channel_weights_picture import ChannelWeightPicture
+from eca_lab.explorers.kernel_size_picture import KernelSizePicture
+from eca_lab.explorers.reduction_picture import ReductionPicture
 
 WIDTHS = [16, 128, 2048]
 TIES = [([127, 128, 129], [3, 5, 5], [3, 3, 5]), ([2047, 2048, 2049], [5, 7, 7], [5, 5, 7])]
@@ -50,16 +53,16 @@ MEANS = pd.DataFrame(
 )
 
 FIGURES = [
-    (plots.mapping_figure, (WIDTHS, [8.5, 64.5, 1024.5], [2.5, 4, 6])),
-    (plots.rounding_figure, (WIDTHS, [2.5, 4, 6], [3, 5, 7], [(128, 4), (2048, 6)])),
-    (plots.ties_figure, (TIES,)),
-    (plots.stages_figure, (INTERVALS, {"A": (16, 64), "B": (256, 512, 1024)})),
-    (plots.released_figure, (NETWORKS,)),
-    (plots.interaction_figure, (MATRICES,)),
-    (plots.spectra_figure, (SPECTRA,)),
-    (plots.cost_figure, (PUBLISHED, MEASURED)),
-    (plots.differences_figure, (COMPARED, PAIRED, "eca", 0.2)),
-    (plots.kernel_sweep_figure, (TRIALS, MEANS)),
+    (figures.mapping_figure, (WIDTHS, [8.5, 64.5, 1024.5], [2.5, 4, 6])),
+    (figures.rounding_figure, (WIDTHS, [2.5, 4, 6], [3, 5, 7], [(128, 4), (2048, 6)])),
+    (figures.ties_figure, (TIES,)),
+    (figures.stages_figure, (INTERVALS, {"A": (16, 64), "B": (256, 512, 1024)})),
+    (figures.released_figure, (NETWORKS,)),
+    (figures.interaction_figure, (MATRICES,)),
+    (figures.spectra_figure, (SPECTRA,)),
+    (figures.cost_figure, (PUBLISHED, MEASURED)),
+    (figures.differences_figure, (COMPARED, PAIRED, "eca", 0.2)),
+    (figures.kernel_sweep_figure, (TRIALS, MEANS)),
 ]
 
 
@@ -90,12 +93,12 @@ def test_figures_are_shown_as_small_pngs_that_look_the_same(draw, numbers):
     # From a new figure: drawing the same one again lays it out again, a little differently.
     canvas = FigureCanvasAgg(draw(*numbers))
     canvas.draw()
-    assert len(figure._repr_png_()) < 0.9 * len(plots.palette_png(canvas))
+    assert len(figure._repr_png_()) < 0.9 * len(figures.palette_png(canvas))
     assert np.abs(small - np.asarray(canvas.buffer_rgba())[:, :, :3]).max() < 16
 
 
 def test_mapping_figure():
-    (ax,) = plots.mapping_figure(WIDTHS, [8.5, 64.5, 1024.5], [2.5, 4, 6]).axes
+    (ax,) = figures.mapping_figure(WIDTHS, [8.5, 64.5, 1024.5], [2.5, 4, 6]).axes
     linear, exponential = lines(ax).values()
     assert linear == (WIDTHS, [8.5, 64.5, 1024.5])
     assert exponential == (WIDTHS, [2.5, 4, 6])
@@ -104,7 +107,7 @@ def test_mapping_figure():
 
 def test_rounding_figure():
     ties = [(128, 4), (2048, 6)]
-    (ax,) = plots.rounding_figure(WIDTHS, [2.5, 4, 6], [3, 5, 7], ties).axes
+    (ax,) = figures.rounding_figure(WIDTHS, [2.5, 4, 6], [3, 5, 7], ties).axes
     argument, rounded, marked = lines(ax).values()
     assert argument == (WIDTHS, [2.5, 4, 6])
     assert rounded == (WIDTHS, [3, 5, 7])
@@ -113,7 +116,7 @@ def test_rounding_figure():
 
 
 def test_ties_figure():
-    axes = plots.ties_figure(TIES).axes
+    axes = figures.ties_figure(TIES).axes
     for ax, (channels, up, down) in zip(axes, TIES, strict=True):
         assert lines(ax) == {"ties up (Figure 3)": (channels, up), "ties down": (channels, down)}
         assert str(channels[1]) in ax.get_title(loc="left")
@@ -121,7 +124,7 @@ def test_ties_figure():
 
 def test_stages_figure():
     networks = {"A": (16, 64), "B": (256, 512, 1024)}
-    (ax,) = plots.stages_figure(INTERVALS, networks).axes
+    (ax,) = figures.stages_figure(INTERVALS, networks).axes
     bands = [(band.get_x(), band.get_x() + band.get_width()) for band in ax.patches]
     assert bands == [(1, 8), (8, 128), (128, 2048)]
     assert [text.get_text() for text in ax.texts] == ["k = 1", "k = 3", "k = 5"]
@@ -132,7 +135,7 @@ def test_stages_figure():
 
 
 def test_released_figure():
-    axes = plots.released_figure(NETWORKS).axes
+    axes = figures.released_figure(NETWORKS).axes
     for ax, (name, (channels, formula, released)) in zip(axes, NETWORKS.items(), strict=True):
         assert ax.get_title(loc="left") == name
         ring, diamond = lines(ax).values()
@@ -144,7 +147,7 @@ def test_released_figure():
 
 @pytest.fixture(scope="module")
 def picture():
-    return plots.KernelSizePicture(8192)
+    return KernelSizePicture(8192)
 
 
 def state(channels=256, k=5, largest_k=7, side=32):
@@ -193,10 +196,10 @@ def test_picture_shows_narrow_layers_at_their_size(picture):
 def test_picture_flags_a_kernel_that_is_larger_than_the_layer(picture):
     picture.png(**state(channels=4, k=7, side=4))
     assert picture.steps_title.get_text() == "C = 4, k = 7 > C: cannot be built"
-    assert same_color(picture.steps_title.get_color(), plots.VERMILLION)
+    assert same_color(picture.steps_title.get_color(), figures.VERMILLION)
     picture.png(**state(channels=7, k=7, side=7))
     assert picture.steps_title.get_text() == "C = 7, k = 7"
-    assert same_color(picture.steps_title.get_color(), plots.BLACK)
+    assert same_color(picture.steps_title.get_color(), figures.BLACK)
 
 
 @pytest.mark.parametrize(("largest_k", "end"), [(5, 9), (9, 9), (11, 19), (19, 19), (37, 37)])
@@ -207,7 +210,7 @@ def test_picture_makes_room_for_the_largest_k(picture, largest_k, end):
 
 
 def test_blitted_picture_equals_one_drawn_at_once():
-    moved, new = plots.KernelSizePicture(8192), plots.KernelSizePicture(8192)
+    moved, new = KernelSizePicture(8192), KernelSizePicture(8192)
     for k, largest_k in ((3, 7), (9, 19), (5, 7)):
         blitted = moved.png(**state(k=k, largest_k=largest_k))
     assert blitted == new.png(**state())
@@ -222,7 +225,7 @@ def test_blitted_picture_equals_one_drawn_at_once():
 
 
 def test_interaction_figure_scales_every_panel_by_its_largest_entry():
-    *panels, bar = plots.interaction_figure(MATRICES).axes
+    *panels, bar = figures.interaction_figure(MATRICES).axes
     assert [ax.get_title(loc="left") for ax in panels] == list(MATRICES)
     shown = [ax.images[0] for ax in panels]
     assert np.array_equal(shown[0].get_array(), np.diag([0.5, -1]))
@@ -237,12 +240,12 @@ def test_interaction_figure_scales_every_panel_by_its_largest_entry():
 
 @pytest.mark.parametrize("number", [1, 4, 7])
 def test_interaction_figure_takes_any_number_of_matrices(number):
-    figure = plots.interaction_figure({str(n): np.eye(4) for n in range(number)})
+    figure = figures.interaction_figure({str(n): np.eye(4) for n in range(number)})
     assert len(figure.axes) == number + 1
 
 
 def test_spectra_figure_draws_a_line_for_every_jacobian():
-    (ax,) = plots.spectra_figure(SPECTRA, title="At initialisation").axes
+    (ax,) = figures.spectra_figure(SPECTRA, title="At initialisation").axes
     assert ax.get_title(loc="left") == "At initialisation"
     drawn = [line for line in ax.lines if len(line.get_xdata())]
     assert [list(line.get_ydata()) for line in drawn] == [*SPECTRA["SE"], *SPECTRA["ECA"]]
@@ -256,7 +259,7 @@ def test_spectra_figure_draws_a_line_for_every_jacobian():
 
 
 def test_cost_figure_keeps_published_and_measured_apart():
-    published, measured = plots.cost_figure(PUBLISHED, MEASURED).axes
+    published, measured = figures.cost_figure(PUBLISHED, MEASURED).axes
     whole = {line.get_label(): line for line in published.lines}
     assert list(whole) == ["SE", "ECA"]
     joined = whole["SE"].get_xydata().tolist()
@@ -285,7 +288,7 @@ def reduction_state(channels=8, seed=0):
 
 
 def test_reduction_picture_draws_the_numbers_it_is_given():
-    picture, state = plots.ReductionPicture(512), reduction_state()
+    picture, state = ReductionPicture(512), reduction_state()
     picture.png(**state)
     for image, matrix in zip(picture.matrices, state["matrices"], strict=True):
         assert np.allclose(image.get_array(), matrix / np.abs(matrix).max())
@@ -302,7 +305,7 @@ def test_reduction_picture_draws_the_numbers_it_is_given():
 
 
 def test_reduction_picture_takes_a_matrix_of_zeros():
-    picture = plots.ReductionPicture(512)
+    picture = ReductionPicture(512)
     state = reduction_state()
     state["matrices"][0], state["spectra"][0] = np.zeros((8, 8)), np.zeros(8)
     picture.png(**state)
@@ -310,7 +313,7 @@ def test_reduction_picture_takes_a_matrix_of_zeros():
 
 
 def test_a_moved_reduction_picture_equals_a_new_one():
-    moved, new = plots.ReductionPicture(512), plots.ReductionPicture(512)
+    moved, new = ReductionPicture(512), ReductionPicture(512)
     for channels in (512, 8, 64):
         blitted = moved.png(**reduction_state(channels))
     assert blitted == new.png(**reduction_state(64))
@@ -318,7 +321,7 @@ def test_a_moved_reduction_picture_equals_a_new_one():
 
 
 def test_the_forest_plot_shows_means_seeds_and_margin():
-    ax = plots.differences_figure(COMPARED, PAIRED, "eca", 0.2).axes[0]
+    ax = figures.differences_figure(COMPARED, PAIRED, "eca", 0.2).axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["se", "eca(k=3)", "none"]
     (margin,) = ax.patches
     assert margin.get_extents().transformed(ax.transData.inverted()).intervalx == pytest.approx(
@@ -338,7 +341,7 @@ def test_the_forest_plot_shows_means_seeds_and_margin():
 
 
 def test_accuracy_over_k_shows_fixed_k_and_levels():
-    ax = plots.kernel_sweep_figure(TRIALS, MEANS).axes[0]
+    ax = figures.kernel_sweep_figure(TRIALS, MEANS).axes[0]
     (bars,) = ax.containers
     assert bars.lines[0].get_xydata().tolist() == [[1, 59.5], [5, 61]]
     assert bars.lines[2][0].get_segments()[0][:, 1].tolist() == [58, 61]
@@ -354,7 +357,7 @@ def test_class_weights_over_the_channels():
         "eca": {"early": {"ring": [0.1, 0.2], "star": [0.3, 0.4]}, "late": {"ring": [0.5] * 3}},
         "se": {"early": {"ring": [0.6, 0.7]}, "late": {"ring": [0.8, 0.9]}},
     }
-    axes = plots.class_weights_figure(means).axes
+    axes = figures.class_weights_figure(means).axes
     assert [ax.get_title(loc="left") for ax in axes] == [
         "eca: early",
         "eca: late",
@@ -377,7 +380,7 @@ def test_points_by_layer_stand_side_by_side_with_their_intervals():
         }
     )
     other = table[table["group"] == "fixed"]
-    left, right = plots.by_layer_figure({"eca": table, "se": other}, "points").axes
+    left, right = figures.by_layer_figure({"eca": table, "se": other}, "points").axes
     off, fixed = left.containers
     assert off.lines[0].get_ydata().tolist() == [-3, 0]
     segments = off.lines[2][0].get_segments()
@@ -395,7 +398,7 @@ def test_feature_maps_before_and_after_share_a_scale():
         "raised": {"channel 1": (before, before / 2)},
         "lowered": {"channel 2": (0 * before,) * 2},
     }
-    figure = plots.feature_maps_figure(np.zeros((2, 2, 3), np.uint8), rows)
+    figure = figures.feature_maps_figure(np.zeros((2, 2, 3), np.uint8), rows)
     maps = [ax.images[0].get_array() for ax in figure.findobj(lambda a: getattr(a, "images", 0))]
     assert [maps[1].min(), maps[2].min()] == [-1, -0.5]
     assert not maps[3].any()
@@ -419,7 +422,7 @@ def weights_state(channels=16, seed=0):
 
 
 def test_channel_weight_picture_shows_its_state():
-    picture = plots.ChannelWeightPicture(["ring", "star"], [3, 2])
+    picture = ChannelWeightPicture(["ring", "star"], [3, 2])
     state = weights_state()
     assert Image.open(io.BytesIO(picture.png(**state))).size == (720, 740)
     lines = [line.get_ydata().tolist() for line in picture.lines]
@@ -435,7 +438,7 @@ def test_channel_weight_picture_shows_its_state():
 
 
 def test_a_moved_channel_weight_picture_equals_a_new_one():
-    moved, new = (plots.ChannelWeightPicture(["ring", "star"], [3, 2]) for _ in range(2))
+    moved, new = (ChannelWeightPicture(["ring", "star"], [3, 2]) for _ in range(2))
     for channels in (256, 16, 64):
         blitted = moved.png(**weights_state(channels))
     assert blitted == new.png(**weights_state(64))

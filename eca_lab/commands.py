@@ -1,0 +1,137 @@
+"""The commands that train, for `eca_lab.__main__`: what they check, print and leave behind."""
+
+import os
+import sys
+from pathlib import Path
+
+from eca_lab import checkpoints, data, report, sweep, train
+from eca_lab.recipe import Recipe
+
+AGAIN = "Run the same command again to"
+
+
+def run_sweep(options):
+    """Plan, estimate, train, and print the table; the exit status."""
+    sweep.check_workers(options.device, options.workers, options.gpu_share, options.ray)
+    plan = _plan(options)
+    todo = sweep.remaining(plan, options.out)
+    _print_plan(plan, options.out, len(todo))
+    estimate = None
+    if todo and options.ray is None:
+        print(f"{len(todo)} to run on {options.device}, ", end="", flush=True)
+        trial = (plan.dataset, plan.backbone, plan.arms[-1], plan.recipe)
+        estimate = train.estimate_seconds(*trial, options.device)
+        print(f"about {_duration(len(todo) * estimate)}." if estimate else "for an unknown time.")
+    try:
+        failed = sweep.run_sweep(
+            plan,
+            options.out,
+            options.device,
+            options.workers,
+            options.gpu_share,
+            options.ray,
+            deadline=options.begin + options.budget if options.budget else None,
+            estimate=estimate,
+            any_device=options.any_device,
+        )
+    except (KeyboardInterrupt, OSError, RuntimeError) as stop:
+        left = len(sweep.remaining(plan, options.out))
+        interrupted = isinstance(stop, KeyboardInterrupt)
+        print(
+            f"\n{'Interrupted' if interrupted else f'error: {stop}'}: "
+            f"{len(plan.trials) - left} of {len(plan.trials)} trials are finished in "
+            f"{options.out}. {AGAIN} do the other {left}.",
+            file=sys.stderr,
+        )
+        return 130 if interrupted else 1
+    table = sweep.plan_results(plan, options.out)
+    report.print_results(table)
+    for record in failed:
+        seed = record["trial"]["seed"]
+        print(f"failed: {record['arm']}, seed {seed}: {record['reason']}", file=sys.stderr)
+    if failed:
+        print(
+            f"{len(failed)} of {len(plan.trials)} trials failed. {AGAIN} try them once more.",
+            file=sys.stderr,
+        )
+    if left := len(plan.trials) - len(table) - len(failed):
+        print(
+            f"\n{left} of {len(plan.trials)} trials are left: the budget is used up, another sweep "
+            f"is running them, or their seeds were begun on another device. {AGAIN} go on."
+        )
+    return 1 if failed else 0
+
+
+def train_checkpoints(options):
+    """Train the networks that are not there yet, and print where they are; the exit status."""
+    train.check_device(options.device)
+    plan = _plan(options)
+    try:
+        paths = checkpoints.train_checkpoints(plan, options.out, options.device)
+    except FloatingPointError as error:
+        print(
+            f"error: {error}. The networks trained before it are kept in {options.out}; a lower "
+            "--learning-rate may help.",
+            file=sys.stderr,
+        )
+        return 1
+    for path in paths:
+        print(f"{path}: top-1 {checkpoints.load_checkpoint(path)[1]['top1']:.2f} %")
+    return 0
+
+
+def _plan(options):
+    """The plan that the options ask for. What needs no data is checked before a download."""
+    arms = sweep.check_arms(options.backbone, options.arms, options.seeds)
+    recipe = Recipe(options.epochs, options.batch_size, options.learning_rate)
+    _check_writable(options.out)
+    dataset = data.load_dataset(
+        options.data,
+        size=options.size,
+        classes=options.classes,
+        per_class=options.per_class,
+        unreadable="skip" if options.skip_unreadable else "error",
+    )
+    return sweep.plan_sweep(dataset, options.backbone, arms, options.seeds, recipe)
+
+
+def _print_plan(plan, out, todo):
+    """Print what is to be trained, and how much of it is there."""
+    dataset = plan.dataset
+    print(
+        f"{dataset.name}: {len(dataset.train_images):,} training and "
+        f"{len(dataset.test_images):,} test images of {dataset.size} x {dataset.size} pixels in "
+        f"{len(dataset.classes)} classes"
+        + (f", {dataset.skipped} unreadable ones left out" if dataset.skipped else "")
+    )
+    seeds = len(plan.trials) // len(plan.arms)
+    print(
+        f"{plan.backbone}: {len(plan.arms)} arms x {seeds} seeds = {len(plan.trials)} trials of "
+        f"{plan.recipe.epochs} epochs\n"
+    )
+    width = max(len(str(arm)) for arm in plan.arms)
+    for trial in plan.trials[: len(plan.arms)]:
+        attention = ", ".join(dict.fromkeys(trial.description["attention"]))
+        parameters = trial.description["parameters"]
+        print(f"  {trial.arm!s:{width}}  {parameters:>11,} parameters  {attention}")
+    for arm, same in plan.duplicates.items():
+        print(f"  `{arm}` on {plan.backbone} is `{same}`: the same trials, run once")
+    print(f"\n{len(plan.trials) - todo} of {len(plan.trials)} trials are finished in {out}")
+
+
+def _duration(seconds):
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _check_writable(folder):
+    """Raise OSError unless the folder, or the nearest one above it that exists, can be written."""
+    nearest = Path(folder).absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"--out {folder}: {nearest} is not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(f"--out {folder}: {nearest} cannot be written")

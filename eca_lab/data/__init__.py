@@ -1,0 +1,164 @@
+"""Images to train on, as uint8 tensors, with augmentation on the device where they live.
+
+The images are held whole: augmentation, normalisation and the network work on batches of one
+tensor, and no worker process feeds them. N is the number of images, H = W their side in pixels.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from eca_lab.checks import check_choice, check_integer, shown
+from eca_lab.data.augmentation import (
+    augment,
+    channel_statistics,
+    flip_and_crop,
+    normalize,
+    random_resized_crop,
+)
+from eca_lab.data.dataset import Dataset, fingerprint_of, to_square
+from eca_lab.data.downloads import load_cifar, load_imagenette
+from eca_lab.data.folder import available_cores, load_folder
+from eca_lab.data.shapes import load_shapes
+
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "augment",
+    "available_cores",
+    "channel_statistics",
+    "flip_and_crop",
+    "load_dataset",
+    "normalize",
+    "random_resized_crop",
+]
+
+NAMES = ("shapes", "cifar10", "cifar100", "imagenette")
+
+
+def load_dataset(
+    name, root="data/cache", size=None, classes=None, per_class=None, seed=0, unreadable="error"
+):
+    """Load a data set, or a part of it.
+
+    Args:
+        name: "shapes", ten shapes drawn on the spot, 32 x 32; "cifar10", "cifar100"; "imagenette",
+            from the smallest of its archives whose shorter side is at least size, or 160; or
+            "folder:PATH", with PATH/train and PATH/test, or PATH/val where there is no test, which
+            hold a folder of images for each class.
+        root: folder for downloads, and for the decoded images of a folder, which is decoded again
+            when a file was added, removed or changed.
+        size: side to resize to, 4 to 1024 pixels. Of an image that is not square, the shorter side
+            is resized and the centre kept. None keeps the images as they are.
+        classes: None for all, a number of classes to draw, or their names. Labels are numbered
+            from 0 in the order of the data set.
+        per_class: number of training images to draw from each class; None for all. The test
+            split stays whole: more test images mean a smaller error.
+        seed: of both draws, 0 to 2^32 - 1. Draws are nested: 100 images of a class are among the
+            200 of the same seed, whatever the other classes.
+        unreadable: "error", or "skip" to leave out the images that cannot be decoded.
+
+    Returns:
+        A `Dataset` on the CPU. Its tensors may be shared with other calls: never write into them.
+
+    Raises:
+        TypeError, ValueError: an argument that is not accepted; more classes or images asked for
+            than there are; images of different sizes without a size; unusable images or folders.
+        OSError: no such folder, a failed download, or root cannot be written.
+    """
+    _check_arguments(name, size, classes, per_class, seed, unreadable)
+    root = Path(root)
+    if name == "shapes":
+        source = load_shapes()
+    elif name == "imagenette":
+        source = load_imagenette(root, size or 160, unreadable)
+    elif name in NAMES:
+        source = load_cifar(name, root)
+    else:
+        folder = Path(name.removeprefix("folder:")).expanduser().resolve()
+        # Named without the rest of its path, which is nobody else's business in a recorded result.
+        source = load_folder(folder.name, folder, root, size, unreadable)
+    return _select(source, size, classes, per_class, seed)
+
+
+def _check_arguments(name, size, classes, per_class, seed, unreadable):
+    """Raise for whatever is wrong without looking at any data."""
+    if not (isinstance(name, str) and name.startswith("folder:") and name != "folder:"):
+        check_choice("name", name, (*NAMES, "folder:PATH"))
+    if size is not None:
+        check_integer("size", size, 4, 1024)
+    if isinstance(classes, Integral):
+        check_integer("classes", classes, least=2)
+    elif classes is not None:
+        names = list(classes) if isinstance(classes, Collection) else []
+        if isinstance(classes, str) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"classes={shown(classes)}: accepted are None, a number or names")
+        if len(set(names)) < max(2, len(names)):
+            raise ValueError(f"classes={shown(classes)}: accepted are two or more different names")
+    if per_class is not None:
+        check_integer("per_class", per_class)
+    check_integer("seed", seed, 0, 2**32 - 1)
+    check_choice("unreadable", unreadable, ("error", "skip"))
+
+
+def _select(source, size, classes, per_class, seed):
+    """The chosen classes and training images of a data set, resized."""
+    chosen = torch.tensor(_choose_classes(source, classes, seed))
+    if per_class is None:
+        train = torch.isin(source.train_labels, chosen).nonzero().flatten()
+    else:
+        drawn = [_draw_images(source, label, per_class, seed) for label in chosen.tolist()]
+        train = torch.cat(drawn).sort().values
+    test = torch.isin(source.test_labels, chosen).nonzero().flatten()
+    size = size or source.size
+    return replace(
+        source,
+        train_images=_take(source.train_images, train, size),
+        train_labels=torch.searchsorted(chosen, source.train_labels[train]),
+        test_images=_take(source.test_images, test, size),
+        test_labels=torch.searchsorted(chosen, source.test_labels[test]),
+        classes=tuple(source.classes[label] for label in chosen.tolist()),
+        fingerprint=fingerprint_of([source.fingerprint, size], chosen, train, test),
+    )
+
+
+def _choose_classes(source, classes, seed):
+    """Sorted labels of the classes asked for."""
+    count = len(source.classes)
+    if classes is None:
+        return list(range(count))
+    if not isinstance(classes, Integral):
+        for name in classes:
+            check_choice("classes", name, source.classes)
+        return sorted(map(source.classes.index, classes))
+    if classes > count:
+        raise ValueError(f"classes={classes}: {source.name} has {count}")
+    # RandomState, unlike NumPy's and torch's newer generators, is promised never to change.
+    return sorted(np.random.RandomState(seed).permutation(count)[:classes].tolist())
+
+
+def _draw_images(source, label, per_class, seed):
+    """Indices of so many training images of a class."""
+    members = (source.train_labels == label).nonzero().flatten()
+    if per_class > len(members):
+        where = f"class {source.classes[label]!r} of {source.name}"
+        raise ValueError(f"per_class={per_class}: {where} has {len(members)} training images")
+    # A stream for each class, so that its draw does not depend on the other classes chosen.
+    order = np.random.RandomState([seed, label]).permutation(len(members))
+    return members[torch.from_numpy(order[:per_class])]
+
+
+def _take(images, indices, size):
+    """images[indices], for sorted indices, resized; no copy without need."""
+    images = images if len(indices) == len(images) else images[indices]
+    if images.shape[-1] == size:
+        return images
+    resized = torch.empty((len(images), 3, size, size), dtype=torch.uint8)
+    # Some at a time: on the way they may be of 32 bits a value.
+    for source, target in zip(images.split(64), resized.split(64), strict=True):
+        target.copy_(to_square(source, size))
+    return resized

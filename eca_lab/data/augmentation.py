@@ -1,0 +1,85 @@
+"""Augmentation and normalisation, on the device of the images.
+
+The generators are on the CPU, so that one seed does the same on every device.
+"""
+
+import math
+
+import torch
+from torch.nn.functional import pad
+from torchvision.ops import roi_align
+
+
+def augment(images, generator):
+    """Random views of images, for training: (N, 3, H, W) uint8 in and out.
+
+    Up to 32 pixels `flip_and_crop` with a padding of H // 8, as is usual for CIFAR; above,
+    `random_resized_crop` to their own size, as for ImageNet.
+    """
+    size = images.shape[-1]
+    if size <= 32:
+        return flip_and_crop(images, generator, padding=size // 8)
+    return random_resized_crop(images, generator, size)
+
+
+def flip_and_crop(images, generator, padding):
+    """Mirror every other image, at random, and cut each again from within a black border.
+
+    images are (N, 3, H, W) uint8, as is the result; padding is the border's width in pixels.
+    """
+    count, _, height, width = images.shape
+    mirrored = torch.randint(2, (1, count), generator=generator)
+    offsets = torch.randint(2 * padding + 1, (2, count), generator=generator)
+    # All random numbers in one copy to the device.
+    mirrored, top, left = torch.cat([mirrored, offsets]).to(images.device)
+    images = _mirror(images, mirrored)
+    # A view of all windows (N, 3, top, left, H, W): only those chosen are ever copied.
+    windows = pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(count, device=images.device), :, top, left]
+
+
+def random_resized_crop(images, generator, size):
+    """Cut a random box out of each image, resize it, and mirror every other one, at random.
+
+    A box covers 0.35 to 1 of the image's area, uniformly, with a ratio of width to height of 3/4
+    to 4/3, uniformly on a logarithmic scale, and is clipped to the image. (The usual recipe for
+    ImageNet goes down to 0.08, and has 90 epochs or more to make up for it.) images are
+    (N, 3, H, W) uint8, the result (N, 3, size, size) uint8.
+    """
+    count, _, height, width = images.shape
+    area, ratio, top, left, mirrored = torch.rand(5, count, generator=generator)
+    area = 0.35 + 0.65 * area
+    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
+    box_width = width * torch.sqrt(area * ratio).clamp(max=1)
+    box_height = height * torch.sqrt(area / ratio).clamp(max=1)
+    left = left * (width - box_width)
+    top = top * (height - box_height)
+    boxes = torch.stack([torch.arange(count), left, top, left + box_width, top + box_height], 1)
+    # Averages over the pixels under each pixel of the result, so that shrinking does not alias.
+    cut = roi_align(images.float(), boxes.to(images.device), size, aligned=True)
+    return _mirror(cut.round().to(torch.uint8), (mirrored < 0.5).to(images.device))
+
+
+def _mirror(images, mirrored):
+    """Images (N, 3, H, W), those marked in mirrored (N,) left to right."""
+    return torch.where(mirrored.bool()[:, None, None, None], images.flip(-1), images)
+
+
+def normalize(images, mean, std):
+    """uint8 images (N, 3, H, W) as float32, less the mean and divided by std, both (3,)."""
+    mean, std = (255 * value.to(images.device)[:, None, None] for value in (mean, std))
+    return images.float().sub_(mean).div_(std)
+
+
+def channel_statistics(images):
+    """Mean and std of each channel of images (N, 3, H, W) uint8, as of values in 0..1.
+
+    Both (3,) float32 on the device of the images.
+    """
+    # How often each value occurs: exact, and faster than to sum the pixels.
+    counts = torch.stack([each.flatten().bincount(minlength=256) for each in images.unbind(1)])
+    values = torch.arange(256, device=images.device)
+    count = images[:, 0].numel()
+    mean = (counts * values).sum(1).double() / count
+    std = ((counts * values**2).sum(1).double() / count - mean**2).sqrt()
+    return (mean / 255).float(), (std / 255).float()

@@ -1,0 +1,63 @@
+"""What a data set is, and what all of its sources need."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+
+import torch
+from torchvision.transforms.v2 import functional
+
+TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training and a test split, held whole; other data sets may share the tensors.
+
+    name is as given to `load_dataset`; of a folder, the last part of its path. The images are
+    (N, 3, H, W) uint8, the labels (N,) int64, indices into classes. The fingerprint is a hash of
+    the source (every byte of the images or of their files, labels, names of classes), of the size
+    and of the images chosen, equal on every machine. skipped counts unreadable images left out.
+    """
+
+    name: str
+    train_images: torch.Tensor = field(repr=False)
+    train_labels: torch.Tensor = field(repr=False)
+    test_images: torch.Tensor = field(repr=False)
+    test_labels: torch.Tensor = field(repr=False)
+    classes: tuple[str, ...]
+    fingerprint: str
+    skipped: int = 0
+
+    @property
+    def size(self):
+        """Side of the images in pixels."""
+        return self.train_images.shape[-1]
+
+    def to(self, device):
+        """The same data set with its tensors on a device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
+
+    # To another process it goes as arrays: tensors would go through shared memory, of which a
+    # container has 64 MiB as a rule.
+    def __getstate__(self):
+        return self.__dict__ | {name: getattr(self, name).cpu().numpy() for name in TENSORS}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state | {name: torch.tensor(state[name]) for name in TENSORS})
+
+
+def fingerprint_of(description, *tensors):
+    """Hash of a description (anything that JSON can write) and of contiguous CPU tensors."""
+    digest = hashlib.sha256(json.dumps(description).encode())
+    for tensor in tensors:
+        # With the shape: else what moves from the end of one tensor to the next goes unseen.
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.numpy())
+    return digest.hexdigest()
+
+
+def to_square(images, size):
+    """Images (..., 3, height, width): the shorter side to size pixels, then the centre square."""
+    images = functional.resize(images, [size], antialias=True)
+    return functional.center_crop(images, [size])

@@ -1,0 +1,57 @@
+"""CIFAR-10, CIFAR-100 and Imagenette, by torchvision's download."""
+
+import os
+import tempfile
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+from torchvision import datasets
+
+from eca_lab.data.dataset import Dataset, fingerprint_of
+from eca_lab.data.folder import check_writable, load_folder
+
+
+def load_cifar(name, root):
+    """CIFAR-10 or CIFAR-100, its files checked by torchvision against their MD5 sums."""
+    kind = getattr(datasets, name.upper())
+    try:
+        train = kind(root, train=True)
+    except RuntimeError:  # not there yet, or damaged
+        with _downloading(name, root):
+            train = kind(root, train=True, download=True)
+    test = kind(root, train=False)
+    tensors = {}
+    for split, content in (("train", train), ("test", test)):
+        images = torch.from_numpy(content.data).permute(0, 3, 1, 2).contiguous()
+        tensors |= {f"{split}_images": images, f"{split}_labels": torch.tensor(content.targets)}
+    fingerprint = fingerprint_of(train.classes, *tensors.values())
+    return Dataset(name=name, classes=tuple(train.classes), fingerprint=fingerprint, **tensors)
+
+
+def load_imagenette(root, size, unreadable):
+    """Imagenette, from the smallest of its archives that has the pixels."""
+    archive = next((f"{side}px" for side in (160, 320) if size <= side), "full")
+    extracted = {"160px": "imagenette2-160", "320px": "imagenette2-320", "full": "imagenette2"}
+    folder = root / extracted[archive]
+    if not folder.is_dir():
+        # torchvision takes a folder for complete that it was interrupted in extracting.
+        with _downloading("imagenette", root), tempfile.TemporaryDirectory(dir=root) as temporary:
+            datasets.Imagenette(temporary, size=archive, download=True)
+            os.replace(Path(temporary, folder.name), folder)
+    synonyms = datasets.Imagenette(root, size=archive).classes
+    classes = tuple(names[0] for names in synonyms)
+    return load_folder("imagenette", folder, root, size, unreadable, classes)
+
+
+@contextmanager
+def _downloading(name, root):
+    """Check root, and turn what fails within into one line that says how to go on."""
+    check_writable(root)
+    try:
+        yield
+    except (OSError, HTTPException, RuntimeError) as error:
+        raise ConnectionError(
+            f"{name} could not be downloaded: {error}. folder:PATH takes images from this machine"
+        ) from error

@@ -1,0 +1,191 @@
+"""Folders of images, decoded once into a cache."""
+
+import hashlib
+import json
+import os
+import tempfile
+from bisect import bisect
+from contextlib import suppress
+from functools import partial
+from io import BytesIO
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from zipfile import ZipFile
+
+import torch
+from PIL import Image, ImageOps
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2 import functional
+from tqdm import tqdm
+
+from eca_lab.data.dataset import Dataset, fingerprint_of, to_square
+from eca_lab.files import written_whole
+
+_CACHE_VERSION = 1  # to be raised when the decoding or the layout of the cache changes
+
+
+def load_folder(name, folder, root, size, unreadable, classes=None):
+    """A folder of images, decoded or from the cache; classes gives names other than the folders'.
+
+    The fingerprint is that of the files' bytes, so that it does not hang on the JPEG decoder.
+    """
+    found, train, test = _list_folder(folder)
+    classes = classes or found
+    stamp = _stamp(classes, train + test)
+    key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    cache = root / f"{folder.name}-{size or 'unresized'}-{key}.pt"
+    content = _read_cache(cache, stamp)
+    if content is None:
+        check_writable(root)
+        content = _decode_folder(folder, classes, train, test, size) | {"stamp": stamp}
+        with written_whole(cache) as file:
+            torch.save(content, file)
+        # Mapped from the file, the pixels need no memory of their own.
+        content = _read_cache(cache, stamp) or content
+    del content["stamp"]
+    problems = content.pop("problems")
+    if problems and unreadable == "error":
+        raise ValueError(
+            f"{folder}: {len(problems)} unreadable of {len(train + test)} images, the first "
+            f'{problems[0]}; unreadable="skip" (--skip-unreadable) leaves them out'
+        )
+    return Dataset(name, classes=classes, skipped=len(problems), **content)
+
+
+def _list_folder(folder):
+    """Names of the classes; path and label of each training image, and of each test image."""
+    splits = folder / "train", folder / ("test" if (folder / "test").is_dir() else "val")
+    for split in splits:
+        if not split.is_dir():
+            raise FileNotFoundError(
+                f"{split}: no such folder; accepted is a folder with train/ and with test/ or "
+                "val/, which hold a folder of images for each class"
+            )
+    classes, others = (sorted(next(os.walk(split))[1]) for split in splits)
+    if only := sorted({*classes} ^ {*others}):
+        raise ValueError(
+            f"{folder}: {', '.join(only)} in one of {splits[0].name}/ and "
+            f"{splits[1].name}/ only; accepted are the same classes in both"
+        )
+    if len(classes) < 2:
+        raise ValueError(f"{folder}: classes={classes!r}: accepted are two or more")
+    return tuple(classes), *(_list_split(split, classes) for split in splits)
+
+
+def _list_split(split, classes):
+    """Path and label of each image, in the order of torchvision's `ImageFolder`.
+
+    Links are followed, but to no folder twice: they would repeat its images, maybe under another
+    label, or never end.
+    """
+    seen = {path: path for path in (split.resolve(), *split.resolve().parents)}
+    samples = []
+    for label, name in enumerate(classes):
+        files = []
+        for place, _, names in os.walk(split / name, followlinks=True):
+            real = Path(place).resolve()
+            if real in seen:
+                raise ValueError(
+                    f"{place} and {seen[real]} are one folder: accepted are links that lead to no "
+                    f"folder twice, nor to {split} or above it"
+                )
+            seen[real] = place
+            files += [(place, name) for name in names if name.lower().endswith(IMG_EXTENSIONS)]
+        if not files:
+            endings = ", ".join(IMG_EXTENSIONS)
+            raise ValueError(f"{split / name}: no images; accepted are files that end in {endings}")
+        samples += [(os.path.join(*file), label) for file in sorted(files)]
+    return samples
+
+
+def _stamp(classes, samples):
+    """Hash of the classes and of path, size and time of every file."""
+    digest = hashlib.sha256(json.dumps([_CACHE_VERSION, classes]).encode())
+    for path, _ in samples:
+        status = os.stat(path, follow_symlinks=os.path.exists(path))
+        digest.update(os.fsencode(path))
+        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    return digest.hexdigest()
+
+
+def _decode_folder(folder, classes, train, test, size):
+    """The fields of a `Dataset`, and problems, a text for each image that cannot be read."""
+    samples = train + test
+    images, digests, kept, problems = None, [], [], []
+    # Threads are enough: Pillow, hashlib and torch let each other run while they work.
+    with ThreadPool(available_cores()) as pool:
+        decoded = pool.imap(partial(_decode, size=size), [path for path, _ in samples])
+        bar = tqdm(decoded, f"Decoding {folder.name}", len(samples), unit=" images", disable=None)
+        for index, (digest, image, problem) in enumerate(bar):
+            if problem:
+                problems.append(problem)
+                continue
+            height, width = image.shape[1:]
+            if images is None:
+                images = torch.empty((len(samples), 3, height, height), dtype=torch.uint8)
+            if image.shape != images.shape[1:]:
+                raise ValueError(
+                    f"{folder}: the images are not all squares of one size: {samples[index][0]} "
+                    f"is {width} x {height}; give a size to resize them to"
+                )
+            images[len(kept)] = image
+            digests.append(digest)
+            kept.append(index)
+    content, hashed = {"problems": problems}, []
+    middle = bisect(kept, len(train) - 1)  # where the test split begins
+    for split, part in (("train", slice(middle)), ("test", slice(middle, len(kept)))):
+        labels = torch.tensor([samples[index][1] for index in kept[part]])
+        if lost := {*range(len(classes))} - {*labels.tolist()}:
+            raise ValueError(
+                f"{folder}: no {split} image of class {classes[lost.pop()]!r} can be read; the "
+                f"first of the problems is {problems[0]}"
+            )
+        content |= {f"{split}_images": images[part], f"{split}_labels": labels}
+        files = torch.frombuffer(bytearray(b"".join(digests[part])), dtype=torch.uint8)
+        hashed += [files.reshape(len(labels), -1), labels]
+    return content | {"fingerprint": fingerprint_of(classes, *hashed)}
+
+
+def _decode(path, size):
+    """SHA-256 of a file, its image (3, H, W), upright and in RGB, and None; else what is wrong."""
+    try:
+        path.encode()  # raises for a name that is not UTF-8
+        if not os.path.isfile(path):  # to open a FIFO would wait for ever
+            raise ValueError("no regular file, or a link that leads to none")
+        data = Path(path).read_bytes()
+        with Image.open(BytesIO(data)) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"mode {image.mode}; accepted are 8 bits a channel")
+            image = functional.pil_to_tensor(ImageOps.exif_transpose(image).convert("RGB"))
+        image = to_square(image, size) if size else image
+    # Pillow raises whatever its many formats trip over: struct.error, KeyError, ...
+    except Exception as error:
+        return None, None, f"{os.fsencode(path).decode(errors='backslashreplace')}: {error}"
+    return hashlib.sha256(data).digest(), image, None
+
+
+def _read_cache(path, stamp):
+    """Content of a cache file, its tensors mapped from it; None where it is of no use."""
+    # Whatever keeps the file from being read, it can be made again.
+    with suppress(Exception):
+        content = torch.load(path, mmap=True, weights_only=True)
+        # The file is a ZIP archive, with a checksum of all that it holds: 0.03 s for 100 MB.
+        with ZipFile(path) as archive:
+            if content["stamp"] == stamp and archive.testzip() is None:
+                return content
+
+
+def check_writable(root):
+    """Raise unless files can be made in root, which is made where there is none."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=root).close()
+    except OSError as error:
+        raise OSError(f"root={str(root)!r}: no files can be written there: {error}") from error
+
+
+def available_cores():
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,120 @@
+"""Declared studies: what was written down before the trials, one TOML file each in data/studies.
+
+A study has a question, a baseline, a family of arms that are compared with it, and settings, each a
+data set, a backbone and a recipe. The command line, the Makefile and the notebooks read it here.
+"""
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eca_lab.checks import check_integer, check_number
+from eca_lab.spec import parse_spec
+
+FOLDER = Path(__file__).resolve().parent.parent / "data" / "studies"
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The contrast beside a family: the slope of the metric over a number that arms have.
+
+    over maps arms to that number, per names its unit. Where it is primary it is the one test that
+    is not adjusted, and margin is what counts as no slope.
+    """
+
+    over: dict
+    per: str
+    primary: bool = False
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Data, backbone and recipe of a study; what the study says of all its settings is in here too.
+
+    data is what `eca_lab.data.load_dataset` takes, or "folder:" where only who runs it knows the
+    folder; size is in pixels, per_class the training images of each class (None
+    for all), device "cpu" or "cuda". arms are the baseline, the family, and what is run beside.
+    """
+
+    name: str
+    data: str
+    size: int
+    backbone: str
+    epochs: int
+    device: str
+    seeds: int
+    family: tuple
+    arms: tuple
+    per_class: int | None = None
+
+    def trials(self, results):
+        """The rows of `eca_lab.results.load_results` that belong to this setting, its arms alone.
+
+        In the order of `arms`.
+        """
+        chosen = results["arm"].isin(self.arms)
+        for column in ("size", "backbone", "epochs"):
+            chosen &= results[column] == getattr(self, column)
+        rank = {arm: number for number, arm in enumerate(self.arms)}
+        return results[chosen].sort_values("arm", key=lambda arms: arms.map(rank), kind="stable")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A declaration. results is the folder of its trials; margin is in points of top-1."""
+
+    name: str
+    question: str
+    results: Path
+    baseline: str
+    margin: float
+    settings: dict = field(repr=False)
+    slope: Slope | None = None
+
+
+def names(folder=FOLDER):
+    """The names of the declared studies."""
+    return sorted(path.stem for path in Path(folder).glob("*.toml"))
+
+
+def load_study(name, folder=FOLDER):
+    """The declaration of a study.
+
+    Raises:
+        ValueError: no such study; a file that does not declare one. The message says what is wrong.
+    """
+    if name not in names(folder):
+        raise ValueError(f"study={name!r}: accepted are {', '.join(names(folder))}")
+    path = Path(folder) / f"{name}.toml"
+    try:
+        declared = tomllib.loads(path.read_text(encoding="utf-8"))
+        baseline, family = declared.pop("baseline"), declared.pop("family")
+        beside, seeds = declared.pop("beside", []), declared.pop("seeds")
+        settings = {}
+        for each, setting in declared.pop("settings").items():
+            compared = _arms([*family, *setting.pop("family", [])])
+            check_integer("seeds", setting.setdefault("seeds", seeds))
+            settings[each] = Setting(
+                name=each,
+                family=compared,
+                arms=_arms(
+                    sorted({baseline, *beside, *compared}, key=lambda arm: parse_spec(arm).order)
+                ),
+                **setting,
+            )
+        check_number("margin", declared["margin"], above=0)
+        slope = Slope(**declared.pop("slope")) if "slope" in declared else None
+        declared["results"] = path.parent.parent / "results" / declared["results"]
+        return Study(name=name, baseline=baseline, settings=settings, slope=slope, **declared)
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} declares no study: {error}") from None
+
+
+def _arms(texts):
+    return tuple(str(parse_spec(text)) for text in texts)
+
+
+def command(study, setting):
+    """The command that runs a setting of a study."""
+    return f"python -m eca_lab sweep --study {study.name} --setting {setting.name}"

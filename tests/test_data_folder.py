@@ -1,0 +1,260 @@
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2.functional import resize
+
+from eca_lab.data import folder as module
+from eca_lab.data import load_dataset
+
+
+def _pixels(seed, height=8, width=8):
+    return np.random.RandomState(seed).randint(0, 256, (height, width, 3), np.uint8)
+
+
+def _as_tensor(seeds):
+    return torch.from_numpy(np.stack([_pixels(seed) for seed in seeds])).permute(0, 3, 1, 2)
+
+
+def _make_folder(folder, test="val"):
+    """Classes cat and dog with training images 0, 1, 2 and test images 50, 51 as PNG."""
+    for split, first, count in (("train", 0, 3), (test, 50, 2)):
+        for label, name in enumerate(("cat", "dog")):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                image = Image.fromarray(_pixels(100 * label + first + i))
+                image.save(folder / split / name / f"{i:03}.png")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return _make_folder(tmp_path / "pets")
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads a folder, with its cache under tmp_path/cache."""
+
+    def load(folder, root="cache", **arguments):
+        return load_dataset(f"folder:{folder}", root=tmp_path / root, **arguments)
+
+    return load
+
+
+@pytest.mark.parametrize("test", ["val", "test"])
+def test_pixels_and_labels(test, tmp_path, load, capfd):
+    folder = _make_folder(tmp_path / "pets", test)
+    if test == "test":
+        shutil.copytree(folder / "train", folder / "val")  # not looked at
+    for _ in ("decoded", "from the cache"):
+        pets = load(folder)
+        assert torch.equal(pets.train_images, _as_tensor([0, 1, 2, 100, 101, 102]))
+        assert torch.equal(pets.test_images, _as_tensor([50, 51, 150, 151]))
+        assert pets.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+        assert pets.test_labels.tolist() == [0, 0, 1, 1]
+        assert pets.classes == ("cat", "dog")
+        assert (pets.name, pets.skipped, pets.size) == ("pets", 0, 8)
+    assert capfd.readouterr() == ("", "")  # a progress bar is for terminals
+
+
+def test_images_become_rgb(folder, load):
+    expected = []
+    for i, mode in enumerate(["L", "LA", "1", "RGBA", "P", "CMYK"]):
+        image = Image.fromarray(_pixels(5)).convert(mode)
+        image.save(folder / "train" / "cat" / f"1{i}.tif")
+        expected.append(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
+    assert torch.equal(load(folder).train_images[3:9], torch.stack(expected))
+
+
+def test_jpeg_is_decoded_and_turned_upright(folder, load):
+    """Orientation 6: what is stored on the left is shown at the top."""
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:, 4:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(pixels)
+    image.save(folder / "train" / "cat" / "a.JPEG", exif=exif, quality=95, subsampling=0)
+    turned = load(folder).train_images[3]
+    assert turned[:, :4].max() < 10
+    assert turned[:, 4:].min() > 245
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 31), (31, 20)])
+def test_images_that_are_not_square_need_a_size_and_lose_their_sides(height, width, folder, load):
+    pixels = _pixels(5, height, width)
+    path = folder / "train" / "cat" / "000.png"
+    Image.fromarray(pixels).save(path)
+    with pytest.raises(ValueError, match=rf"{path} is {width} x {height}; give a size"):
+        load(folder)
+    shrunk = resize(torch.from_numpy(pixels).permute(2, 0, 1), [10], antialias=True)
+    # torchvision rounds the margin of 2.5 pixels to the even 2.
+    expected = shrunk[:, :, 2:12] if width > height else shrunk[:, 2:12]
+    assert load(folder, size=12).size == 12  # has a cache of its own
+    loaded = load(folder, size=10)
+    assert torch.equal(loaded.train_images[0], expected)
+    upright = resize(_as_tensor([1])[0], [10, 10], antialias=True)
+    assert torch.equal(loaded.train_images[1], upright)
+
+
+def test_second_load_neither_decodes_nor_writes(folder, load, monkeypatch):
+    namesake = shutil.copytree(folder, folder.parent / "other" / "pets")
+    (namesake / "train" / "cat" / "000.png").unlink()
+    first, small, other = load(folder), load(folder, size=4), load(namesake)
+    for function in ("_decode", "check_writable", "written_whole"):
+        monkeypatch.delattr(module, function)
+    assert load(folder, size=4).fingerprint == small.fingerprint != first.fingerprint
+    assert load(namesake).fingerprint == other.fingerprint != first.fingerprint
+    load(folder).train_images.zero_()  # does not reach the file
+    assert torch.equal(load(folder).train_images, first.train_images)
+    monkeypatch.chdir(folder.parent)
+    assert load("pets").fingerprint == first.fingerprint
+
+
+def _change(folder):
+    path = folder / "train" / "cat" / "001.png"
+    before = path.stat()
+    pixels = _pixels(1)
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(path)
+    # As fast file systems may show it: the clock has moved on by no more than a nanosecond.
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+
+def _relabel(folder):
+    # From the end of one class to the start of the next, so that the order stays.
+    shutil.move(folder / "train" / "cat" / "002.png", folder / "train" / "dog" / "!.png")
+
+
+def _rename_class(folder):
+    for split in ("train", "val"):
+        (folder / split / "cat").rename(folder / split / "cow")
+
+
+@pytest.mark.parametrize("edit", [_change, _relabel, _rename_class])
+def test_edited_folder_is_decoded_again(edit, folder, load):
+    before = load(folder)
+    edit(folder)
+    after, fresh = load(folder), load(folder, root="other")
+    assert after.fingerprint == fresh.fingerprint != before.fingerprint
+    assert torch.equal(after.train_images, fresh.train_images)
+
+
+def test_fingerprint_is_that_of_the_content(folder, load, tmp_path):
+    before = load(folder)
+    moved = shutil.copytree(folder, tmp_path / "elsewhere", copy_function=shutil.copy)
+    (moved / "val").rename(moved / "test")
+    assert load(moved).fingerprint == before.fingerprint
+    assert load(moved, size=8).fingerprint == before.fingerprint
+    # From the end of one split to the start of the other.
+    (moved / "train" / "dog" / "002.png").rename(moved / "test" / "cat" / "!.png")
+    assert load(moved).fingerprint != before.fingerprint
+
+
+def test_unreadable_images_are_an_error_or_skipped_and_counted(folder, load, monkeypatch):
+    path = folder / "train" / "cat" / "001.png"
+    path.write_bytes(path.read_bytes()[:-100])
+    (folder / "train" / "dog" / "000.png").write_text("not an image")
+    deep = Image.fromarray(np.full((8, 8), 40000, np.uint16))
+    deep.save(folder / "val" / "dog" / "001.png")
+    os.mkfifo(folder / "val" / "cat" / "fifo.png")  # to open it would never return
+    (folder / "val" / "cat" / "gone.png").symlink_to("nowhere")
+    (folder / "val" / "cat" / "loop.png").symlink_to("loop.png")
+    (folder / "val" / "cat" / "zero.png").symlink_to("/dev/zero")
+    shutil.copy(folder / "val" / "cat" / "000.png", os.fsencode(folder) + b"/val/cat/\xff.png")
+    match = r'8 unreadable of 15 .*train/cat/001\.png: .*unreadable="skip" \(--skip-unreadable\)'
+    with pytest.raises(ValueError, match=match):
+        load(folder)
+    for source in ("decoded", "from the cache"):
+        if source == "from the cache":
+            monkeypatch.delattr(module, "_decode")
+        pets = load(folder, root="fresh", unreadable="skip")
+        assert pets.skipped == 8
+        assert torch.equal(pets.train_images, _as_tensor([0, 2, 101, 102]))
+        assert torch.equal(pets.test_images, _as_tensor([50, 51, 150]))
+        assert pets.train_labels.tolist() == [0, 0, 1, 1]
+        assert pets.test_labels.tolist() == [0, 0, 1]
+    with pytest.raises(ValueError, match="8 unreadable of 15"):
+        load(folder, root="fresh")
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        ("train/cat/more", "."),  # itself
+        ("train/cat/more", ".."),  # would make dogs cats
+        ("train/cat/more", "../../.."),  # above the split
+        ("train/dog/more", "../cat"),
+        ("train/cow", "cat"),
+    ],
+)
+def test_links_that_repeat_a_folder_are_refused(link, target, folder, load):
+    (folder / "val" / "cow").mkdir()
+    (folder / "train" / "cow").mkdir()
+    for split in ("train", "val"):
+        shutil.copy(folder / "val" / "cat" / "000.png", folder / split / "cow")
+    assert load(folder).classes == ("cat", "cow", "dog")
+    shutil.rmtree(folder / link, ignore_errors=True)
+    (folder / link).symlink_to(target)
+    with pytest.raises(ValueError, match=rf"{link}.* one folder: accepted are links"):
+        load(folder)
+
+
+def test_links_to_other_places_are_followed_and_crossing_ones_end(folder, load, tmp_path):
+    before = load(folder).fingerprint
+    (folder / "train" / "dog").rename(tmp_path / "dogs")
+    (folder / "train" / "dog").symlink_to(tmp_path / "dogs")
+    assert load(folder).fingerprint == before
+    for one, other in ("ab", "ba"):
+        (tmp_path / one).mkdir()
+        for i in range(2):
+            (tmp_path / one / f"to_{other}{i}").symlink_to(tmp_path / other)
+    (folder / "train" / "dog" / "a").symlink_to(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"to_a. and .* are one folder"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "match"),
+    [
+        ("rm -r train val", "pets/train: no such folder"),
+        ("rm -r val", "pets/val: no such folder; accepted is a folder with train/"),
+        ("rm val/cat/*", r"val/cat: no images; accepted .*\.jpg"),
+        ("mv val/dog val/cow", "cow, dog in one of train/ and val/ only"),
+        ("rm -r train/dog val/dog", r"classes=\['cat'\]: accepted are two or more"),
+        ("for i in val/dog/*; do echo > $i; done", "no test image of class 'dog' can be read; .*0"),
+    ],
+)
+def test_unusable_folder(edit, match, folder, load):
+    subprocess.run(edit, shell=True, cwd=folder, check=True)
+    with pytest.raises((ValueError, FileNotFoundError), match=match):
+        load(folder, unreadable="skip")
+
+
+def test_root_that_cannot_be_written(folder, load, tmp_path, monkeypatch):
+    monkeypatch.delattr(module, "_decode")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"root='.*file': no files can be written there"):
+        load(folder, root="file")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "zeroed", "older"])
+def test_damaged_cache_is_made_again(damage, folder, load, tmp_path, monkeypatch):
+    before = load(folder)
+    (cache,) = (tmp_path / "cache").iterdir()
+    whole = cache.read_bytes()
+    pixels = whole.index(before.train_images[2].numpy().tobytes())
+    zeroed = whole[:pixels] + bytes(150) + whole[pixels + 150 :]
+    cache.write_bytes({"empty": b"", "cut": whole[:-1], "zeroed": zeroed}.get(damage, whole))
+    if damage == "older":
+        monkeypatch.setattr(module, "_CACHE_VERSION", 0)
+    again = load(folder)
+    assert again.fingerprint == before.fingerprint
+    assert torch.equal(again.train_images, _as_tensor([0, 1, 2, 100, 101, 102]))
+    assert (cache.read_bytes() == whole) == (damage != "older")
+    monkeypatch.delattr(module, "_decode")
+    assert load(folder).fingerprint == before.fingerprint

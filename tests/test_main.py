@@ -1,0 +1,154 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from eca_lab.__main__ import main
+from eca_lab.recipe import Recipe
+from eca_lab.results import write_record
+
+PILOT = "data/results/cifar10-tiny"
+HEAVY = ("torch", "torchvision", "numpy", "pandas", "scipy", "statsmodels", "matplotlib")
+
+
+def run(arguments, code="from eca_lab.__main__ import main", **options):
+    """Exit status, output, errors, and which heavy packages a fresh interpreter imported."""
+    script = f"""
+import json, sys
+{code}
+try:
+    status = main(json.loads(sys.argv[1]))
+except SystemExit as stop:
+    status = stop.code
+print(json.dumps([status, [each for each in {HEAVY} if each in sys.modules]]), file=sys.stderr)
+"""
+    command = [sys.executable, "-c", script, json.dumps(arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, **options)
+    *errors, last = done.stderr.splitlines()
+    status, imported = json.loads(last)
+    return status, done.stdout, errors, imported
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "imported"),
+    [
+        (["--help"], 0, []),
+        (["sweep", "--help"], 0, []),
+        (["sweep", "--arms", "senet"], 2, []),
+        (["results", PILOT], 0, ["numpy", "pandas"]),
+    ],
+)
+def test_commands_import_only_what_they_need(arguments, status, imported):
+    found = run(arguments)
+    assert (found[0], found[3]) == (status, imported)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("sweep --arms senet", "attention 'senet': accepted are none, se"),
+        ("sweep --backbone resnet9", "invalid choice: 'resnet9'"),
+        ("sweep --epochs 0", "value=0: accepted is a positive integer"),
+        ("sweep --epochs many", "value='many': accepted is a positive integer"),
+        ("sweep --learning-rate inf", "value=inf: accepted is a finite number above 0"),
+        ("sweep --learning-rate 1e999", "value=inf: accepted is a finite number above 0"),
+        ("sweep --arms eca(gamma=1e-310)", "gamma=1e-310: accepted is a finite number from"),
+        (f"sweep --size {'9' * 400}", "accepted is an integer from 4 to 1024"),
+        ("sweep --budget 25", "'25': accepted is a time such as 90s"),
+        ("sweep --study ladder", "--study ladder: its --setting is missing; accepted are small"),
+        ("sweep --study ladder --setting big", "--setting='big': accepted are small, resnet10"),
+        ("sweep --study ladder --setting small --epochs 2", "--epochs with --study ladder"),
+        (
+            "sweep --study fixed-k --setting tiny-imagenet",
+            "give their folder as --data",
+        ),
+        ("compare", "the folder of results is missing, or --study NAME"),
+        ("compare --study ladder --margin 1", "--study ladder declares folder, baseline, arms"),
+        ("compare --study ladders", "study='ladders': accepted are fixed-k, ladder"),
+        (f"compare {PILOT} --baseline cbam", "--baseline cbam: accepted are those recorded, none"),
+        (f"compare {PILOT} --arms eca cbam", "--arms cbam: accepted are those recorded, none, se"),
+        (f"compare {PILOT} --arms eca", "--arms eca: that is the baseline; accepted are others"),
+        ("compare nowhere", "nowhere: no such folder of results"),
+        ("results nowhere", "nowhere: no such folder of results"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments, message, capsys):
+    try:
+        status = main(arguments.split())
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == 2
+    assert message in error
+    assert len(error) < 400
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("eca-lab ")
+
+
+def test_a_reader_that_has_seen_enough(tmp_path):
+    command = f"{sys.executable} -m eca_lab results {PILOT} | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_the_table_of_a_comparison(capsys):
+    assert main(["compare", PILOT, "--baseline", "eca()", "--arms", "none", " eca( k=3 )"]) == 0
+    out = capsys.readouterr().out
+    assert "Minus eca, in points of top1" in out
+    assert "p by Holm over 2 comparisons" in out
+    row = next(line.split() for line in out.splitlines() if line.strip().startswith("eca(k=3)"))
+    assert row[1:3] == ["5", "0.23"]  # of five seeds, as data/results/README.md tells
+
+
+@pytest.mark.parametrize(
+    ("study", "rows", "said"),
+    [
+        ("fixed-k", 11, "Contrast beside them: -0.008 points per unit of k"),
+        ("ladder", 10, "Primary contrast: +0.038 points per halving of r"),
+    ],
+)
+def test_the_tables_of_the_declarations(study, rows, said, capsys):
+    assert main(["compare", "--study", study]) == 0
+    out = capsys.readouterr().out
+    assert f"p by Holm over {rows} comparisons" in out
+    assert out.count("decided\n") + out.count("worse\n") + out.count("better\n") == rows
+    assert said in out
+    assert "Left out" not in out
+    assert f"resnet10: no trials yet. python -m eca_lab sweep --study {study}" in out
+
+
+def test_a_setting_without_the_baseline_is_skipped(tmp_path, make_record, capsys):
+    for seed in range(3):
+        for epochs, arms in ((2, ("none", "se")), (3, ("none", "eca"))):
+            for arm in arms:
+                record = make_record(arm, seed, 50.0 + seed, recipe=Recipe(epochs=epochs))
+                write_record(tmp_path, record)
+    assert main(["compare", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "epochs=2" in out
+    assert "Skipped: no trial of eca: there are none, se." in out
+    assert out.count("undecided") == 1
+
+
+def test_failed_trials_alone(tmp_path, make_record, capsys):
+    for seed in range(3):
+        record = make_record(seed=seed, status="failed", reason="FloatingPointError: it diverged")
+        write_record(tmp_path, record)
+    for command in ("compare", "results"):
+        assert main([command, str(tmp_path)]) == 1
+        error = capsys.readouterr().err
+        assert "and 3 failed: FloatingPointError: it diverged (3)" in error
+
+
+def test_warnings_come_without_lines_of_code(tmp_path, make_record):
+    write_record(tmp_path, make_record())
+    (tmp_path / "bad.json").write_text("[]")
+    status, _, errors, _ = run(["results", str(tmp_path)])
+    assert status == 0
+    assert len(errors) == 1
+    assert errors[0].startswith(f"warning: {tmp_path / 'bad.json'} is not counted")
