@@ -83,8 +83,7 @@ def save_checkpoint(path, model, card):
 def train_checkpoints(plan, out, device="cpu"):
     """Train the networks of a sweep's plan that are not in the folder `out` yet; save them there.
 
-    Returns:
-        list of the paths, in the order of the plan's trials.
+    Gives their paths, in the order of the plan's trials.
 
     Raises:
         FileExistsError: a file that should be one of the networks is not. Nothing was trained.
@@ -254,9 +253,7 @@ def _check_attention(path, described, model):
     """Raise ValueError unless the attention that a card describes is that of the model."""
     actual = attention_specs(model)
     if described != actual:
-        raise ValueError(
-            f"{path}: the card describes attention {described}, the model has {actual}"
-        )
+        raise ValueError(f"{path}: its card describes attention {described}, it has {actual}")
 
 
 def _one_line(error):

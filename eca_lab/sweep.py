@@ -88,8 +88,7 @@ def plan_sweep(dataset, backbone, arms, seeds, recipe=None):
     Arms that resolve to the same network are one trial per seed, under the name that gives the
     kernel size.
 
-    Raises:
-        TypeError, ValueError: as `check_arms`.
+    Raises as `check_arms`.
     """
     recipe = recipe or Recipe()
     described = {
@@ -114,7 +113,7 @@ def plan_sweep(dataset, backbone, arms, seeds, recipe=None):
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker does with each trial of a plan. Running out of memory must not end a sweep."""
+    """What a worker does with each trial of a plan. No error of a trial ends a sweep."""
 
     dataset: Dataset
     backbone: str
@@ -154,7 +153,7 @@ def run_sweep(
         out: folder, made if it is not there. What is no valid record in it is moved into its
             folder `rejected`, with a warning.
         device: "cpu", "cuda", or one CUDA device such as "cuda:1".
-        workers: so many processes of this machine; None runs the trials in this one.
+        workers: so many processes of this machine; None runs all in this one.
         gpu_share: of a GPU for each worker, above 0 and at most 1; 0.25 lets four share a GPU.
         ray: address of a Ray cluster, which runs as many trials at once as it has CPU cores, or
             shares of a GPU.
@@ -164,7 +163,7 @@ def run_sweep(
             a warning. On Ray, whose devices are not known before, all are run.
 
     Returns:
-        list of the records of the trials that failed, empty if all is well.
+        list of the records of the trials that failed.
 
     Raises:
         TypeError, ValueError, ImportError, ConnectionError: as `check_workers`.
@@ -180,9 +179,9 @@ def run_sweep(
     if elsewhere:
         runs = sorted(", ".join(run) for run in set().union(*elsewhere.values()))
         warnings.warn(
-            f"in {out} the seeds {', '.join(map(str, elsewhere))} were begun elsewhere "
-            f"({'; '.join(runs)}), and trials from here could not be paired with those: they are "
-            "left alone. Finish them there, or all the same here: any_device=True, or --any-device",
+            f"{out}: seeds {', '.join(map(str, elsewhere))} were begun elsewhere ({'; '.join(runs)}) "
+            "and are left alone, since trials from here could not be paired with those. To run them "
+            "all the same: any_device=True, on the command line --any-device",
             stacklevel=2,
         )
         todo = [trial for trial in todo if trial.seed not in elsewhere]
@@ -245,7 +244,7 @@ def run_sweep(
 
 
 def check_workers(device, workers=None, gpu_share=1.0, ray=None):
-    """The devices of the workers of `run_sweep`, whose arguments these are.
+    """The devices of the workers of `run_sweep`, whose arguments these are; None on Ray.
 
     Raises:
         TypeError, ValueError: naming what is not accepted.
@@ -282,16 +281,13 @@ def remaining(plan, out):
 
 
 def begun_elsewhere(trials, out, device="cpu"):
-    """The seeds of trials that were begun in the folder `out`, but not on this device.
+    """The seeds of trials that were begun in the folder `out`, but not by what would run them here.
 
-    What counts are finished trials that differ from those given in nothing but the arm.
-
-    Returns:
-        dict: seed -> set of (device, precision, path), which pairs have in common.
+    They map to what they were begun by: a set of `run_of`. What counts are finished trials that
+    differ from those given in nothing but the arm.
     """
-    device = check_device(device)
+    device, begun = check_device(device), defaultdict(set)
     here = run_of({**provenance(device), **computed_by(device)})
-    begun = defaultdict(set)
     for record in load_records(out).values() if Path(out).is_dir() else ():
         if record["status"] == "finished":
             begun[_without_arm(record["trial"])].add(run_of(record))

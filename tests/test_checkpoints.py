@@ -171,7 +171,7 @@ def test_checkpoints_that_do_not_fit_their_card_are_refused(tmp_path):
     refused(r"net\.safetensors has SHA-256 \w+, its card says \w+", sha256="0" * 64)
     refused("has SHA-256", flipped, sha256=card["sha256"])
     refused("does not fit its card", b"not tensors")
-    refused(r"describes attention .* the model has", arm="eca(padding=circular)")
+    refused(r"describes attention .*, it has", arm="eca(padding=circular)")
     refused("layer1.attention.fc1.weight", arm="se")
     refused(
         r"fc\.weight.*\[3, 256\].*\[4, 256\]",
@@ -196,7 +196,7 @@ def test_checkpoints_that_cannot_be_saved(tmp_path):
     with pytest.raises(ValueError, match=r"net\.pt': accepted is a name that ends in \.safetens"):
         save_checkpoint(tmp_path / "net.pt", model, card_of(model, "eca"))
     other = build_model("tiny", "se", 3, "cifar")
-    with pytest.raises(ValueError, match="the card describes attention"):
+    with pytest.raises(ValueError, match="its card describes attention"):
         save_checkpoint(tmp_path / "net.safetensors", model, card_of(other, "se"))
     assert list(tmp_path.iterdir()) == []
 
