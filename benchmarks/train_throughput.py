@@ -25,9 +25,9 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 from tqdm import tqdm
 
+from eca_lab.checks import check_integer
 from eca_lab.data import Dataset, channel_statistics
-from eca_lab.kernel_size import check_positive_integer
-from eca_lab.sweep import _provenance
+from eca_lab.provenance import provenance
 from eca_lab.train import Recipe, check_device, initial_model, stem_for, train_network
 
 ARM = "eca"
@@ -237,11 +237,11 @@ def print_conditions(options, device):
         f"{options.steps} batches of {options.batch_size}, "
         + ("bfloat16 autocast" if device.type == "cuda" else "float32")
     )
-    provenance = _provenance(device)
-    versions = dict(provenance["versions"])
+    here = provenance(device)
+    versions = dict(here["versions"])
     if find_spec("timm"):
         versions["timm"] = version("timm")
-    print(provenance["device"], *(f"{name} {each}" for name, each in versions.items()), sep=", ")
+    print(here["device"], *(f"{name} {each}" for name, each in versions.items()), sep=", ")
 
 
 def parser(description):
@@ -261,7 +261,7 @@ def parser(description):
 def check_options(options):
     """Raise ValueError or TypeError unless the common options are positive integers."""
     for name in ("size", "batch_size", "steps", "repeats", "threads"):
-        check_positive_integer(name, getattr(options, name))
+        check_integer(name, getattr(options, name))
 
 
 def main(arguments=None):

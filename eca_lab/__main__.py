@@ -6,6 +6,7 @@ What a command needs is imported when it runs: help and mistyped options are ans
 import argparse
 import os
 import re
+import signal
 import sys
 import time
 import warnings
@@ -325,4 +326,5 @@ def _add_training_arguments(command, defaults):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     sys.exit(main())

@@ -16,21 +16,16 @@ from eca_lab.attention import ECA
 from eca_lab.checks import shown
 from eca_lab.files import written_whole
 from eca_lab.models import InvertedResidual, attention_specs, blocks, build_model
+from eca_lab.provenance import code_version, provenance
 from eca_lab.results import trial_identity
 from eca_lab.spec import parse_spec
-from eca_lab.train import check_device, code_version, progress_bar, provenance, train_network
+from eca_lab.train import check_device, progress_bar, train_network
 
 SUFFIX = ".safetensors"
 
 
 def checkpoint_name(description, arm, identity):
-    """The file name of a trained network; it ends in the identity of its trial, as others do not.
-
-    Args:
-        description: of the trial, as `eca_lab.train.trial_description` makes it.
-        arm: a spec.
-        identity: of the trial, as `eca_lab.results.trial_identity` makes it.
-    """
+    """The file name of a trained network: no other has that identity, of `trial_identity`."""
     dataset, backbone, seed = (description[key] for key in ("dataset", "backbone", "seed"))
     beginning = _beginning(f"{dataset['name']}{dataset['size']}", backbone, arm, seed)
     return f"{beginning}{identity[:8]}{SUFFIX}"
@@ -62,9 +57,8 @@ def save_checkpoint(path, model, card):
     Args:
         path: ends in ".safetensors"; the card gets the same name with ".json".
         model: of `build_model`, on any device.
-        card: JSON-ready dict that says what the model is. Needed to load it again: "arm", the
-            spec string, and "trial" as `eca_lab.train.trial_description` makes it. The SHA-256
-            of the weights' file is added.
+        card: JSON-ready dict. Needed to load the model again: "arm", the spec string, and
+            "trial" of `eca_lab.train.trial_description`. The SHA-256 of the weights is added.
 
     Raises:
         ValueError: another ending; a card that does not describe the model.
@@ -89,16 +83,7 @@ def save_checkpoint(path, model, card):
 def train_checkpoints(plan, out, device="cpu"):
     """Train the networks of a sweep's plan that are not in the folder `out` yet; save them there.
 
-    A network is there if its file loads and its card describes the same trial. Interrupted and
-    run again, the rest is done.
-
-    Args:
-        plan: of `eca_lab.sweep.plan_sweep`.
-        out: folder, made if it is not there.
-        device: "cpu" or a CUDA device.
-
-    Returns:
-        list of the paths, in the order of the plan's trials.
+    Gives their paths, in the order of the plan's trials.
 
     Raises:
         FileExistsError: a file that should be one of the networks is not. Nothing was trained.
@@ -148,13 +133,7 @@ def _is_saved(path, trial):
 
 
 def load_checkpoint(path):
-    """Load a model that `save_checkpoint` wrote.
-
-    Args:
-        path: the ".safetensors" file; its card stands beside it.
-
-    Returns:
-        The model, in evaluation mode, on the CPU, and its card.
+    """The model that `save_checkpoint` wrote, in evaluation mode, on the CPU, and its card.
 
     Raises:
         FileNotFoundError: no such file, or no card beside it.
@@ -190,7 +169,7 @@ def load_released_checkpoint(path, backbone):
     Args:
         path: a file written by torch.save: a state dict, or a dict that holds one as
             "state_dict"; names with or without "module." before them.
-        backbone: one of `BACKBONES`.
+        backbone: one of `eca_lab.models.BACKBONES`.
 
     Returns:
         The model, in evaluation mode, on the CPU.
@@ -274,9 +253,7 @@ def _check_attention(path, described, model):
     """Raise ValueError unless the attention that a card describes is that of the model."""
     actual = attention_specs(model)
     if described != actual:
-        raise ValueError(
-            f"{path}: the card describes attention {described}, the model has {actual}"
-        )
+        raise ValueError(f"{path}: its card describes attention {described}, it has {actual}")
 
 
 def _one_line(error):

@@ -19,7 +19,8 @@ def run_sweep(options):
     estimate = None
     if todo and options.ray is None:
         print(f"{len(todo)} to run on {options.device}, ", end="", flush=True)
-        estimate = sweep.estimate_trial(plan, options.device)
+        trial = (plan.dataset, plan.backbone, plan.arms[-1], plan.recipe)
+        estimate = train.estimate_seconds(*trial, options.device)
         print(f"about {_duration(len(todo) * estimate)}." if estimate else "for an unknown time.")
     try:
         failed = sweep.run_sweep(

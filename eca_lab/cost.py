@@ -83,10 +83,9 @@ def table_3(published):
         published: DataFrame of data/paper/table3_backbones.csv.
 
     Returns:
-        DataFrame indexed by the paper's (backbone, method), 14 rows of plain networks, SE, CBAM
-        and ECA: arm, ours; parameters and flops as printed, such as "24.37M" and "3.86G";
-        counted_parameters and counted_flops (of a 224 x 224 image, by convention "paper") in the
-        unit of the printed number, not rounded.
+        DataFrame indexed by the paper's (backbone, method), 14 rows: arm, ours; parameters and
+        flops as printed, such as "24.37M"; counted_parameters and counted_flops (of a 224 x 224
+        image, by convention "paper") in the unit of the printed number, not rounded.
     """
     rows = published.set_index(["backbone", "method"])[["parameters", "flops"]]
     rows = rows[rows.index.isin(_TABLE_3)]
@@ -106,11 +105,10 @@ def step_seconds(models, size, batch_size, repeats=10, channels=3):
     """Measured time of a forward pass and of a training step, each relative to the first model.
 
     The models take turns, one step each in every round and in the opposite order in every second
-    one, so that whatever else the machine does meets all of them; ratios are of one round. The
-    first round warms up and does not count. Forward passes are in evaluation mode and without
-    gradients; a training step is forward pass, cross-entropy, backward pass and SGD. On random
-    images, at a learning rate of zero: the weights stay as they are, but BatchNorm's running
-    statistics move.
+    one, so that whatever else the machine does meets all of them; ratios are of one round. A first
+    round warms up. Forward passes are in evaluation mode and without gradients; a training step is
+    forward pass, cross-entropy, backward pass and SGD at a learning rate of zero, on random images:
+    the weights stay as they are, BatchNorm's running statistics move.
 
     Args:
         models: name -> classifier, all on one device, where the time is measured.

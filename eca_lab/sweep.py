@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.data import Dataset
 from eca_lab.models import add_attention, build_model
+from eca_lab.provenance import code_version, provenance
 from eca_lab.recipe import Recipe
 from eca_lab.results import (
     SCHEMA,
@@ -30,11 +31,8 @@ from eca_lab.results import (
 from eca_lab.spec import Spec, parse_spec
 from eca_lab.train import (
     check_device,
-    code_version,
     computed_by,
-    estimate_seconds,
     progress_bar,
-    provenance,
     train_network,
     trial_description,
 )
@@ -68,15 +66,10 @@ class Plan:
 
 
 def check_arms(backbone, arms, seeds):
-    """The arms as `Spec` objects, if they can be built. Needs no data: it comes before a download.
-
-    Args:
-        backbone: one of `eca_lab.models.BACKBONES`.
-        arms: specs.
-        seeds: how many.
+    """The arms as `Spec` objects, if they can be built on the backbone. Needs no data.
 
     Raises:
-        TypeError, ValueError: naming what is not accepted.
+        TypeError, ValueError: naming what is not accepted, of the arms, the backbone or seeds.
     """
     check_integer("seeds", seeds)
     if not arms:
@@ -95,9 +88,7 @@ def plan_sweep(dataset, backbone, arms, seeds, recipe=None):
     Arms that resolve to the same network are one trial per seed, under the name that gives the
     kernel size.
 
-    Args and errors as `check_arms`, and
-        dataset: an `eca_lab.data.Dataset`.
-        recipe: a `Recipe`, its defaults if left out.
+    Raises as `check_arms`.
     """
     recipe = recipe or Recipe()
     described = {
@@ -122,7 +113,7 @@ def plan_sweep(dataset, backbone, arms, seeds, recipe=None):
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker does with each trial of a plan. Running out of memory must not end a sweep."""
+    """What a worker does with each trial of a plan. No error of a trial ends a sweep."""
 
     dataset: Dataset
     backbone: str
@@ -153,27 +144,26 @@ def run_sweep(
 ):
     """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
 
-    A trial that raises, whose loss is no longer finite, or whose worker dies twice, is recorded as
-    failed with its reason, and the sweep goes on; it is tried again when the sweep is run again.
-    Interrupted, a sweep keeps what is finished, and run again it does the rest. Several sweeps may
-    share a folder, at the same time, too: what one of them is running, the others leave to it.
+    A trial that raises, or whose worker dies twice, is recorded as failed with its reason, and the
+    sweep goes on; run again, it tries it again. Interrupted, a sweep keeps what is finished.
+    Several may share a folder: what one of them is running, the others leave to it.
 
     Args:
         plan: of `plan_sweep`.
-        out: folder, made if it is not there. A file in it that is no valid record is moved into
-            its folder `rejected`, with a warning.
+        out: folder, made if it is not there. What is no valid record in it is moved into its
+            folder `rejected`, with a warning.
         device: "cpu", "cuda", or one CUDA device such as "cuda:1".
-        workers: run trials in so many processes of this machine; None runs them in this one.
+        workers: so many processes of this machine; None runs all in this one.
         gpu_share: of a GPU for each worker, above 0 and at most 1; 0.25 lets four share a GPU.
-        ray: address of a Ray cluster to run the trials on in place of this machine, as many at
-            once as it has CPU cores, or shares of a GPU.
+        ray: address of a Ray cluster, which runs as many trials at once as it has CPU cores, or
+            shares of a GPU.
         deadline: by `time.monotonic`. A trial that would probably not end before is not started.
-        estimate: seconds that a trial takes, of `estimate_trial`, for the deadline.
-        any_device: run the trials of seeds that were `begun_elsewhere`, too; without it they are
-            left alone, with a warning. On Ray, whose devices are not known before, all are run.
+        estimate: seconds that a trial takes, for the deadline; None if that is not known.
+        any_device: run the seeds that were `begun_elsewhere`, too; else they are left alone, with
+            a warning. On Ray, whose devices are not known before, all are run.
 
     Returns:
-        list of the records of the trials that failed, empty if all is well.
+        list of the records of the trials that failed.
 
     Raises:
         TypeError, ValueError, ImportError, ConnectionError: as `check_workers`.
@@ -185,19 +175,16 @@ def run_sweep(
     out.mkdir(parents=True, exist_ok=True)
     set_aside(out)
     todo = remaining(plan, out)
-    if ray is None and not any_device:
-        elsewhere = begun_elsewhere(plan, out, device)
-        left = [trial for trial in todo if trial.seed in elsewhere]
+    elsewhere = {} if any_device or ray else begun_elsewhere(todo, out, device)
+    if elsewhere:
+        runs = sorted(", ".join(run) for run in set().union(*elsewhere.values()))
+        warnings.warn(
+            f"{out}: seeds {', '.join(map(str, elsewhere))} were begun elsewhere ({'; '.join(runs)}) "
+            "and are left alone, since trials from here could not be paired with those. To run them "
+            "all the same: any_device=True, on the command line --any-device",
+            stacklevel=2,
+        )
         todo = [trial for trial in todo if trial.seed not in elsewhere]
-        if left:
-            runs = "; ".join(sorted(", ".join(run) for run in set().union(*elsewhere.values())))
-            warnings.warn(
-                f"{len(left)} trials are left alone: in {out}, their seeds "
-                f"{', '.join(map(str, sorted({trial.seed for trial in left})))} were begun "
-                f"elsewhere ({runs}), and trials from here could not be paired with those. Finish "
-                "them there, or all the same here: any_device=True, or --any-device",
-                stacklevel=2,
-            )
     if not todo:
         return []
     job = Job(plan.dataset, plan.backbone, plan.recipe)
@@ -257,14 +244,14 @@ def run_sweep(
 
 
 def check_workers(device, workers=None, gpu_share=1.0, ray=None):
-    """The devices of the workers of `run_sweep`, whose arguments these are.
+    """The devices of the workers of `run_sweep`, whose arguments these are; None on Ray.
 
     Raises:
         TypeError, ValueError: naming what is not accepted.
         ImportError, OSError: no Ray here, or no cluster at that address.
     """
     check_number("gpu_share", gpu_share, above=0, most=1)
-    if gpu_share < 1 and (torch.device(device).type == "cpu" or (workers is None and ray is None)):
+    if gpu_share < 1 and (str(device) == "cpu" or (workers is None and ray is None)):
         raise ValueError(
             f"gpu_share={gpu_share}: accepted on a CUDA device, together with workers or ray"
         )
@@ -293,30 +280,29 @@ def remaining(plan, out):
     return [trial for trial in plan.trials if trial.identity not in finished]
 
 
-def begun_elsewhere(plan, out, device="cpu"):
-    """The seeds of a plan that were begun on another device, and not on this one.
+def begun_elsewhere(trials, out, device="cpu"):
+    """The seeds of trials that were begun in the folder `out`, but not by what would run them here.
 
-    Pairs are of one device, precision and path. What counts are the finished trials in the folder
-    `out` that differ from those of the plan in nothing but the arm.
-
-    Returns:
-        dict: seed -> set of (device, precision, path).
+    They map to what they were begun by: a set of `run_of`. What counts are finished trials that
+    differ from those given in nothing but the arm.
     """
-    device = check_device(device)
+    device, begun = check_device(device), defaultdict(set)
     here = run_of({**provenance(device), **computed_by(device)})
-    begun = defaultdict(set)  # trial without its arm -> runs
     for record in load_records(out).values() if Path(out).is_dir() else ():
         if record["status"] == "finished":
             begun[_without_arm(record["trial"])].add(run_of(record))
-    seeds = {trial.seed: begun[_without_arm(trial.description)] for trial in plan.trials}
+    seeds = {trial.seed: begun[_without_arm(trial.description)] for trial in trials}
     return {seed: runs for seed, runs in seeds.items() if runs and here not in runs}
 
 
-def plan_results(plan, out):
-    """The finished trials of a plan, as `eca_lab.results.load_results` gives them.
+def _without_arm(description):
+    """A name for what trials of one seed have in common."""
+    of_arm = ("attention", "parameters")
+    return trial_identity({key: each for key, each in description.items() if key not in of_arm})
 
-    The arms bear the names that the plan gives them, whatever name they were recorded under.
-    """
+
+def plan_results(plan, out):
+    """The finished trials of a plan as `load_results` gives them, with the plan's names of arms."""
     results = load_results(out)
     names = {trial.identity: str(trial.arm) for trial in plan.trials}
     results = results[results["identity"].isin(names)]
@@ -326,29 +312,8 @@ def plan_results(plan, out):
     )
 
 
-def estimate_trial(plan, device="cpu"):
-    """About how many seconds a trial of a plan takes, from a few batches of its last arm.
-
-    None where this cannot be told, for lack of memory or since the loss diverges: the trials
-    themselves will say it.
-    """
-    try:
-        return estimate_seconds(plan.dataset, plan.backbone, plan.arms[-1], plan.recipe, device)
-    except Exception:
-        return None
-
-
-def _without_arm(description):
-    """What trials of one seed have in common, as something to compare by."""
-    of_arm = ("attention", "parameters")
-    return trial_identity({key: each for key, each in description.items() if key not in of_arm})
-
-
 def _claim(out, trial):
-    """A lock that tells other sweeps to leave a trial alone; None if it is running or finished.
-
-    When a process dies, the system releases its locks.
-    """
+    """A lock that tells other sweeps to leave a trial alone; None if it is running or finished."""
     claim = FileLock(out / f".{trial.identity}.lock")
     try:
         claim.acquire(timeout=0)

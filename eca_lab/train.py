@@ -3,13 +3,10 @@
 import base64
 import hashlib
 import os
-import platform
-import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -101,40 +98,6 @@ def computed_by(device):
     return {"precision": "bfloat16" if device.type == "cuda" else "float32", "path": "modules"}
 
 
-def provenance(device):
-    """Where and with what a trial ran, as it is recorded."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f"{_processor()}, {torch.get_num_threads()} threads"
-    packages = {name: version(name) for name in ("torch", "torchvision", "numpy")}
-    return {
-        "device": f"{device.type}: {name}",
-        "versions": {"python": platform.python_version(), **packages},
-    }
-
-
-def _processor():
-    with suppress(OSError), open("/proc/cpuinfo") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def code_version():
-    """Commit of this package's checkout and whether it has changes; empty outside a checkout."""
-    git = ["git", "-C", os.path.dirname(os.path.abspath(__file__))]
-    try:
-        commit, status = (
-            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-    return {"commit": commit.strip(), "changed": bool(status.strip())}
-
-
 def progress_bar(epochs):
     """A progress bar for people: none where nobody looks on."""
     # tqdm's bar for notebooks overlooks this variable, which its bar for terminals obeys.
@@ -143,18 +106,19 @@ def progress_bar(epochs):
 
 
 def input_transform(dataset):
-    """What turns images of a data set into the input of a network trained on it.
+    """A function from images of a data set to the input of a network trained on it.
 
-    Returns:
-        function: uint8 (N, 3, H, W), on any device, to float32 of the same shape, normalised by
-        the statistics of the training images.
+    It takes uint8 (N, 3, H, W), on any device, to float32 of the same shape.
     """
     mean, std = channel_statistics(dataset.train_images)
     return partial(_as_input, mean=mean, std=std)
 
 
 def estimate_seconds(dataset, backbone, arm, recipe, device):
-    """About how many seconds a trial takes, from a few batches of it; as `train_network`."""
+    """About how many seconds a trial takes, from a few batches of it.
+
+    None where it cannot be told, as for lack of memory: the trial itself will say why.
+    """
     sample = replace(
         dataset,
         train_images=dataset.train_images[: 4 * recipe.batch_size],
@@ -163,19 +127,18 @@ def estimate_seconds(dataset, backbone, arm, recipe, device):
         test_labels=dataset.test_labels[: recipe.batch_size],
     )
     one_epoch = replace(recipe, epochs=1)
-    train_network(sample, backbone, arm, 0, one_epoch, device)  # warms up
-    _, trial = train_network(sample, backbone, arm, 0, one_epoch, device)
+    try:
+        train_network(sample, backbone, arm, 0, one_epoch, device)  # warms up
+        _, trial = train_network(sample, backbone, arm, 0, one_epoch, device)
+    except Exception:
+        return None
     # A forward pass takes about a third of a training step.
     images = recipe.epochs * len(dataset.train_images) + len(dataset.test_images) / 3
     return images / trial["images_per_second"]
 
 
 def trial_description(dataset, backbone, arm, seed, recipe):
-    """What a trial computes, as a JSON-ready dict, with the attention of every block resolved.
-
-    Raises:
-        ValueError: a backbone or an arm that is not accepted.
-    """
+    """What a trial computes, as a JSON-ready dict, with the attention of every block resolved."""
     stem = stem_for(dataset.size)
     with torch.device("meta"):  # shapes are enough
         model = build_model(backbone, arm, len(dataset.classes), stem)
@@ -211,10 +174,7 @@ def initial_model(backbone, arm, num_classes, stem, seed):
 def batches(dataset, batch_size, order, augmentation):
     """One epoch of (images, labels), augmented, uint8, shuffled; the incomplete rest is left out.
 
-    Args:
-        dataset: an `eca_lab.data.Dataset`.
-        batch_size: images a batch.
-        order, augmentation: torch.Generator on the CPU; both move on.
+    order and augmentation are generators on the CPU; both move on.
     """
     indices = torch.randperm(len(dataset.train_images), generator=order)
     indices = indices.to(dataset.train_images.device)
@@ -233,11 +193,7 @@ def stem_for(size):
 
 
 def check_device(device):
-    """The torch.device of that name.
-
-    Raises:
-        ValueError: not "cpu" or a CUDA device, or a CUDA device that is not there.
-    """
+    """The torch.device of that name; ValueError unless it is the CPU or a CUDA device here."""
     try:
         found = torch.device(device)
     except RuntimeError:

@@ -32,10 +32,8 @@ _AWAKE = "awake"  # what a process tells its pool before that
 def outcomes(pool, trials, on_epoch, on_retry):
     """Run trials in the workers of a pool; yield (trial, outcome) in the order of their ends.
 
-    Args:
-        pool: `ProcessPool` or `RayPool`. It is closed at the end, whatever happens.
-        trials: iterable. The next trial is taken only when a worker is free for it.
-        on_epoch, on_retry: called with a trial after each of its epochs, and before it starts anew.
+    A trial is taken only when a worker is free for it. on_epoch and on_retry are called with a
+    trial after each of its epochs, and before it starts anew. The pool is closed, whatever happens.
 
     Raises:
         RuntimeError: the workers die before they are ready.
@@ -87,12 +85,9 @@ def outcomes(pool, trials, on_epoch, on_retry):
 
 
 class ProcessPool:
-    """Processes of this machine, which share its cores equally.
+    """Processes of this machine, one for each of the devices, which share its cores equally.
 
-    Args:
-        job: see the head of this module.
-        devices: the device of each worker; there are as many workers as devices.
-        memory: share of the memory of its GPU that each worker may take, 0 to 1.
+    memory is the share of the memory of its GPU that each may take, 0 to 1.
     """
 
     def __init__(self, job, devices, memory=1.0):
@@ -187,17 +182,11 @@ def _use(threads, device, memory):
 
 
 class RayPool:
-    """Actors on a Ray cluster, each with a CPU core, or with a share of a GPU.
-
-    Args:
-        job: see the head of this module.
-        address: of the cluster, as `ray.init` takes it: "auto", or HOST:PORT.
-        device: "cpu" or "cuda".
-        share: of a GPU for each actor, 0 to 1.
+    """Actors on the Ray cluster at an address, each with a CPU core, or with a share of a GPU.
 
     Raises:
         ImportError, OSError: as `check_ray`.
-        ValueError: a cluster without a GPU.
+        ValueError: a cluster without a GPU, where the device is "cuda".
     """
 
     def __init__(self, job, address, device, share=1.0):
@@ -205,12 +194,8 @@ class RayPool:
 
         ray = self._ray = check_ray(address)
         # The nodes run this very code, whatever is installed there.
-        ray.init(
-            address,
-            runtime_env={"py_modules": [eca_lab]},
-            log_to_driver=False,
-            logging_level="error",
-        )
+        modules = {"py_modules": [eca_lab]}
+        ray.init(address, runtime_env=modules, log_to_driver=False, logging_level="error")
         resources = ray.cluster_resources()
         if device == "cuda":
             self.size = int(resources.get("GPU", 0)) * int(1 / share)
@@ -248,7 +233,7 @@ class RayPool:
 
 
 def check_ray(address):
-    """The module ray, if a cluster can be reached at the address.
+    """The module ray, if a cluster can be reached at the address: "auto", or HOST:PORT.
 
     Raises:
         ImportError: Ray is not installed.

@@ -20,9 +20,10 @@ from eca_lab.checkpoints import (
 from eca_lab.data import load_dataset
 from eca_lab.kernel_size import released_kernel_sizes
 from eca_lab.models import attention_specs, build_model, kernel_sizes
+from eca_lab.recipe import Recipe
 from eca_lab.results import trial_identity, unpack_correct
 from eca_lab.sweep import plan_sweep
-from eca_lab.train import Recipe, input_transform, train_network, trial_description
+from eca_lab.train import input_transform, train_network, trial_description
 
 FOLDER = Path(__file__).parent.parent / "data" / "checkpoints"
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=0.05)
@@ -170,7 +171,7 @@ def test_checkpoints_that_do_not_fit_their_card_are_refused(tmp_path):
     refused(r"net\.safetensors has SHA-256 \w+, its card says \w+", sha256="0" * 64)
     refused("has SHA-256", flipped, sha256=card["sha256"])
     refused("does not fit its card", b"not tensors")
-    refused(r"describes attention .* the model has", arm="eca(padding=circular)")
+    refused(r"describes attention .*, it has", arm="eca(padding=circular)")
     refused("layer1.attention.fc1.weight", arm="se")
     refused(
         r"fc\.weight.*\[3, 256\].*\[4, 256\]",
@@ -195,7 +196,7 @@ def test_checkpoints_that_cannot_be_saved(tmp_path):
     with pytest.raises(ValueError, match=r"net\.pt': accepted is a name that ends in \.safetens"):
         save_checkpoint(tmp_path / "net.pt", model, card_of(model, "eca"))
     other = build_model("tiny", "se", 3, "cifar")
-    with pytest.raises(ValueError, match="the card describes attention"):
+    with pytest.raises(ValueError, match="its card describes attention"):
         save_checkpoint(tmp_path / "net.safetensors", model, card_of(other, "se"))
     assert list(tmp_path.iterdir()) == []
 
@@ -256,10 +257,10 @@ def test_checkpoints_are_trained_once_and_kept(dataset, tmp_path, monkeypatch):
 
 
 def test_no_checkpoint_is_overwritten(dataset, tmp_path, monkeypatch):
-    def train(dataset, backbone, arm, seed, *_, **__):
+    def fake(dataset, backbone, arm, seed, *_, **__):
         return build_model(backbone, arm, len(dataset.classes), "cifar"), {"top1": 50.0}
 
-    monkeypatch.setattr(checkpoints, "train_network", train)
+    monkeypatch.setattr(checkpoints, "train_network", fake)
     near = ["eca(gamma=1, b=1)", "eca(gamma=1, b=-1)"]
     plan = plan_sweep(dataset, "tiny", near, 1, QUICK)
     longer = plan_sweep(dataset, "tiny", near, 1, replace(QUICK, epochs=2))

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from eca_lab import attention, cost, data, probe, train
 from eca_lab.models import build_model
+from eca_lab.recipe import Recipe
 
 
 def moved(model, device, memory_format=None):
@@ -48,7 +49,7 @@ def fake_gpu(monkeypatch):
 def train_on_gpu(size=32):
     images, labels = torch.zeros(32, 3, size, size, dtype=torch.uint8), torch.arange(32) % 10
     dataset = data.Dataset("none", images, labels, images, labels, tuple("abcdefghij"), "0")
-    recipe = train.Recipe(epochs=1, batch_size=16)
+    recipe = Recipe(epochs=1, batch_size=16)
     model, outcome = train.train_network(dataset, "tiny", "eca(k=3)", 0, recipe, "cuda")
     assert outcome["precision"] == "bfloat16"
     return next(model.parameters())

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from eca_lab import workers
+from eca_lab.recipe import Recipe
 from eca_lab.sweep import plan_sweep, run_sweep
-from eca_lab.train import Recipe
 from eca_lab.workers import RayPool, outcomes
 
 ray = pytest.importorskip("ray")

@@ -12,22 +12,22 @@ import pandas as pd
 import pytest
 import torch
 
-from eca_lab import __main__, checkpoints, models, stats, sweep
+from eca_lab import __main__, checkpoints, models, sweep, train
 from eca_lab.checkpoints import find_checkpoint, load_checkpoint
 from eca_lab.cost import parameters
 from eca_lab.data import available_cores
 from eca_lab.models import build_model
+from eca_lab.recipe import Recipe
 from eca_lab.results import load_records, load_results, write_record
 from eca_lab.spec import parse_spec
 from eca_lab.sweep import (
     begun_elsewhere,
+    check_arms,
     plan_results,
     plan_sweep,
     remaining,
-    run_of,
     run_sweep,
 )
-from eca_lab.train import Recipe
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=0.05)
 ARGUMENTS = [
@@ -57,11 +57,11 @@ def trained(monkeypatch):
     """Nothing is trained: a list of the (arm, seed) that would have been, all with `DONE`."""
     calls = []
 
-    def train(dataset, backbone, arm, seed, *_, **__):
+    def fake(dataset, backbone, arm, seed, *_, **__):
         calls.append((str(arm), seed))
         return None, DONE
 
-    monkeypatch.setattr(sweep, "train_network", train)
+    monkeypatch.setattr(sweep, "train_network", fake)
     return calls
 
 
@@ -183,10 +183,24 @@ def rewrite(folder, change):
         write_record(folder, record)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tiny", ["senet"], 1), "attention 'senet': accepted are none, se"),
+        (("tiny", [], 1), "arms="),
+        (("tiny", ["eca"], 0), "seeds=0: accepted is a positive integer"),
+        (("vgg16", ["eca"], 1), "backbone='vgg16': accepted are tiny"),
+    ],
+)
+def test_what_cannot_be_planned(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        check_arms(*arguments)
+
+
 def test_seeds_begun_elsewhere_are_left_alone(dataset, tmp_path, trained):
     run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 2, QUICK), tmp_path)
     here = load_records(tmp_path).values()
-    assert begun_elsewhere(plan_sweep(dataset, "tiny", ["se"], 3, QUICK), tmp_path) == {}
+    assert begun_elsewhere(plan_sweep(dataset, "tiny", ["se"], 3, QUICK).trials, tmp_path) == {}
 
     def another_machine(record):
         record["device"] = "cpu: Another Processor, 2 threads"
@@ -196,33 +210,19 @@ def test_seeds_begun_elsewhere_are_left_alone(dataset, tmp_path, trained):
     rewrite(tmp_path, another_machine)
     plan = plan_sweep(dataset, "tiny", ["none", "se"], 3, QUICK)
     elsewhere = ("cpu: Another Processor", "float32", "modules")
-    assert begun_elsewhere(plan, tmp_path) == {0: {elsewhere}, 1: {elsewhere}}
-    with pytest.warns(UserWarning, match="2 trials are left alone: .* seeds 0, 1 were begun else"):
+    assert begun_elsewhere(plan.trials, tmp_path) == {0: {elsewhere}, 1: {elsewhere}}
+    with pytest.warns(UserWarning, match=r"seeds 0, 1 were begun elsewhere \(cpu: Another"):
         run_sweep(plan, tmp_path)
     assert trained[len(here) :] == [("none", 2), ("se", 2)]
     # Another recipe has no pairs there, whatever its device.
     other = plan_sweep(dataset, "tiny", ["none", "se"], 3, Recipe(epochs=2, batch_size=16))
-    assert begun_elsewhere(other, tmp_path) == {}
+    assert begun_elsewhere(other.trials, tmp_path) == {}
     assert run_sweep(plan, tmp_path, any_device=True) == []
     assert trained[-2:] == [("se", 0), ("se", 1)]
     assert remaining(plan, tmp_path) == []
     # Now there are trials from here, to pair others from here with.
-    assert begun_elsewhere(plan_sweep(dataset, "tiny", ["eca(k=9)"], 3, QUICK), tmp_path) == {}
-
-
-@pytest.mark.parametrize(
-    ("record", "run"),
-    [
-        ({"device": "cpu: A, B, 2 threads"}, ("cpu: A, B", "float32", "modules")),
-        ({"device": "cuda: NVIDIA H100"}, ("cuda: NVIDIA H100", "bfloat16", "modules")),
-        (
-            {"device": "cuda: NVIDIA H100", "precision": "float32", "path": "fused"},
-            ("cuda: NVIDIA H100", "float32", "fused"),
-        ),
-    ],
-)
-def test_what_a_record_was_computed_by(record, run):
-    assert run_of(record) == run
+    another = plan_sweep(dataset, "tiny", ["eca(k=9)"], 3, QUICK)
+    assert begun_elsewhere(another.trials, tmp_path) == {}
 
 
 def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, monkeypatch, trained):
@@ -301,13 +301,13 @@ def test_worker_processes_give_the_same_table(plan_of_six, tmp_path):
 def test_two_sweeps_in_one_folder_share_the_trials(plan_of_six, tmp_path, monkeypatch):
     ran = []
 
-    def train(dataset, backbone, arm, seed, *_, **__):
+    def fake(dataset, backbone, arm, seed, *_, **__):
         ran.append((str(arm), seed))
         if ran[-1] == ("se", 0):  # in the middle of it, another sweep comes
             run_sweep(plan_of_six, tmp_path)
         return None, DONE
 
-    monkeypatch.setattr(sweep, "train_network", train)
+    monkeypatch.setattr(sweep, "train_network", fake)
     assert run_sweep(plan_of_six, tmp_path) == []
     assert ran == [("none", 0), ("se", 0), ("eca", 0), ("none", 1), ("se", 1), ("eca", 1)]
     assert len(load_results(tmp_path)) == 6
@@ -318,11 +318,11 @@ def test_a_deadline_starts_what_will_end(plan_of_six, tmp_path, monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr(sweep.time, "monotonic", lambda: clock[0])
 
-    def train(*_, **__):
+    def fake(*_, **__):
         clock[0] += 30
         return None, DONE
 
-    monkeypatch.setattr(sweep, "train_network", train)
+    monkeypatch.setattr(sweep, "train_network", fake)
     run_sweep(plan_of_six, tmp_path, deadline=1009, estimate=10)
     assert len(load_results(tmp_path)) == 0
     run_sweep(plan_of_six, tmp_path, deadline=999)  # past, and nothing is known of the trials
@@ -338,7 +338,7 @@ def test_the_budget_counts_from_the_start_of_the_command(tmp_path, monkeypatch, 
     now, estimates = time.monotonic(), []
     moments = iter([now, now + 50])
     monkeypatch.setattr(__main__.time, "monotonic", lambda: next(moments, now + 50))
-    monkeypatch.setattr(sweep, "estimate_seconds", lambda *_: estimates.append(1) or 1.0)
+    monkeypatch.setattr(train, "estimate_seconds", lambda *_: estimates.append(1) or 1.0)
     arguments = [*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]
     assert __main__.main([*arguments, "--budget", "40s"]) == 0
     assert trained == []
@@ -454,24 +454,14 @@ def test_a_failed_trial_gives_a_nonzero_exit(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--arms", "senet"], "attention 'senet': accepted are none, se"),
-        (["--arms", "eca(k=4)"], "kernel_size=4: accepted are odd integers"),
         (["--arms", "eca(k=17)"], "kernel_size=17: accepted are at most channels=16"),
-        (["--seeds", "0"], "seeds=0: accepted is a positive integer"),
-        (["--epochs", "0"], "epochs=0: accepted is a positive integer"),
         (["--device", "cuda:77"], "device='cuda:77': torch sees"),
         (["--data", "folder:/no/such/folder"], "/no/such/folder"),
         (["--data", "mnist"], "mnist"),
-        (["--backbone", "vgg16"], "backbone='vgg16': accepted are tiny"),
         (["--out", "/dev/null/results"], "/dev/null is not a folder"),
-        (["--workers", "0"], "workers=0: accepted is a positive integer"),
-        (["--learning-rate", "inf"], "learning_rate=inf: accepted is a finite number above 0"),
-        (["--gpu-share", "2"], "gpu_share=2.0: accepted is a finite number to 1 above 0"),
         (["--gpu-share", "0.5", "--workers", "2"], "gpu_share=0.5: accepted on a CUDA device"),
         (["--ray", "auto", "--workers", "2"], "workers=2 with ray='auto'"),
         (["--ray", "auto", "--device", "cuda:1"], "device='cuda:1': accepted are cpu, cuda"),
-        (["--budget", "25"], "--budget 25: accepted is a time such as 90s, 25m or 1h30m"),
-        (["--budget", "soon"], "--budget soon: accepted is a time"),
     ],
 )
 def test_bad_input_gives_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):
@@ -484,66 +474,6 @@ def test_bad_input_gives_one_line_and_writes_nothing(arguments, message, tmp_pat
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert not out.exists()
-
-
-def test_help_names_the_choices(capsys):
-    with pytest.raises(SystemExit) as stop:
-        __main__.main(["sweep", "--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    for word in (
-        "shapes",
-        "folder:PATH",
-        "resnet18",
-        "eca(k=3-5-5-7)",
-        "--per-class",
-        "(default: 15)",
-    ):
-        assert word in text
-
-
-def test_results_command_prints_the_table(dataset, tmp_path, capsys, trained):
-    run_sweep(plan_sweep(dataset, "tiny", ["none"], 1, QUICK), tmp_path)
-    assert __main__.main(["results", str(tmp_path)]) == 0
-    assert "colours" in capsys.readouterr().out
-    assert __main__.main(["results", str(tmp_path / "none")]) == 2
-    assert "no such folder of results" in capsys.readouterr().err
-
-
-def test_the_command_that_compares(capsys):
-    pilot = str(Path(__file__).parents[1] / "data" / "results" / "cifar10-tiny")
-    trials = load_results(pilot)
-    for arms in (None, ["eca( k=3 )", "se"]):
-        chosen = [] if arms is None else ["--arms", *arms]
-        assert __main__.main(["compare", pilot, "--baseline", "none", *chosen]) == 0
-        text = capsys.readouterr().out
-        assert "16 x 16 pixels; tiny; " in text
-        assert "Minus none, in points of top1" in text
-        family = trials if arms is None else trials[trials["arm"].isin(["none", "se", "eca(k=3)"])]
-        expected = stats.compare(family, "none").set_index("arm")
-        rows = [line.split() for line in text.splitlines() if line.split()[-1:] == ["undecided"]]
-        assert [row[0] for row in rows] == list(expected.index)
-        for arm, n, difference, _, _, p, *_ in rows:
-            assert int(n) == expected.loc[arm, "n"]
-            assert float(difference) == pytest.approx(expected.loc[arm, "difference"], abs=0.006)
-            assert float(p) == pytest.approx(expected.loc[arm, "p_holm"], abs=0.006)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--arms", "se", "eca(k=11)"], "--arms eca(k=11): accepted are those in"),
-        (["--arms", "se", "eca(k=2"], "attention 'eca(k=2'"),
-        (["--baseline", "cbam"], "baseline='cbam': accepted are none"),
-        (["--baseline", "cbam", "--arms", "se"], "baseline='cbam': accepted are se"),
-        (["--metric", "accuracy"], "metric='accuracy'"),
-        (["--margin", "-1"], "margin=-1.0"),
-    ],
-)
-def test_what_cannot_be_compared_is_named(arguments, message, capsys):
-    pilot = str(Path(__file__).parents[1] / "data" / "results" / "cifar10-tiny")
-    assert __main__.main(["compare", pilot, *arguments]) == 2
-    assert message in capsys.readouterr().err
 
 
 def test_training_needs_no_notebook_packages(tmp_path):
@@ -575,7 +505,6 @@ def test_the_command_for_checkpoints(tmp_path, monkeypatch, capsys):
     path = find_checkpoint(tmp_path, "eca", 0, dataset="shapes8")
     top1 = load_checkpoint(path)[1]["top1"]
     assert capsys.readouterr().out == f"{path}: top-1 {top1:.2f} %\n"
-    assert __main__.main(["checkpoints", *arguments, "--arms", "eca(k=4)"]) == 2
 
     def diverges(*_, **__):
         raise FloatingPointError("the loss is nan in epoch 1")

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from eca_lab import train
+from eca_lab.recipe import Recipe
 from eca_lab.results import unpack_correct
 from eca_lab.train import (
-    Recipe,
     batches,
     check_device,
     estimate_seconds,

@@ -1,0 +1,43 @@
+"""Where, with what and by which code a trial ran, as it is recorded."""
+
+import os
+import platform
+import subprocess
+from contextlib import suppress
+from importlib.metadata import version
+
+import torch
+
+
+def provenance(device):
+    """Hardware and versions on a torch.device."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{_processor()}, {torch.get_num_threads()} threads"
+    packages = {name: version(name) for name in ("torch", "torchvision", "numpy")}
+    return {
+        "device": f"{device.type}: {name}",
+        "versions": {"python": platform.python_version(), **packages},
+    }
+
+
+def _processor():
+    with suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def code_version():
+    """Commit of this package's checkout and whether it has changes; empty outside a checkout."""
+    git = ["git", "-C", os.path.dirname(os.path.abspath(__file__))]
+    try:
+        commit, status = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": commit.strip(), "changed": bool(status.strip())}
