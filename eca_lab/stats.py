@@ -27,29 +27,19 @@ class Comparison:
     Attributes:
         baseline, metric, margin: as they were asked for.
         trials: the results that it is about, one setting, a row a trial.
-        differences: arm minus baseline, indexed by seed, a column an arm; NaN where there is no
-            pair. In the unit of the metric, points for top1.
+        differences: arm minus baseline, indexed by seed, a column an arm; NaN without a pair. In
+            the unit of the metric, points for top1.
         left_out: arm -> number of seeds that arm and baseline both have, but not as a pair.
-        table: a row an arm, in the order of the family, indexed by arm:
-
-            n: number of pairs.
-            mean: of the arm over these seeds.
-            difference: mean of arm minus baseline; sd: standard deviation of the differences.
-            low, high: 95% interval of the difference by Student's t.
-            p: two-sided sign-flip permutation test of the mean difference. All 2^n flips are
-                counted up to n = 13; beyond that 9999 random ones, and p is at least 0.0002.
-            p_holm: p adjusted over the rows that have one (Holm 1979).
-            p_equivalence: larger p of two one-sided paired t-tests against -margin and margin
-                (TOST, Schuirmann 1987). Not adjusted.
-            equivalent_within: the margin at which p_equivalence would be 0.05. Not one to choose.
-            correlation: of arm and baseline over the seeds; at n = 2 it can only be 1 or -1.
-            detectable: the true difference that a two-sided t-test at 5%, not adjusted, would have
-                found with 80% probability at this n and this spread.
-            seeds_0.1, seeds_0.2, seeds_0.3: seeds that such a test needs to find a true difference
-                of 0.1, 0.2, 0.3 with 80% probability at this spread. At least 2.
-            verdict: "better" or "worse" where p_holm is below 0.05; else "equivalent" where
-                p_equivalence is; else "undecided". A difference that is both significant and
-                within the margin is called by its sign: it is there, if small.
+        table: indexed by arm, in the order of the family: n pairs; mean of the arm; difference to
+            the baseline with its standard deviation sd and 95% interval low, high by Student's t;
+            p of the two-sided sign-flip test (all 2^n flips up to n = 13, then 9999 random ones);
+            p_holm, adjusted over the rows that have one (Holm 1979); p_equivalence, the larger p
+            of two one-sided t-tests against -margin and margin (TOST, Schuirmann 1987), not
+            adjusted; equivalent_within, the margin at which it would be 0.05, and not one to
+            choose; correlation of arm and baseline; detectable, the true difference that a t-test
+            at 5%, not adjusted, would have found with 80% probability; seeds_0.1, seeds_0.2,
+            seeds_0.3, the seeds that it needs for such differences; verdict, "better" or "worse"
+            where p_holm is below 0.05, else "equivalent" where p_equivalence is, else "undecided".
     """
 
     baseline: str
@@ -90,7 +80,7 @@ class Comparison:
     @functools.cached_property
     def slope(self):
         """`trend` over the arms that fix one k; None where it cannot be had."""
-        over = {arm: parse_spec(arm).fixed_kernel_size for arm in self.means.index}
+        over = {arm: parse_spec(arm).fixed_kernel_size for arm in self.trials["arm"].unique()}
         try:
             return trend(self.trials, {arm: k for arm, k in over.items() if k}, self.metric)
         except ValueError:  # fewer than two of them, or no seed that has all
@@ -157,19 +147,15 @@ def compare(results, baseline, family=None, metric="top1", margin=0.2):
 
     All arms of a seed start from equal backbone weights and see equal batches, so their results
     come in pairs: one arm and the baseline, with one seed, on one device, at one precision, by one
-    path (`eca_lab.results.RUN`). A metric that is NaN is a missing trial. Other trials are left
-    out, and counted where the seed is there and the rest does not fit.
+    path (`eca_lab.results.RUN`). A metric that is NaN is a missing trial.
 
     The family is what Holm's adjustment runs over: choosing other arms afterwards makes it void.
-    Every sign-flip p is a multiple of 2 / 2^n, so at n = 5 it is at least 0.0625 and no arm can be
-    better or worse. In a family of m rows the least p_holm is about m * 2 / 2^n: 11 rows need 9
-    seeds before any verdict of this kind can be reached.
+    Every sign-flip p is a multiple of 2 / 2^n, so in a family of m rows the least p_holm is about
+    m * 2 / 2^n: 11 rows need 9 seeds before an arm can be called better or worse.
 
-    With one pair everything but n, mean and difference is missing, with none all but n; such a row
-    is undecided and does not count in the family. Where the differences do not vary (but for
-    rounding), p stands, as it needs no spread, and what needs one is missing.
-
-    The resampling starts from a fixed seed for every row: equal results give equal tables.
+    What cannot be computed is missing: with one pair everything but n, mean and difference; where
+    the differences do not vary, but for rounding, what needs their spread. The resampling starts
+    from a fixed seed: equal results give equal tables.
 
     Args:
         results: DataFrame of `eca_lab.results.load_results`, of one data set, backbone and recipe.
@@ -223,19 +209,12 @@ def compare(results, baseline, family=None, metric="top1", margin=0.2):
 def means(results, metric="top1"):
     """Mean of every arm over its seeds, with a 95% interval by Student's t.
 
-    These intervals are about one arm alone; whether two arms differ is for `compare` to say.
-
-    Args:
-        results: DataFrame of `eca_lab.results.load_results`, of one data set, backbone and recipe.
-        metric: a numeric column.
+    They are about one arm alone; whether two differ is for `compare` to say. Arguments and errors
+    as there.
 
     Returns:
-        DataFrame indexed by arm, in the order of the results: n, mean, low, high, the last two NaN
-        where n is 1 or the values do not vary; kernel_size, the k of arms such as eca(k=3) that fix
-        one k for all layers, else NaN.
-
-    Raises:
-        ValueError: as `compare`.
+        DataFrame indexed by arm, in the order of the results: n, mean, low, high (NaN where n is 1
+        or the values do not vary).
     """
     rows = {}
     for arm, values in _by_seed(results, metric)[0].items():
@@ -243,9 +222,8 @@ def means(results, metric="top1"):
         low, high = (math.nan, math.nan)
         if _varies(values, values):
             low, high = _t_interval(values, CONFIDENCE)
-        k = parse_spec(arm).fixed_kernel_size
-        rows[arm] = len(values), values.mean(), low, high, k or math.nan
-    columns = ["n", "mean", "low", "high", "kernel_size"]
+        rows[arm] = len(values), values.mean(), low, high
+    columns = ["n", "mean", "low", "high"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("arm")
 
 
@@ -257,17 +235,14 @@ def trend(results, over, metric="top1"):
     is a line: a rise and fall about the middle is no trend.
 
     Args:
-        results: DataFrame of `eca_lab.results.load_results`, of one data set, backbone and recipe.
+        results, metric: as for `compare`.
         over: dict arm -> number; arms without results do not count.
-        metric: a numeric column.
 
     Returns:
-        dict: values, the numbers, ascending; n, the number of seeds; left_out, of seeds that all
-        arms have, but not computed in one way; slope, its mean over the seeds, in units of the
-        metric (points for top1) per unit of the numbers; low and high, its 95% interval; p,
-        two-sided, of no slope; detectable, the slope that n seeds with this spread show with 80%
-        probability. With fewer than two seeds, or where the slopes do not vary, low, high, p and
-        detectable are NaN.
+        dict: values, the numbers, ascending; n, of seeds; left_out, of seeds that all arms have,
+        but not computed in one way; slope, in units of the metric (points for top1) per unit of
+        the numbers, its 95% interval low and high, and p of no slope; detectable, the slope that n
+        seeds with this spread show with 80% probability. What needs a spread is NaN without one.
 
     Raises:
         ValueError: fewer than two different numbers; no seed that counts; otherwise as `compare`.
