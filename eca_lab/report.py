@@ -1,8 +1,10 @@
-"""What the command line prints of recorded trials. Needs no torch; what compares needs SciPy."""
+"""Recorded trials in words and tables. Needs no torch; what compares needs SciPy."""
 
+import math
 from collections import Counter
 
 from eca_lab import results, studies
+from eca_lab.spec import parse_spec
 
 
 def print_results(table):
@@ -67,7 +69,7 @@ def print_comparison(comparison):
     )
     columns = ["n", "difference", "low", "high", "p_holm", "p_equivalence", "detectable", "verdict"]
     _print_table(comparison.table[columns].reset_index())
-    for note in comparison.notes():
+    for note in notes(comparison):
         print(note)
 
 
@@ -93,6 +95,72 @@ def print_study(study):
         if study.slope is not None:
             print_slope(stats.trend(trials, study.slope.over), study.slope)
     return found
+
+
+def conclusions(comparison):
+    """What an `eca_lab.stats.Comparison` allows to say.
+
+    Returns:
+        list of sentences: on the arms that fix k, on the other arms, on what this number of seeds
+        could have found or shown to be equal, and the `notes`.
+    """
+    table, slope = comparison.table, comparison.slope
+    is_fixed = table.index.map(lambda arm: parse_spec(arm).fixed_kernel_size is not None)
+    fixed = _verdicts("Fixed k", comparison.baseline, table[is_fixed])
+    if slope is not None and not math.isnan(slope["low"]):
+        sizes = slope["values"]
+        fixed += (
+            f"; from k = {sizes[0]} to {sizes[-1]} the slope is {slope['slope']:+.3f} points per "
+            f"unit of k ({slope['low']:+.3f} to {slope['high']:+.3f})"
+        )
+    others = _verdicts("Other arms", comparison.baseline, table[~is_fixed])
+    return [f"{each}." for each in (fixed, others, _power(comparison))] + notes(comparison)
+
+
+def notes(comparison):
+    """A sentence on the seeds that were left out; empty if none were."""
+    if not (arms := {arm: n for arm, n in comparison.left_out.items() if n}):
+        return []
+    listed = ", ".join(f"{n} of {arm}" for arm, n in arms.items())
+    return [
+        f"Left out, since {comparison.baseline} ran these seeds on another device, at another "
+        f"precision or by another path: {listed}."
+    ]
+
+
+def _verdicts(subject, baseline, table):
+    """Which arms are better, worse, equivalent and undecided."""
+    words = {"equivalent": "as good", "undecided": "not told apart"}
+    parts = []
+    for verdict in ("better", "worse", "equivalent", "undecided"):
+        chosen = table.loc[table["verdict"] == verdict, "difference"]
+        if len(chosen):
+            arms = ", ".join(f"{arm} ({each:+.2f})" for arm, each in chosen.items())
+            parts.append(f"{words.get(verdict, verdict)} {arms}")
+    return f"{subject} against {baseline}, in points: {'; '.join(parts) or 'none'}"
+
+
+def _power(comparison):
+    from eca_lab.stats import DIFFERENCES, LEVEL, POWER
+
+    known = comparison.table.dropna(subset="detectable")
+    seeds = f"With n = {_range(comparison.table['n'], '{:.0f}')} seeds"
+    if known.empty:
+        return f"{seeds} no spread could be measured"
+    closest, wanted = known["equivalent_within"].idxmin(), DIFFERENCES[1]
+    return (
+        f"{seeds} a true difference of {_range(known['detectable'], '{:.2f}')} points, depending "
+        f"on the arm, would have been found with {POWER:.0%} probability (before adjustment), and "
+        f"{wanted} points would take {_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equality "
+        f"within the margin of {comparison.margin:g} points is shown for "
+        f"{(known['p_equivalence'] < LEVEL).sum()} of {len(known)} arms, the closest being "
+        f"{closest}, equal within {known.loc[closest, 'equivalent_within']:.2f}"
+    )
+
+
+def _range(values, form):
+    low, high = form.format(values.min()), form.format(values.max())
+    return low if low == high else f"{low} to {high}"
 
 
 def print_slope(found, slope):

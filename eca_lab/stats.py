@@ -86,61 +86,6 @@ class Comparison:
         except ValueError:  # fewer than two of them, or no seed that has all
             return None
 
-    def notes(self):
-        """A sentence for each reason why seeds were left out; empty if none were."""
-        if not (arms := {arm: n for arm, n in self.left_out.items() if n}):
-            return []
-        listed = ", ".join(f"{n} of {arm}" for arm, n in arms.items())
-        return [
-            f"Left out, since {self.baseline} ran these seeds on another device, at another "
-            f"precision or by another path: {listed}."
-        ]
-
-    def conclusions(self):
-        """What the comparison allows to say.
-
-        Returns:
-            list of sentences: on the arms that fix k, on the other arms, on what this number of
-            seeds could have found or shown to be equal, and the `notes`.
-        """
-        is_fixed = self.table.index.map(lambda arm: parse_spec(arm).fixed_kernel_size is not None)
-        fixed = self._verdicts("Fixed k", self.table[is_fixed])
-        if self.slope is not None and not math.isnan(self.slope["low"]):
-            sizes = self.slope["values"]
-            fixed += (
-                f"; from k = {sizes[0]} to {sizes[-1]} the slope is {self.slope['slope']:+.3f} "
-                f"points per unit of k ({self.slope['low']:+.3f} to {self.slope['high']:+.3f})"
-            )
-        others = self._verdicts("Other arms", self.table[~is_fixed])
-        return [f"{each}." for each in (fixed, others, self._power())] + self.notes()
-
-    def _verdicts(self, subject, table):
-        """Which arms are better, worse, equivalent and undecided."""
-        words = {"equivalent": "as good", "undecided": "not told apart"}
-        parts = []
-        for verdict in ("better", "worse", "equivalent", "undecided"):
-            chosen = table.loc[table["verdict"] == verdict, "difference"]
-            if len(chosen):
-                arms = ", ".join(f"{arm} ({each:+.2f})" for arm, each in chosen.items())
-                parts.append(f"{words.get(verdict, verdict)} {arms}")
-        return f"{subject} against {self.baseline}, in points: {'; '.join(parts) or 'none'}"
-
-    def _power(self):
-        known = self.table.dropna(subset="detectable")
-        seeds = f"With n = {_range(self.table['n'], '{:.0f}')} seeds"
-        if known.empty:
-            return f"{seeds} no spread could be measured"
-        closest, wanted = known["equivalent_within"].idxmin(), DIFFERENCES[1]
-        return (
-            f"{seeds} a true difference of {_range(known['detectable'], '{:.2f}')} points, "
-            f"depending on the arm, would have been found with {POWER:.0%} probability (before "
-            f"adjustment), and {wanted} points would take "
-            f"{_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equality within the margin of "
-            f"{self.margin:g} points is shown for {(known['p_equivalence'] < LEVEL).sum()} of "
-            f"{len(known)} arms, the closest being {closest}, equal within "
-            f"{known.loc[closest, 'equivalent_within']:.2f}"
-        )
-
 
 def compare(results, baseline, family=None, metric="top1", margin=0.2):
     """Compare every arm of a family with a baseline arm.
@@ -405,8 +350,3 @@ def _t_interval(sample, confidence):
 def _varies(sample, values):
     """Whether a sample computed from values has a spread that is more than their rounding."""
     return len(sample) > 1 and np.ptp(sample) > 1e-9 * np.abs(values).max()
-
-
-def _range(values, form):
-    low, high = form.format(values.min()), form.format(values.max())
-    return low if low == high else f"{low} to {high}"

@@ -565,9 +565,6 @@ def test_what_ran_otherwise_is_no_pair(column):
     assert comparison.table["n"].to_dict() == {"eca(k=1)": 4, "eca(k=3)": 2, "se": 4}
     assert comparison.differences["eca(k=3)"].dropna().to_dict() == {2: 2, 3: 3}
     assert comparison.left_out == {"eca(k=1)": 0, "eca(k=3)": 2, "se": 0}
-    (note,) = comparison.notes()
-    assert "2 of eca(k=3)" in note
-    assert note in comparison.conclusions()
     found = trend(frame, SIZES)
     assert (found["n"], found["left_out"]) == (2, 2)
 
@@ -586,38 +583,3 @@ def test_results_without_a_column(column):
     frame = results(eca=[60, 61], se=[61, 62]).drop(columns=column)
     with pytest.raises(ValueError, match=f"without a column {column}: there are"):
         compare(frame, "eca")
-
-
-def test_conclusions_name_what_the_table_says():
-    rng = np.random.default_rng(1)
-    base = rng.normal(60, 0.5, 12)
-    near = base + rng.normal(0, 0.05, 12)
-    frame = results(
-        eca=base,
-        none=base - 2 + rng.normal(0, 0.1, 12),
-        se=base + rng.normal(0.1, 3, 12),
-        **{"eca(k=1)": near, "eca(k=3)": base + 1 + rng.normal(0, 0.1, 12)},
-    )
-    comparison = compare(frame, "eca", margin=0.25)
-    fixed, others, power = comparison.conclusions()
-    rows = comparison.table
-    assert rows["verdict"].to_dict() == {
-        "none": "worse", "se": "undecided", "eca(k=1)": "equivalent", "eca(k=3)": "better",
-    }  # fmt: skip
-    assert f"better eca(k=3) ({rows.loc['eca(k=3)', 'difference']:+.2f})" in fixed
-    assert f"as good eca(k=1) ({rows.loc['eca(k=1)', 'difference']:+.2f})" in fixed
-    assert f"slope is {trend(frame, SIZES)['slope']:+.3f}" in fixed
-    assert f"worse none ({rows.loc['none', 'difference']:+.2f})" in others
-    assert f"not told apart se ({rows.loc['se', 'difference']:+.2f})" in others
-    assert "n = 12 seeds" in power
-    assert f"{rows['detectable'].min():.2f} to {rows['detectable'].max():.2f} points" in power
-    assert "80% probability" in power
-    assert "margin of 0.25 points is shown for 1 of 4 arms, the closest being eca(k=1)" in power
-
-
-def test_conclusions_of_next_to_nothing():
-    frame = results(eca=[60], se=[61])
-    fixed, others, power = compare(frame, "eca").conclusions()
-    assert fixed == "Fixed k against eca, in points: none."
-    assert others == "Other arms against eca, in points: not told apart se (+1.00)."
-    assert power == "With n = 1 seeds no spread could be measured."

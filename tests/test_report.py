@@ -1,0 +1,56 @@
+import numpy as np
+import pandas as pd
+
+from eca_lab.report import conclusions
+from eca_lab.stats import compare
+
+
+def results(top1_by_arm=None, **more):
+    rows = [
+        {"arm": arm, "seed": seed, "top1": float(top1), "top5": 90.0, "dataset": "shapes"}
+        for arm, values in {**(top1_by_arm or {}), **more}.items()
+        for seed, top1 in enumerate(values)
+        if top1 is not None
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_conclusions_name_what_the_table_says():
+    rng = np.random.default_rng(1)
+    base = rng.normal(60, 0.5, 12)
+    near = base + rng.normal(0, 0.05, 12)
+    frame = results(
+        eca=base,
+        none=base - 2 + rng.normal(0, 0.1, 12),
+        se=base + rng.normal(0.1, 3, 12),
+        **{"eca(k=1)": near, "eca(k=3)": base + 1 + rng.normal(0, 0.1, 12)},
+    )
+    comparison = compare(frame, "eca", margin=0.25)
+    fixed, others, power = conclusions(comparison)
+    rows = comparison.table
+    assert rows["verdict"].to_dict() == {
+        "none": "worse", "se": "undecided", "eca(k=1)": "equivalent", "eca(k=3)": "better",
+    }  # fmt: skip
+    assert f"better eca(k=3) ({rows.loc['eca(k=3)', 'difference']:+.2f})" in fixed
+    assert f"as good eca(k=1) ({rows.loc['eca(k=1)', 'difference']:+.2f})" in fixed
+    assert f"slope is {comparison.slope['slope']:+.3f}" in fixed
+    assert f"worse none ({rows.loc['none', 'difference']:+.2f})" in others
+    assert f"not told apart se ({rows.loc['se', 'difference']:+.2f})" in others
+    assert "n = 12 seeds" in power
+    assert f"{rows['detectable'].min():.2f} to {rows['detectable'].max():.2f} points" in power
+    assert "80% probability" in power
+    assert "margin of 0.25 points is shown for 1 of 4 arms, the closest being eca(k=1)" in power
+
+
+def test_conclusions_of_next_to_nothing():
+    frame = results(eca=[60], se=[61])
+    fixed, others, power = conclusions(compare(frame, "eca"))
+    assert fixed == "Fixed k against eca, in points: none."
+    assert others == "Other arms against eca, in points: not told apart se (+1.00)."
+    assert power == "With n = 1 seeds no spread could be measured."
+
+
+def test_conclusions_tell_what_was_left_out():
+    frame = results(eca=[60, 61, 62], se=[61, 63, 62]).assign(device="cpu")
+    frame.loc[0, "device"] = "cuda"
+    assert conclusions(compare(frame, "eca"))[-1].endswith("by another path: 1 of se.")
