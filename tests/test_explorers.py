@@ -1,4 +1,4 @@
-"""What all panels promise, one test each over every panel; their numbers have files of their own."""
+"""What all panels promise, tested over each; their numbers have files of their own."""
 
 import base64
 import dataclasses
