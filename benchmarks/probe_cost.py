@@ -3,8 +3,8 @@
     python benchmarks/probe_cost.py
 
 Measured on one thread of a shared CPU, 7 turns, in CPU time over the plain pass (1.64 s): weights
-1.02 (0.99 to 1.04), weights and descriptors 1.08 (1.02 to 1.09). By the clock 1.03 and 1.09 at the median, with a spread of some 20 to 60% since the
-machine was busy.
+1.02 (0.99 to 1.04), weights and descriptors 1.08 (1.02 to 1.09). By the clock 1.03 and 1.09 at the
+median, with a spread of some 20 to 60% since the machine was busy.
 
 Runs the plain forward pass and each kind of recording by turns, over equal batches that are
 normalised in all of them, and prints the ratio of a recording to the plain pass of its turn:

@@ -22,24 +22,11 @@ BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 # The same two marks in every figure: a ring for what Equation 12 says, a diamond inside the ring
 # (or outside, where the two disagree) for what the authors released.
-FORMULA_MARK = {
-    "marker": "o",
-    "markersize": 13,
-    "markerfacecolor": "none",
-    "markeredgecolor": BLUE,
-    "markeredgewidth": 2,
-    "linestyle": "none",
-    "clip_on": False,
-}
-RELEASED_MARK = {
-    "marker": "D",
-    "markersize": 6,
-    "markerfacecolor": VERMILLION,
-    "markeredgecolor": "white",
-    "markeredgewidth": 0.8,
-    "linestyle": "none",
-    "clip_on": False,
-}
+_MARK = {"linestyle": "none", "clip_on": False}
+FORMULA_MARK = _MARK | {"marker": "o", "markersize": 13, "markerfacecolor": "none"}
+FORMULA_MARK |= {"markeredgecolor": BLUE, "markeredgewidth": 2}
+RELEASED_MARK = _MARK | {"marker": "D", "markersize": 6, "markerfacecolor": VERMILLION}
+RELEASED_MARK |= {"markeredgecolor": "white", "markeredgewidth": 0.8}
 # Signed numbers as shares of the largest: blue, white, red, which stay apart for the colour-blind.
 SIGNED = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
 # One style for each of a few lines in a figure; the first three are SE, SE-GC and ECA in a panel.
@@ -72,9 +59,8 @@ class LabFigure(Figure):
 def palette_png(canvas, compress_level=1):
     """What is drawn on an Agg canvas, as the bytes of a PNG of 256 colours.
 
-    No colour is off by more than 15 of 255. Encoding takes half the time of a PNG of all colours,
-    and gives half the bytes. Level 9, for figures that are kept, takes a few times as long and
-    gives a quarter less.
+    No colour is off by more than 15 of 255, and both time and bytes are half those of all colours.
+    Level 9, for figures that are kept, takes a few times as long and gives a quarter less.
     """
     picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
     picture = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
@@ -163,10 +149,7 @@ def stages_figure(intervals, networks):
 def walkthrough_figure(pooled, kernel, weights):
     """One image through an ECA module: channel averages, the kernel, and the channel weights.
 
-    Args:
-        pooled: (C,) averages of the channels.
-        kernel: (k,) weights of the convolution.
-        weights: (C,) weights of the channels, in (0, 1).
+    Args: pooled, (C,) averages; kernel, (k,) weights; weights, (C,) in (0, 1).
     """
     figure = new_figure(8.6, 2.9)
     axes = figure.subplots(1, 3, width_ratios=(5, 1.6, 5))
@@ -196,24 +179,12 @@ def arms_figure(results):
     ax = figure.add_subplot()
     both = {"data": results, "x": "top1", "y": "arm", "order": arms, "ax": ax}
     seaborn.stripplot(**both, color=SKY, size=6, alpha=0.6, jitter=0.12, label="one trial")
-    seaborn.pointplot(
-        **both,
-        errorbar="sd",
-        color=BLUE,
-        marker="D",
-        markersize=6,
-        linestyle="none",
-        err_kws={"linewidth": 1.8},
-        capsize=0.25,
-        label="mean, standard deviation",
-    )
+    style = {"color": BLUE, "marker": "D", "markersize": 6, "linestyle": "none", "capsize": 0.25}
+    style |= {"err_kws": {"linewidth": 1.8}, "label": "mean, standard deviation"}
+    seaborn.pointplot(**both, **style, errorbar="sd")
     first = results.iloc[0]
-    dress(
-        ax,
-        f"{first['backbone']} on {first['train']:,} images of {first['dataset']}",
-        "top-1 accuracy after the last epoch, %",
-        "",
-    )
+    title = f"{first['backbone']} on {first['train']:,} images of {first['dataset']}"
+    dress(ax, title, "top-1 accuracy after the last epoch, %", "")
     ax.get_legend().remove()
     handles, labels = ax.get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True))
@@ -237,40 +208,26 @@ def differences_figure(compared, paired, baseline, margin):
 
 def draw_differences(ax, compared, paired, baseline, margin):
     """Draw what `differences_figure` shows on Axes."""
-    ax.axvspan(
-        -margin, margin, color=GREEN, alpha=0.15, linewidth=0, label=f"margin, ±{margin:g} points"
-    )
+    label = f"margin, ±{margin:g} points"
+    ax.axvspan(-margin, margin, color=GREEN, alpha=0.15, linewidth=0, label=label)
     ax.axvline(0, color=BLACK, linewidth=1)
     for row, arm in enumerate(compared["arm"]):
-        ax.plot(
-            paired[arm],
-            [row + 0.25] * len(paired),
-            "o",
-            color=SKY,
-            markersize=5,
-            alpha=0.6,
-            markeredgewidth=0,
-            label="one seed" if row == 0 else None,
-        )
+        label = "one seed" if row == 0 else None
+        ax.plot(paired[arm], [row + 0.25] * len(paired), **_DOT, color=SKY, alpha=0.6, label=label)
     rows = range(len(compared))
     ax.hlines(rows, compared["low"], compared["high"], color=BLUE, linewidth=2)
     for verdict, (marker, fill) in _VERDICTS.items():
         chosen = [row for row, each in enumerate(compared["verdict"]) if each == verdict]
         if chosen:
-            ax.plot(
-                compared["difference"].iloc[chosen],
-                chosen,
-                marker,
-                color=BLUE,
-                markerfacecolor=fill,
-                markersize=8,
-                label=f"mean, 95% interval: {verdict}",
-            )
+            style = {"color": BLUE, "markerfacecolor": fill, "markersize": 8}
+            label = f"mean, 95% interval: {verdict}"
+            ax.plot(compared["difference"].iloc[chosen], chosen, marker, **style, label=label)
     dress(ax, f"Difference to {baseline}, paired by seed", "difference, percentage points", "")
     ax.set_yticks(rows, compared["arm"])
     ax.set_ylim(len(compared) - 0.5, -0.5)
 
 
+_DOT = {"linestyle": "none", "marker": "o", "markersize": 5, "markeredgewidth": 0}
 # How a verdict is marked: by shape, and filled only where the arms were told apart.
 _VERDICTS = {
     "better": (">", BLUE),
@@ -305,27 +262,12 @@ def draw_kernel_sweep(ax, results, means, metric):
             ax.axhline(level["mean"], color=color, linewidth=2, linestyle=style, label=arm)
     for arm, k in fixed["kernel_size"].items():
         trials = results.loc[results["arm"] == arm, metric]
-        ax.plot(
-            [k] * len(trials),
-            trials,
-            "o",
-            color=GREY,
-            markersize=5,
-            alpha=0.35,
-            markeredgewidth=0,
-            label="one trial" if arm == fixed.index[0] else None,
-        )
-    ax.errorbar(
-        fixed["kernel_size"],
-        fixed["mean"],
-        (fixed["mean"] - fixed["low"], fixed["high"] - fixed["mean"]),
-        fmt="D-",
-        color=BLACK,
-        markersize=6,
-        linewidth=1.5,
-        capsize=4,
-        label="fixed k: mean, 95% interval",
-    )
+        label = "one trial" if arm == fixed.index[0] else None
+        ax.plot([k] * len(trials), trials, **_DOT, color=GREY, alpha=0.35, label=label)
+    bars = fixed["mean"] - fixed["low"], fixed["high"] - fixed["mean"]
+    style = {"fmt": "D-", "color": BLACK, "markersize": 6, "linewidth": 1.5, "capsize": 4}
+    label = "fixed k: mean, 95% interval"
+    ax.errorbar(fixed["kernel_size"], fixed["mean"], bars, **style, label=label)
     dress(ax, "Accuracy against kernel size", "fixed kernel size k", f"{metric} accuracy, %")
     ax.set_xticks(fixed["kernel_size"])
 
@@ -403,9 +345,8 @@ def spectra_figure(spectra, title="Singular values of the Jacobian"):
 def cost_figure(published, measured):
     """Accuracy against parameters, published and measured, in two panels.
 
-    In the manner of the paper's Figure 1: whole networks on the left, a line for each arm. On the
-    right all networks share a backbone and differ by little, so the parameters are those of the
-    attention alone, on an axis that is logarithmic from 10 on.
+    In the manner of the paper's Figure 1: whole networks on the left, a line for each arm; on the
+    right the parameters of the attention alone, on an axis that is logarithmic from 10 on.
 
     Args:
         published: DataFrame with the columns arm, parameters (a count), top1 (percent).
@@ -416,67 +357,19 @@ def cost_figure(published, measured):
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     # An arm of both panels looks the same in both. Colours come round again with open markers.
     faces = [{**style, "fillstyle": face} for face in ("full", "none") for style in STYLES]
-    styles = dict(
-        zip(dict.fromkeys([*published["arm"], *measured["arm"]]), cycle(faces), strict=False)
-    )
+    arms = dict.fromkeys([*published["arm"], *measured["arm"]])
+    styles = dict(zip(arms, cycle(faces), strict=False))
     for arm, points in published.groupby("arm", sort=False):
         points = points.sort_values("parameters")
         left.plot(points["parameters"] / 1e6, points["top1"], **styles[arm], linewidth=1, label=arm)
     dress(left, "Published, on ImageNet", "parameters, millions (10⁶)", "top-1 accuracy, %")
     for arm, points in measured.groupby("arm", sort=False):
-        right.errorbar(
-            points["parameters"],
-            points["top1"],
-            yerr=points["sd"],
-            **styles[arm],
-            linewidth=1,
-            capsize=2.5,
-            label=arm,
-        )
+        style = {**styles[arm], "linewidth": 1, "capsize": 2.5, "label": arm}
+        right.errorbar(points["parameters"], points["top1"], points["sd"], **style)
     dress(right, "Measured here", "parameters of the attention", "top-1 accuracy, %")
     decades(right.xaxis, "symlog", linthresh=10)
     for ax, columns in ((left, 2), (right, 4)):
         ax.margins(0.08)
-        ax.legend(
-            fontsize=9.5,
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.16),
-            ncols=columns,
-            frameon=False,
-            columnspacing=1,
-            handletextpad=0.4,
-        )
-    return figure
-
-
-def by_layer_figure(panels, ylabel):
-    """Dots, one a seed, with a mean and its interval, layer by layer; groups side by side.
-
-    Args:
-        panels: title -> DataFrame with the columns layer, group, seeds (a sequence of numbers),
-            mean, low, high; what is not to be drawn is empty or NaN. A group looks the same in all.
-        ylabel: of the numbers, with their unit.
-    """
-    figure = new_figure(8.6, 3.6)
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    groups = list(dict.fromkeys(group for table in panels.values() for group in table["group"]))
-    for ax, (title, table) in zip(axes, panels.items(), strict=True):
-        layers = list(dict.fromkeys(table["layer"]))
-        ax.axhline(0, color=BLACK, linewidth=1)
-        for number, (group, style) in enumerate(zip(groups, STYLES, strict=False)):
-            points = table[table["group"] == group]
-            shift = 0.7 * ((number + 0.5) / len(groups) - 0.5)
-            at = np.array([layers.index(layer) + shift for layer in points["layer"]])
-            bars = points["mean"] - points["low"], points["high"] - points["mean"]
-            style = {**style, "linestyle": "none"}
-            ax.errorbar(at, points["mean"], bars, **style, capsize=2.5, label=group)
-            for x, seeds in zip(at, points["seeds"], strict=True):
-                ax.plot([x] * len(seeds), seeds, **style | {"markersize": 4}, alpha=0.45)
-        dress(ax, title, "layer", "")
-        ax.set_xticks(range(len(layers)), layers)
-        ax.set_xlim(-0.5, len(layers) - 0.5)
-        ax.grid(visible=False, axis="x")
-    axes[0].set_ylabel(ylabel, fontsize=10.5)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=9.5, loc="outside lower center", ncols=4)
+        style = {"fontsize": 9.5, "frameon": False, "columnspacing": 1, "handletextpad": 0.4}
+        ax.legend(**style, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
     return figure

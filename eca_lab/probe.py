@@ -81,10 +81,9 @@ def record_weights(model, images, labels=None, prepare=None, batch_size=250, des
         WeightRecord.
 
     Raises:
-        ValueError: a model without any channel attention, or with layers that share it; a layer
-            that does not run exactly once a pass; no images, or uint8 images without prepare;
-            labels that are not one integer for each image.
-        TypeError: images that are no tensor; a batch_size that is not an integer.
+        TypeError, ValueError: a model without channel attention, or with layers that share it; a
+            layer that does not run exactly once a pass; images that are no tensor, none, or uint8
+            without prepare; labels that are not one integer for each image.
     """
     if labels is not None:
         labels = labels.cpu() if isinstance(labels, torch.Tensor) else labels
@@ -192,9 +191,8 @@ def intervene(model, layer, change):
             stead: `scale`, `freeze`, `permute` and `swap` make one, `off` is one.
 
     Raises:
-        ValueError: no such layer, or one that shares its weights' module with another. From the
-            model, when a change does not fit the layer's channels.
-        TypeError: a change that cannot be called.
+        TypeError, ValueError: no such layer, or one that shares its weights' module with another;
+            a change that cannot be called. From the model, when it does not fit the channels.
     """
     module = _layer(model, layer)
     if not callable(change):
@@ -214,9 +212,7 @@ def scale(factor):
 def freeze(weights):
     """A change for `intervene`: the same weights for every image, a number or (C,).
 
-    With their mean over images, what is specific to an image is gone and a fixed scale per channel
-    is left; with the mean of that, one number; and with the weights that were recorded for an
-    image, that image's attention for all.
+    With their mean over images, a fixed scale per channel is left, and nothing of the image.
     """
     frozen = _vector("weights", weights)
     return lambda weights: _fit("weights", frozen, weights).expand_as(weights)
@@ -225,8 +221,7 @@ def freeze(weights):
 def permute(order):
     """A change for `intervene`: channel c gets the weight of channel order[c], for every image.
 
-    Args:
-        order: (C,) integers, each of 0 to C - 1 once.
+    order: (C,) integers, each of 0 to C - 1 once.
     """
     order = _permutation(order)
 

@@ -50,7 +50,7 @@ class Lab:
         self.folder, self.address, self.token = folder, address, token
 
     def url(self, path):
-        return f"{self.address}lab/tree/{path.as_posix()}?reset&token={self.token}"
+        return f"{self.address}lab/workspaces/{path.stem}/tree/{path.as_posix()}?token={self.token}"
 
     def notebook(self, name, cells):
         """Write a notebook of these cells of code, and return its URL."""

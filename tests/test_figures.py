@@ -51,17 +51,6 @@ MEANS = pd.DataFrame(
     index=["eca", "eca(k=5)", "eca(k=1)"],
 )
 
-BY_LAYER = pd.DataFrame(
-    {
-        "layer": ["1", "1", "2"],
-        "group": ["off", "fixed", "off"],
-        "seeds": [[-3.5, -2.5], [], [0.0]],
-        "mean": [-3.0, 1.0, 0.0],
-        "low": [-4.0, 0.5, np.nan],
-        "high": [-2.0, 2.0, np.nan],
-    }
-)
-
 FIGURES = [
     (figures.stages_figure, (INTERVALS, {"A": (16, 64), "B": (256, 512, 1024)})),
     (figures.walkthrough_figure, ([1, 2], [0.5], [0.1, 0.9])),
@@ -70,7 +59,6 @@ FIGURES = [
     (figures.cost_figure, (PUBLISHED, MEASURED)),
     (figures.differences_figure, (COMPARED, PAIRED, "eca", 0.2)),
     (figures.kernel_sweep_figure, (TRIALS, MEANS)),
-    (figures.by_layer_figure, ({"eca": BY_LAYER}, "points")),
 ]
 
 
@@ -220,21 +208,6 @@ def test_accuracy_over_k_shows_fixed_k_and_levels():
     dots = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == "o"]
     assert dots == [[59, 60], [61]]
     assert ax.get_xticks().tolist() == [1, 5]
-
-
-def test_seeds_by_layer_stand_side_by_side_with_their_intervals():
-    other = BY_LAYER[BY_LAYER["group"] == "fixed"]
-    left, right = figures.by_layer_figure({"eca": BY_LAYER, "se": other}, "points").axes
-    off, fixed = left.containers
-    assert off.lines[0].get_ydata().tolist() == [-3, 0]
-    assert off.lines[2][0].get_segments()[0][:, 1].tolist() == [-4, -2]
-    assert off.lines[0].get_xdata()[0] < 0 < fixed.lines[0].get_xdata()[0]
-    assert off.lines[0].get_marker() != fixed.lines[0].get_marker()
-    dots = [line.get_ydata().tolist() for line in left.lines if line.get_alpha()]
-    assert dots == [[-3.5, -2.5], [0.0], []]
-    same = right.containers[1]
-    assert same.get_label() == "fixed"
-    assert same.lines[0].get_marker() == fixed.lines[0].get_marker()
 
 
 def test_powers_of_ten_are_written_without_formulas():

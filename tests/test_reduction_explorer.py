@@ -108,6 +108,7 @@ def test_the_picture_is_drawn_from_the_state(panel, drawings):
         assert np.allclose(spectrum, values / values[0], atol=1e-5)
         assert rank == np.sum(values > 1e-5 * values[0])
     assert numbers["ranks"] == panel.measures["rank"].tolist()
+    assert all(isinstance(rank, int) for rank in numbers["ranks"])
     assert numbers["parameters"] == panel.measures["parameters"].tolist()
 
 

@@ -248,10 +248,7 @@ def _measured(module, y, seed):
         "spec": module.spec,
         "parameters": cost.parameters(module),
         "multiply_adds": cost.multiply_adds(module, 1, module.channels),
-        "rank": jacobian.rank(spectrum).item(),
-        "effective_rank": jacobian.effective_rank(spectrum).item(),
-        "diagonal_share": jacobian.diagonal_share(matrix).item(),
-        "bandwidth": jacobian.bandwidth(matrix).item(),
+        **jacobian.measures(matrix[None]).drop(columns="sensitivity").to_dict("records")[0],
     }
     return {"matrix": matrix.numpy(), "spectrum": spectrum.numpy(), "measures": measures}
 
