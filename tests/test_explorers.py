@@ -104,6 +104,14 @@ def widgets(panel, kinds):
         yield from widgets(child, kinds)
 
 
+@pytest.fixture
+def undrawn(panel, monkeypatch):
+    """The panel with a list of what it would draw, instead of drawing it."""
+    drawn = []
+    monkeypatch.setattr(panel._picture, "png", lambda **state: drawn.append(state) or b"")
+    return panel, drawn
+
+
 def click(panel, description):
     (button,) = (
         each for each in widgets(panel, ipywidgets.Button) if each.description == description
@@ -111,7 +119,8 @@ def click(panel, description):
     button.click()
 
 
-def test_every_control_through_its_range(panel):
+def test_every_control_through_its_range(undrawn):
+    panel, _ = undrawn
     for row in list(widgets(panel, ipywidgets.HBox)):
         slider, box = row.children
         for position in {1, slider.max // 2, slider.max, 0} & set(range(slider.max + 1)):
@@ -143,7 +152,8 @@ def test_a_wrong_value_raises_and_changes_nothing(panel, given):
     assert panel._state == panel._initial
 
 
-def test_a_wrong_entry_is_answered_in_the_status_line(panel):
+def test_a_wrong_entry_is_answered_in_the_status_line(undrawn):
+    panel, _ = undrawn
     for box in widgets(panel, BOXES):
         box.value = -999
         assert "=-999" in panel._status.value
@@ -155,9 +165,8 @@ def test_a_wrong_entry_is_answered_in_the_status_line(panel):
         assert box.value != -999
 
 
-def test_presets_and_reset_and_each_action_draws_once(panel, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(panel._picture, "png", lambda **state: drawn.append(state) or b"")
+def test_presets_and_reset_and_each_action_draws_once(undrawn):
+    panel, drawn = undrawn
     for name, preset in panel.PRESETS.items():
         click(panel, name)
         assert panel._state.items() >= preset.items()
@@ -187,7 +196,8 @@ def test_readers_without_a_kernel_see_one_line_and_the_picture(panel):
         assert (picture.format, picture.mode, picture.size[0]) == ("PNG", "P", 720)
 
 
-def test_names_reach_the_page_as_text(panel):
+def test_names_reach_the_page_as_text(undrawn):
+    panel, _ = undrawn
     for choice in widgets(panel, ipywidgets.Dropdown):  # some options are hostile
         for index in range(len(choice.options)):
             choice.index = index

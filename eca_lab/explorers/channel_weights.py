@@ -71,16 +71,11 @@ class ChannelWeightExplorer(Panel):
         network = next(iter(networks)) if network is None else network
         if layer is None and network in self._layers:
             layer = self._layers[network][-1]
-        super().__init__(
-            ChannelWeightPicture(self._classes, counts),
-            network=network,
-            layer=layer,
-            first_class=self._classes[0] if first_class is None else first_class,
-            second_class=self._classes[1] if second_class is None else second_class,
-            image=image,
-            channel=channel,
-            factor=factor,
-        )
+        first_class = self._classes[0] if first_class is None else first_class
+        second_class = self._classes[1] if second_class is None else second_class
+        state = network, layer, first_class, second_class, image, channel, factor
+        picture = ChannelWeightPicture(self._classes, counts)
+        super().__init__(picture, **dict(zip(self.STATE, state, strict=True)))
 
     @property
     def indices(self):
@@ -113,12 +108,6 @@ class ChannelWeightExplorer(Panel):
     def _result(self):
         plain, changed = (self._classes[chances.argmax()] for chances in self._probabilities)
         return f"predicts {plain}" + (f", changed {changed}" if changed != plain else "")
-
-    def _in_words(self):
-        return (
-            f"{self.network}, {self.layer}, {self.first_class} and {self.second_class}, image "
-            f"{self.image}, channel {self.channel}, factor {self.factor:g}"
-        )
 
     def _build_controls(self):
         last = len(self._indices) - 1

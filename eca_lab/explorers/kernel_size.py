@@ -71,9 +71,6 @@ class KernelSizeExplorer(Panel):
     def _result(self):
         return f"k = {self.kernel_size}"
 
-    def _in_words(self):
-        return f"C = {self.channels}, γ = {self.gamma}, b = {self.b}"
-
     def _build_controls(self):
         ties = [("up, as in Figure 3", "up"), ("down", "down")]
         networks = [(NETWORK_NAMES[name], name) for name in ks.NETWORKS]

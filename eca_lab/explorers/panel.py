@@ -15,7 +15,7 @@ class Panel(ipywidgets.VBox):
 
     A subclass names its attributes in STATE, and gives `_build_controls`, which returns rows of
     controls; `_checked(state)`, which returns the state to take, or raises; `_shown`, which returns
-    the lines of the read-out and the arguments of the picture's png; `_in_words` and `_result`.
+    the lines of the read-out and the arguments of the picture's png; and `_result`, in a few words.
 
     Args:
         picture: has a method png, such as an `eca_lab.explorers.picture.Picture`.
@@ -116,7 +116,7 @@ class Panel(ipywidgets.VBox):
         try:
             self._set(**changes)
         except (TypeError, ValueError) as error:
-            self._say(f"{error}. Still showing {self._in_words()}.", "error-color0")
+            self._say(f"{error}. Still showing {self!r}.", "error-color0")
 
     def _set(self, **changes):
         """Make all changes and show the result, or raise and change nothing."""

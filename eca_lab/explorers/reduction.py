@@ -100,12 +100,6 @@ class ReductionExplorer(Panel):
         ranks = ", ".join(f"{name} {rank}" for name, rank in self.measures["rank"].items())
         return f"ranks {ranks} of {self.channels}"
 
-    def _in_words(self):
-        return (
-            f"C = {self.channels}, r = {self.reduction}, k = {self.kernel_size}, "
-            f"{self.groups} groups, {self.weights} weights, seed {self.seed}"
-        )
-
     def _build_controls(self):
         def kernels():
             return range(1, min(self.channels, self.LAST_KERNEL_STOP) + 1, 2)

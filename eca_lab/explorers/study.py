@@ -65,9 +65,6 @@ class StudyExplorer(Panel):
         verdicts = self._compared["verdict"].value_counts()
         return ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
 
-    def _in_words(self):
-        return f"{self.data}, {self.backbone}, {self.metric}, {self.baseline}, ±{self.margin:g}"
-
     def _build_controls(self):
         return [
             self._choice("data", "data", lambda: self.data_sets),
