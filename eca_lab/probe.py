@@ -156,11 +156,7 @@ def _run(model, images, prepare, batch_size, watches):
 
 
 def _watch_weights(module, keep):
-    def change(weights):
-        keep(weights)
-        return weights
-
-    return _through(module, change)
+    return _through(module, lambda weights: keep(weights) or weights)
 
 
 def _watch_means(module, keep):
@@ -367,12 +363,8 @@ def _fit(name, vector, weights):
 def _permutation(order):
     order = torch.as_tensor(order)
     # No masks, which are of bool or uint8.
-    whole = order.dtype in (torch.int8, torch.int16, torch.int32, torch.int64)
-    if (
-        not whole
-        or order.dim() != 1
-        or not torch.equal(order.sort().values.cpu().long(), torch.arange(len(order)))
-    ):
+    whole = order.dtype in (torch.int8, torch.int16, torch.int32, torch.int64) and order.dim() == 1
+    if not whole or order.sort().values.tolist() != list(range(len(order))):
         raise ValueError(
             f"order={order.tolist()} of {order.dtype}: accepted is each integer of 0 to C - 1, once"
         )

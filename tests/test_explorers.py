@@ -146,8 +146,8 @@ def test_a_wrong_value_raises_and_changes_nothing(panel, given):
         for value in WRONG[name]:
             with pytest.raises((TypeError, ValueError), match=f"{name}=.*: accepted"):
                 setattr(panel, name, value)
-            with pytest.raises((TypeError, ValueError), match=f"{name}=.*: accepted"):
-                type(panel)(**{each: given[each] for each in panel.GIVEN}, **{name: value})
+        with pytest.raises((TypeError, ValueError), match=f"{name}=.*: accepted"):
+            type(panel)(**{each: given[each] for each in panel.GIVEN}, **{name: value})
     assert repr(panel) == before
     assert panel._state == panel._initial
 

@@ -24,7 +24,7 @@ class ChannelWeightPicture(Picture):
         self._build_probabilities(classes)
 
     def png(self, weights, means, classes, image, channel, histograms, picture, maps, chances):
-        """Draw one state.
+        """Draw one state, and return a PNG of 720 x 740 pixels.
 
         Args:
             weights: (N, C) of all images, sorted by class.
@@ -35,9 +35,6 @@ class ChannelWeightPicture(Picture):
             picture: (H, W, 3) uint8, the image.
             maps: two (h, w), the channel's feature map before and after the weight.
             chances: two (G,) probabilities, of the network as it is and as it is changed.
-
-        Returns:
-            The bytes of a PNG, 720 x 740 pixels.
         """
         channels = weights.shape[1]
         index = range(channels)

@@ -38,7 +38,7 @@ class KernelSizePicture(Picture):
         self._build_parameters(place, ["ECA", "SE, r = 16"], [BLUE, ORANGE])
 
     def png(self, point, interval, steps, stages, band, parameters):
-        """Draw one state.
+        """Draw one state, and return a PNG of 720 x 560 pixels.
 
         Args:
             point: (C, k), the state to show.
@@ -49,9 +49,6 @@ class KernelSizePicture(Picture):
             band: (n, n) integers, n <= SIDE: which of the weights 1..k an entry of the interaction
                 matrix is, 0 for none.
             parameters: (of an ECA module, of an SE module).
-
-        Returns:
-            The bytes of a PNG, 720 x 560 pixels.
         """
         channels, k = point
         self._move_steps(channels, k, interval, steps, stages)

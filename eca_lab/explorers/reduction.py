@@ -113,17 +113,15 @@ class ReductionExplorer(Panel):
         again = button("Draw again", lambda: self._try(seed=self.seed + 1))
         again.icon = "random"
         weights = [("random", "random"), *((f"trained, {each}", each) for each in self._trained)]
-        hints = [
-            "channels C, any whole number",
-            "reduction r, at most C",
-            "kernel k, odd and at most C",
-            "groups g, a divisor of C",
-        ]
         return [
-            self._row("channels", "channels C", lambda: self.CHANNEL_STOPS, hints[0]),
-            self._row("reduction", "reduction r", octaves, hints[1]),
-            self._row("kernel_size", "kernel k", kernels, hints[2], step=2),
-            self._row("groups", "groups g", lambda: _divisors(self.channels), hints[3]),
+            self._row(
+                "channels", "channels C", lambda: self.CHANNEL_STOPS, "channels C, any whole number"
+            ),
+            self._row("reduction", "reduction r", octaves, "reduction r, at most C"),
+            self._row("kernel_size", "kernel k", kernels, "kernel k, odd and at most C", step=2),
+            self._row(
+                "groups", "groups g", lambda: _divisors(self.channels), "groups g, a divisor of C"
+            ),
             wrapped(seed, again),
             # With random weights alone there is nothing to choose.
             *([self._choice("weights", "weights", lambda: weights)] if self._trained else []),
@@ -274,18 +272,17 @@ def _checked_layers(trained, limits):
                 f"trained[{layer!r}] holds {', '.join(modules)}: accepted are se and eca, and "
                 "beside them se_gc and y"
             )
-        for key, kind in kinds.items():
-            if key in modules and type(modules[key]) is not kind:
+        found = {key: module for key, module in modules.items() if key != "y"}
+        for key, module in found.items():
+            if type(module) is not kinds[key]:
                 raise TypeError(
-                    f"trained[{layer!r}][{key!r}] is a {type(modules[key]).__name__}: accepted is "
-                    f"{kind.__name__}"
+                    f"trained[{layer!r}][{key!r}] is a {type(module).__name__}: accepted is "
+                    f"{kinds[key].__name__}"
                 )
-        channels = modules["se"].channels
-        check_integer(f"trained[{layer!r}]: channels", channels, *limits)
-        widths = {modules[key].channels for key in kinds if key in modules}
-        if "y" in modules:
-            widths.add(tuple(modules["y"].shape))
-        if not widths <= {channels, (channels,)}:
+        check_integer(f"trained[{layer!r}]: channels", modules["se"].channels, *limits)
+        widths = {(module.channels,) for module in found.values()}
+        widths |= {tuple(modules["y"].shape)} if "y" in modules else set()
+        if len(widths) > 1:
             raise ValueError(
                 f"trained[{layer!r}] has widths {widths}: accepted is one number of channels"
             )

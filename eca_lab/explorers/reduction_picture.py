@@ -30,16 +30,13 @@ class ReductionPicture(Picture):
         self._build_parameters((0.665, 0.085, 0.315, 0.32), self.NAMES, colors)
 
     def png(self, matrices, ranks, spectra, parameters):
-        """Draw one state, each argument in the order of `NAMES`.
+        """Draw one state, in the order of `NAMES`, and return a PNG of 720 x 560 pixels.
 
         Args:
             matrices: three (C, C), shown each in units of its largest absolute entry.
             ranks: three integers.
             spectra: three (C,) singular values as shares of the largest, in descending order.
             parameters: three integers.
-
-        Returns:
-            The bytes of a PNG, 720 x 560 pixels.
         """
         for image, caption, matrix, rank in zip(
             self.matrices, self.captions, matrices, ranks, strict=True

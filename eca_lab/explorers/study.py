@@ -134,11 +134,7 @@ class StudyPicture:
         self.canvas = FigureCanvasAgg(self.figure)
 
     def png(self, results, means, compared, paired, metric, baseline, margin):
-        """Draw one state, as `differences_figure` and `kernel_sweep_figure` do.
-
-        Returns:
-            The bytes of a PNG, 720 x 780 pixels.
-        """
+        """Draw one state, as two figures of `eca_lab.figures` do; a PNG of 720 x 780 pixels."""
         self.figure.clear()
         upper, lower = self.figure.subplots(2, height_ratios=(max(3, len(compared)), 6))
         draw_differences(upper, compared, paired, baseline, margin)
