@@ -21,7 +21,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from test_browser import channels_slider, chromium_page, jupyterlab, readout, run_notebook
+from test_browser import (
+    NOTEBOOK,
+    channels_slider,
+    chromium,
+    jupyterlab,
+    new_page,
+    readout,
+    run_notebook,
+)
 
 from eca_lab.explorers import KernelSizeExplorer
 
@@ -50,10 +58,11 @@ def browser_latency(presses=PRESSES):
     """Milliseconds from key press to new read-out and picture, one number per press."""
     with (
         tempfile.TemporaryDirectory() as directory,
-        jupyterlab(Path(directory)) as address,
-        chromium_page() as page,
+        jupyterlab(Path(directory)) as lab,
+        chromium() as browser,
     ):
-        run_notebook(page, address)
+        page = new_page(browser)
+        run_notebook(page, lab.url(NOTEBOOK))
         readout(page).evaluate(WATCH)
         channels_slider(page).focus()
         for press in range(presses):

@@ -3,9 +3,8 @@
     python benchmarks/probe_cost.py
 
 Measured on one thread of a shared CPU, 7 turns, in CPU time over the plain pass (1.64 s): weights
-1.02 (0.99 to 1.04), weights and descriptors 1.08 (1.02 to 1.09), moments per class 1.00 (0.96 to
-1.03). By the clock 1.03, 1.09 and 1.01 at the median, with a spread of some 20 to 60% since the
-machine was busy.
+1.02 (0.99 to 1.04), weights and descriptors 1.08 (1.02 to 1.09). By the clock 1.03 and 1.09 at the
+median, with a spread of some 20 to 60% since the machine was busy.
 
 Runs the plain forward pass and each kind of recording by turns, over equal batches that are
 normalised in all of them, and prints the ratio of a recording to the plain pass of its turn:
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from eca_lab.data import load_dataset
-from eca_lab.probe import record_class_moments, record_weights
+from eca_lab.probe import record_weights
 from eca_lab.train import initial_model, input_transform, stem_for
 
 TURNS = 7
@@ -46,9 +45,6 @@ def runs(arm="eca"):
         "plain": plain,
         "weights": record,
         "weights and descriptors": lambda: record(descriptors=True),
-        "moments per class": lambda: record_class_moments(
-            model, images, labels, prepare, BATCH_SIZE
-        ),
     }
 
 

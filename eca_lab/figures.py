@@ -1,10 +1,9 @@
-"""Figures: they draw the numbers that they are given and compute none.
+"""Figures that more than one place needs: they draw the numbers they are given and compute none.
 
 Every function returns a new `matplotlib.figure.Figure` that pyplot knows nothing of, so a cell that
 is run again leaves no figure behind. Colours are those of Okabe and Ito, which stay apart for
 colour-blind readers, and what a colour tells is told by a marker's shape or a line's dashes too.
-
-Notation: C is the number of channels, k the kernel size, t the number that psi rounds to k.
+A cell that draws a figure of its own starts with `new_figure` and `dress`.
 """
 
 import io
@@ -13,60 +12,43 @@ from itertools import cycle
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from PIL import Image
 
 BLACK, GREY = "#000000", "#666666"
-ORANGE, SKY, GREEN, BLUE, VERMILLION, PURPLE = (
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
+ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 # The same two marks in every figure: a ring for what Equation 12 says, a diamond inside the ring
 # (or outside, where the two disagree) for what the authors released.
-FORMULA_MARK = {
-    "marker": "o",
-    "markersize": 13,
-    "markerfacecolor": "none",
-    "markeredgecolor": BLUE,
-    "markeredgewidth": 2,
-    "linestyle": "none",
-    "clip_on": False,
-    "label": "stage: k of Eq. 12",
-}
-RELEASED_MARK = {
-    "marker": "D",
-    "markersize": 6,
-    "markerfacecolor": VERMILLION,
-    "markeredgecolor": "white",
-    "markeredgewidth": 0.8,
-    "linestyle": "none",
-    "clip_on": False,
-    "label": "stage: k as released",
-}
-
-
+_MARK = {"linestyle": "none", "clip_on": False}
+FORMULA_MARK = _MARK | {"marker": "o", "markersize": 13, "markerfacecolor": "none"}
+FORMULA_MARK |= {"markeredgecolor": BLUE, "markeredgewidth": 2}
+RELEASED_MARK = _MARK | {"marker": "D", "markersize": 6, "markerfacecolor": VERMILLION}
+RELEASED_MARK |= {"markeredgecolor": "white", "markeredgewidth": 0.8}
 # Signed numbers as shares of the largest: blue, white, red, which stay apart for the colour-blind.
 SIGNED = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
 # One style for each of a few lines in a figure; the first three are SE, SE-GC and ECA in a panel.
 STYLES = [
-    {"color": ORANGE, "marker": "o", "markersize": 5, "linestyle": "-"},
-    {"color": GREEN, "marker": "s", "markersize": 5, "linestyle": "--"},
-    {"color": BLUE, "marker": "^", "markersize": 5, "linestyle": "-."},
-    {"color": VERMILLION, "marker": "D", "markersize": 5, "linestyle": ":"},
-    {"color": PURPLE, "marker": "v", "markersize": 5, "linestyle": "-"},
-    {"color": SKY, "marker": "P", "markersize": 5, "linestyle": "--"},
-    {"color": BLACK, "marker": "X", "markersize": 5, "linestyle": "-."},
-    {"color": GREY, "marker": "*", "markersize": 6, "linestyle": ":"},
+    {"color": color, "marker": marker, "markersize": 5, "linestyle": line}
+    for color, marker, line in zip(
+        (ORANGE, GREEN, BLUE, VERMILLION, PURPLE, SKY, BLACK, GREY),
+        "os^DvPX*",
+        ("-", "--", "-.", ":") * 2,
+        strict=True,
+    )
 ]
 
 
-class PaletteFigure(Figure):
-    """A Figure that notebooks show as a PNG of 256 colours, half the usual size."""
+class LabFigure(Figure):
+    """A Figure that writes every text as it is, and that notebooks show as a PNG of 256 colours."""
+
+    def draw(self, renderer):
+        # Names of classes and arms come from outside: a dollar sign in one begins no formula.
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        super().draw(renderer)
 
     def _repr_png_(self):
         canvas = FigureCanvasAgg(self)
@@ -77,9 +59,8 @@ class PaletteFigure(Figure):
 def palette_png(canvas, compress_level=1):
     """What is drawn on an Agg canvas, as the bytes of a PNG of 256 colours.
 
-    No colour is off by more than 15 of 255. Encoding takes half the time of a PNG of all colours,
-    whose compressor tries five filters per row, and gives half the bytes. Level 9, for figures
-    that are kept, takes a few times as long and gives a quarter less.
+    No colour is off by more than 15 of 255, and both time and bytes are half those of all colours.
+    Level 9, for figures that are kept, takes a few times as long and gives a quarter less.
     """
     picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
     picture = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
@@ -88,9 +69,9 @@ def palette_png(canvas, compress_level=1):
     return file.getvalue()
 
 
-def new_figure(width, height):
+def new_figure(width, height, layout="constrained"):
     """An empty white Figure of width x height inches at 100 dpi, laid out when it is drawn."""
-    return PaletteFigure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
+    return LabFigure(figsize=(width, height), dpi=100, layout=layout, facecolor="white")
 
 
 def dress(ax, title, xlabel, ylabel):
@@ -112,8 +93,20 @@ def octaves(axis, first, last, every=1):
     axis.set_minor_locator(NullLocator())
 
 
+def decades(axis, scale="log", **options):
+    """Make an axis logarithmic, with ticks written as powers of ten; "symlog" has a zero."""
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+    def written(value, _):
+        return f"10{f'{np.log10(value):.0f}'.translate(raised)}" if value else "0"
+
+    getattr(axis.axes, f"set_{axis.axis_name}scale")(scale, **options)
+    axis.set_major_formatter(FuncFormatter(written))
+    axis.set_minor_locator(NullLocator())
+
+
 def odd_ticks(axis, largest):
-    # No more than about ten labels, and all of them odd: 1, 3, 5, ... or 1, 5, 9, ...
+    """Ticks at odd numbers, no more than about ten: 1, 3, 5, ... or 1, 5, 9, ..."""
     axis.set_major_locator(FixedLocator(range(1, largest + 1, 2 if largest < 20 else 4)))
     axis.set_minor_locator(NullLocator())
 
@@ -127,77 +120,6 @@ def frame(ax):
 def unit(matrix):
     """A matrix in units of its largest absolute entry, between -1 and 1; zeros stay zeros."""
     return matrix / (np.abs(matrix).max() or 1)
-
-
-def mapping_figure(channels, linear, exponential):
-    """What two families of mappings ask for: k over C, both axes logarithmic.
-
-    Args:
-        channels: C, N numbers.
-        linear: k by a linear mapping, N numbers.
-        exponential: k by the exponential mapping, N numbers.
-    """
-    figure = new_figure(7.2, 3.5)
-    ax = figure.add_subplot()
-    ax.plot(channels, linear, "s--", color=ORANGE, label="linear: k = (C + 1) / 2")
-    ax.plot(channels, exponential, "o-", color=BLUE, label="exponential: k = (log₂ C + 1) / 2")
-    dress(
-        ax, "The kernel that each mapping asks for", "channels C", "kernel size k before rounding"
-    )
-    octaves(ax.xaxis, 4, 11)
-    octaves(ax.yaxis, 0, 10, every=2)
-    ax.legend(fontsize=10, loc="upper left")
-    return figure
-
-
-def rounding_figure(channels, arguments, kernel_sizes, ties):
-    """psi before and after rounding, and the widths at which the rounding has to choose.
-
-    Args:
-        channels: C, N numbers in ascending order.
-        arguments: t at those C, N numbers.
-        kernel_sizes: k at those C, ties up, N odd integers.
-        ties: pairs (C, t) where t is an even integer.
-    """
-    figure = new_figure(7.2, 3.5)
-    ax = figure.add_subplot()
-    ax.plot(channels, arguments, "--", color=ORANGE, label="t = (log₂ C + 1) / 2")
-    ax.plot(channels, kernel_sizes, color=BLUE, drawstyle="steps-post", label="k, the nearest odd")
-    ax.plot(*zip(*ties, strict=True), "D", color=VERMILLION, label="tie: t is even")
-    for tie_channels, tie_argument in ties:
-        ax.annotate(
-            f"C = {tie_channels}",
-            (tie_channels, tie_argument),
-            xytext=(9, -13),
-            textcoords="offset points",
-            fontsize=10,
-        )
-    dress(ax, "Rounding t to the nearest odd integer", "channels C", "t, and kernel size k")
-    octaves(ax.xaxis, 0, 13)
-    odd_ticks(ax.yaxis, 7)
-    ax.legend(fontsize=10, loc="upper left")
-    return figure
-
-
-def ties_figure(windows):
-    """k around the ties, under both rules: one small plot per window of channels.
-
-    Args:
-        windows: triples (channels, k with ties up, k with ties down), N integers each.
-    """
-    figure = new_figure(7.2, 3.1)
-    for ax, (channels, up, down) in zip(figure.subplots(1, len(windows)), windows, strict=True):
-        ax.plot(channels, up, "^", color=BLUE, markersize=9, label="ties up (Figure 3)")
-        ax.plot(channels, down, "v", color=ORANGE, markersize=6, label="ties down")
-        middle = channels[len(channels) // 2]
-        dress(ax, f"Around C = {middle}", "channels C", "kernel size k")
-        ax.set_xticks(channels)
-        ax.tick_params(axis="x", labelrotation=45)
-        ax.set_yticks(sorted({*up, *down}))
-        ax.margins(y=0.35)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=10, loc="outside upper center", ncols=2)
-    return figure
 
 
 def stages_figure(intervals, networks):
@@ -224,38 +146,10 @@ def stages_figure(intervals, networks):
     return figure
 
 
-def released_figure(networks):
-    """Released kernel sizes against those of Equation 12, one small plot per network.
-
-    Args:
-        networks: name -> (C of its stages, k by Equation 12, k as released), equally many each.
-    """
-    figure = new_figure(8.2, 4.9)
-    axes = figure.subplots(2, -(-len(networks) // 2), sharex=True, sharey=True)
-    for ax, (name, (channels, formula, released)) in zip(axes.flat, networks.items(), strict=False):
-        ax.vlines(channels, formula, released, color=GREY, linewidth=1.5)
-        ax.plot(channels, formula, **FORMULA_MARK)
-        ax.plot(channels, released, **RELEASED_MARK)
-        dress(ax, name, "", "")
-        octaves(ax.xaxis, 4, 11)
-        odd_ticks(ax.yaxis, 7)
-        ax.tick_params(axis="x", labelrotation=45)
-        ax.set_xlim(2**3.5, 2**11.5)
-        ax.set_ylim(0, 8)
-    figure.supxlabel("channels C at the output of a stage's blocks", fontsize=10.5)
-    figure.supylabel("kernel size k", fontsize=10.5)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=10, loc="outside upper center", ncols=2)
-    return figure
-
-
 def walkthrough_figure(pooled, kernel, weights):
     """One image through an ECA module: channel averages, the kernel, and the channel weights.
 
-    Args:
-        pooled: (C,) averages of the channels.
-        kernel: (k,) weights of the convolution.
-        weights: (C,) weights of the channels, in (0, 1).
+    Args: pooled, (C,) averages; kernel, (k,) weights; weights, (C,) in (0, 1).
     """
     figure = new_figure(8.6, 2.9)
     axes = figure.subplots(1, 3, width_ratios=(5, 1.6, 5))
@@ -285,24 +179,12 @@ def arms_figure(results):
     ax = figure.add_subplot()
     both = {"data": results, "x": "top1", "y": "arm", "order": arms, "ax": ax}
     seaborn.stripplot(**both, color=SKY, size=6, alpha=0.6, jitter=0.12, label="one trial")
-    seaborn.pointplot(
-        **both,
-        errorbar="sd",
-        color=BLUE,
-        marker="D",
-        markersize=6,
-        linestyle="none",
-        err_kws={"linewidth": 1.8},
-        capsize=0.25,
-        label="mean, standard deviation",
-    )
+    style = {"color": BLUE, "marker": "D", "markersize": 6, "linestyle": "none", "capsize": 0.25}
+    style |= {"err_kws": {"linewidth": 1.8}, "label": "mean, standard deviation"}
+    seaborn.pointplot(**both, **style, errorbar="sd")
     first = results.iloc[0]
-    dress(
-        ax,
-        f"{first['backbone']} on {first['train']:,} images of {first['dataset']}",
-        "top-1 accuracy after the last epoch, %",
-        "",
-    )
+    title = f"{first['backbone']} on {first['train']:,} images of {first['dataset']}"
+    dress(ax, title, "top-1 accuracy after the last epoch, %", "")
     ax.get_legend().remove()
     handles, labels = ax.get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True))
@@ -326,40 +208,26 @@ def differences_figure(compared, paired, baseline, margin):
 
 def draw_differences(ax, compared, paired, baseline, margin):
     """Draw what `differences_figure` shows on Axes."""
-    ax.axvspan(
-        -margin, margin, color=GREEN, alpha=0.15, linewidth=0, label=f"margin, ±{margin:g} points"
-    )
+    label = f"margin, ±{margin:g} points"
+    ax.axvspan(-margin, margin, color=GREEN, alpha=0.15, linewidth=0, label=label)
     ax.axvline(0, color=BLACK, linewidth=1)
     for row, arm in enumerate(compared["arm"]):
-        ax.plot(
-            paired[arm],
-            [row + 0.25] * len(paired),
-            "o",
-            color=SKY,
-            markersize=5,
-            alpha=0.6,
-            markeredgewidth=0,
-            label="one seed" if row == 0 else None,
-        )
+        label = "one seed" if row == 0 else None
+        ax.plot(paired[arm], [row + 0.25] * len(paired), **_DOT, color=SKY, alpha=0.6, label=label)
     rows = range(len(compared))
     ax.hlines(rows, compared["low"], compared["high"], color=BLUE, linewidth=2)
     for verdict, (marker, fill) in _VERDICTS.items():
         chosen = [row for row, each in enumerate(compared["verdict"]) if each == verdict]
         if chosen:
-            ax.plot(
-                compared["difference"].iloc[chosen],
-                chosen,
-                marker,
-                color=BLUE,
-                markerfacecolor=fill,
-                markersize=8,
-                label=f"mean, 95% interval: {verdict}",
-            )
+            style = {"color": BLUE, "markerfacecolor": fill, "markersize": 8}
+            label = f"mean, 95% interval: {verdict}"
+            ax.plot(compared["difference"].iloc[chosen], chosen, marker, **style, label=label)
     dress(ax, f"Difference to {baseline}, paired by seed", "difference, percentage points", "")
     ax.set_yticks(rows, compared["arm"])
     ax.set_ylim(len(compared) - 0.5, -0.5)
 
 
+_DOT = {"linestyle": "none", "marker": "o", "markersize": 5, "markeredgewidth": 0}
 # How a verdict is marked: by shape, and filled only where the arms were told apart.
 _VERDICTS = {
     "better": (">", BLUE),
@@ -387,44 +255,25 @@ def kernel_sweep_figure(results, means, metric="top1"):
 def draw_kernel_sweep(ax, results, means, metric):
     """Draw what `kernel_sweep_figure` shows on Axes."""
     fixed = means.dropna(subset="kernel_size").sort_values("kernel_size")
-    for arm, (label, color, style) in _LEVELS.items():
+    for arm, (color, style) in _LEVELS.items():
         if arm in means.index:
             level = means.loc[arm]
             ax.axhspan(level["low"], level["high"], color=color, alpha=0.13, linewidth=0)
-            ax.axhline(level["mean"], color=color, linewidth=2, linestyle=style, label=label)
+            ax.axhline(level["mean"], color=color, linewidth=2, linestyle=style, label=arm)
     for arm, k in fixed["kernel_size"].items():
         trials = results.loc[results["arm"] == arm, metric]
-        ax.plot(
-            [k] * len(trials),
-            trials,
-            "o",
-            color=GREY,
-            markersize=5,
-            alpha=0.35,
-            markeredgewidth=0,
-            label="one trial" if arm == fixed.index[0] else None,
-        )
-    ax.errorbar(
-        fixed["kernel_size"],
-        fixed["mean"],
-        (fixed["mean"] - fixed["low"], fixed["high"] - fixed["mean"]),
-        fmt="D-",
-        color=BLACK,
-        markersize=6,
-        linewidth=1.5,
-        capsize=4,
-        label="fixed k: mean, 95% interval",
-    )
+        label = "one trial" if arm == fixed.index[0] else None
+        ax.plot([k] * len(trials), trials, **_DOT, color=GREY, alpha=0.35, label=label)
+    bars = fixed["mean"] - fixed["low"], fixed["high"] - fixed["mean"]
+    style = {"fmt": "D-", "color": BLACK, "markersize": 6, "linewidth": 1.5, "capsize": 4}
+    label = "fixed k: mean, 95% interval"
+    ax.errorbar(fixed["kernel_size"], fixed["mean"], bars, **style, label=label)
     dress(ax, "Accuracy against kernel size", "fixed kernel size k", f"{metric} accuracy, %")
     ax.set_xticks(fixed["kernel_size"])
 
 
 # The levels that Figure 4 of the paper draws beside the fixed k, and the plain backbone.
-_LEVELS = {
-    "eca": ("eca, adaptive k", BLUE, "-"),
-    "se": ("se", ORANGE, "--"),
-    "none": ("none", PURPLE, ":"),
-}
+_LEVELS = {"eca": (BLUE, "-"), "se": (ORANGE, "--"), "none": (PURPLE, ":")}
 
 
 def _legend_below(figure):
@@ -485,7 +334,7 @@ def spectra_figure(spectra, title="Singular values of the Jacobian"):
         largest, channels = max(largest, values.max()), max(channels, len(index))
     dress(ax, title, "number of the singular value", "singular value")
     octaves(ax.xaxis, 0, int(np.ceil(np.log2(channels))))
-    ax.set_yscale("log")
+    decades(ax.yaxis)
     if largest:
         # What is zero but for rounding lies below.
         ax.set_ylim(largest * 1e-5, largest * 2)
@@ -496,9 +345,8 @@ def spectra_figure(spectra, title="Singular values of the Jacobian"):
 def cost_figure(published, measured):
     """Accuracy against parameters, published and measured, in two panels.
 
-    In the manner of the paper's Figure 1: whole networks on the left, a line for each arm. On the
-    right all networks share a backbone and differ by little, so the parameters are those of the
-    attention alone, on an axis that is logarithmic from 10 on.
+    In the manner of the paper's Figure 1: whole networks on the left, a line for each arm; on the
+    right the parameters of the attention alone, on an axis that is logarithmic from 10 on.
 
     Args:
         published: DataFrame with the columns arm, parameters (a count), top1 (percent).
@@ -509,127 +357,19 @@ def cost_figure(published, measured):
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     # An arm of both panels looks the same in both. Colours come round again with open markers.
     faces = [{**style, "fillstyle": face} for face in ("full", "none") for style in STYLES]
-    styles = dict(
-        zip(dict.fromkeys([*published["arm"], *measured["arm"]]), cycle(faces), strict=False)
-    )
+    arms = dict.fromkeys([*published["arm"], *measured["arm"]])
+    styles = dict(zip(arms, cycle(faces), strict=False))
     for arm, points in published.groupby("arm", sort=False):
         points = points.sort_values("parameters")
         left.plot(points["parameters"] / 1e6, points["top1"], **styles[arm], linewidth=1, label=arm)
     dress(left, "Published, on ImageNet", "parameters, millions (10⁶)", "top-1 accuracy, %")
     for arm, points in measured.groupby("arm", sort=False):
-        right.errorbar(
-            points["parameters"],
-            points["top1"],
-            yerr=points["sd"],
-            **styles[arm],
-            linewidth=1,
-            capsize=2.5,
-            label=arm,
-        )
+        style = {**styles[arm], "linewidth": 1, "capsize": 2.5, "label": arm}
+        right.errorbar(points["parameters"], points["top1"], points["sd"], **style)
     dress(right, "Measured here", "parameters of the attention", "top-1 accuracy, %")
-    right.set_xscale("symlog", linthresh=10)
+    decades(right.xaxis, "symlog", linthresh=10)
     for ax, columns in ((left, 2), (right, 4)):
         ax.margins(0.08)
-        ax.legend(
-            fontsize=9.5,
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.16),
-            ncols=columns,
-            frameon=False,
-            columnspacing=1,
-            handletextpad=0.4,
-        )
-    return figure
-
-
-def class_weights_figure(means):
-    """Channel weights over the channels, from 0: a row of plots a network, a column a layer.
-
-    Args:
-        means: network -> layer -> name of a line, such as a class -> (C,) weights; every network
-            has equally many layers.
-    """
-    layers = max(len(each) for each in means.values())
-    figure = new_figure(8.6, 0.7 + 1.75 * len(means))
-    axes = figure.subplots(len(means), layers, sharey=True, squeeze=False)
-    for row, (network, by_layer) in zip(axes, means.items(), strict=True):
-        for ax, (layer, by_class) in zip(row, by_layer.items(), strict=True):
-            for (name, weights), style in zip(by_class.items(), STYLES, strict=False):
-                ax.plot(weights, **style | {"marker": "", "linewidth": 1}, label=name)
-            dress(ax, f"{network}: {layer}", "", "")
-            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-            ax.set_xlim(0, len(weights) - 1)
-            ax.set_ylim(0, 1)
-    figure.supxlabel("channel", fontsize=10.5)
-    figure.supylabel("weight", fontsize=10.5)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=10, loc="outside upper center", ncols=8)
-    return figure
-
-
-def by_layer_figure(panels, ylabel):
-    """Points with their intervals, layer by layer: one small plot per panel, groups side by side.
-
-    Args:
-        panels: title -> DataFrame with the columns layer, group, value, low, high. A group looks
-            the same in all panels.
-        ylabel: of value, with its unit.
-    """
-    figure = new_figure(8.6, 3.6)
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    groups = list(dict.fromkeys(group for table in panels.values() for group in table["group"]))
-    for ax, (title, table) in zip(axes, panels.items(), strict=True):
-        layers = list(dict.fromkeys(table["layer"]))
-        ax.axhline(0, color=BLACK, linewidth=1)
-        for number, (group, style) in enumerate(zip(groups, STYLES, strict=False)):
-            points = table[table["group"] == group]
-            at = [layers.index(layer) for layer in points["layer"]]
-            ax.errorbar(
-                np.add(at, 0.6 * ((number + 0.5) / len(groups) - 0.5)),
-                points["value"],
-                (points["value"] - points["low"], points["high"] - points["value"]),
-                **style | {"linestyle": "none"},
-                capsize=2.5,
-                label=group,
-            )
-        dress(ax, title, "layer", "")
-        ax.set_xticks(range(len(layers)), layers)
-        ax.set_xlim(-0.5, len(layers) - 0.5)
-        ax.grid(visible=False, axis="x")
-    axes[0].set_ylabel(ylabel, fontsize=10.5)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=9.5, loc="outside lower center", ncols=4)
-    return figure
-
-
-def feature_maps_figure(image, rows):
-    """One image, and feature maps before (above) and after (below) their channels' weights.
-
-    Red is positive, blue negative, in units of the largest absolute entry before the weight.
-
-    Args:
-        image: (H, W, 3) uint8.
-        rows: title -> (label -> (before, after)), (h, w) each; equally many maps in a row.
-    """
-    columns = max(len(maps) for maps in rows.values())
-    figure = new_figure(8.6, 2.35 * len(rows))
-    pictures, *parts = figure.subfigures(1, 2, width_ratios=(1, 5))
-    ax = pictures.add_subplot()
-    ax.imshow(image)
-    ax.set_axis_off()
-    ax.set_title("the image", fontsize=10.5)
-    (part,) = parts
-    for strip, (title, maps) in zip(
-        np.atleast_1d(part.subfigures(len(rows), 1)), rows.items(), strict=True
-    ):
-        axes = strip.subplots(2, columns, squeeze=False)
-        strip.suptitle(title, fontsize=11.5, x=0.01, horizontalalignment="left")
-        for column, (label, (before, after)) in zip(axes.T, maps.items(), strict=True):
-            largest = np.abs(before).max() or 1
-            for ax, values in zip(column, (before, after), strict=True):
-                ax.imshow(values / largest, **SIGNED, interpolation="nearest")
-                ax.set(xticks=[], yticks=[])
-            column[0].set_title(label, fontsize=9.5)
-        axes[0, 0].set_ylabel("before", fontsize=9.5)
-        axes[1, 0].set_ylabel("after", fontsize=9.5)
+        style = {"fontsize": 9.5, "frameon": False, "columnspacing": 1, "handletextpad": 0.4}
+        ax.legend(**style, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
     return figure

@@ -25,10 +25,7 @@ def logit_jacobian(module, y):
 
     Args:
         module: an `eca_lab.attention.ChannelAttention`.
-        y: (N, C) descriptors, as `module.squeeze` gives them.
-
-    Raises:
-        ValueError: y is not (N, module.channels).
+        y: (N, module.channels) descriptors, as `module.squeeze` gives them; or a ValueError.
     """
     return _jacobian(module.score, module, y)
 
@@ -45,12 +42,8 @@ def weight_jacobian(module, y):
 def rank(singular_values):
     """Numerical rank, (..., C) -> (...): how many exceed `TOLERANCE` times the largest.
 
-    A band of ECA has full rank for almost all kernels, and yet one can be so close to singular
-    that its numerical rank is lower, the more so the wider the layer: with a kernel that weighs
-    one neighbour more than the rest together, the smallest singular value falls exponentially in C.
-
-    Args:
-        singular_values: as `torch.linalg.svdvals` gives them, in descending order.
+    Of values in descending order, as `torch.linalg.svdvals` gives them. A band of ECA has full rank
+    for almost all kernels, but its smallest singular value may fall exponentially with C.
     """
     return (singular_values > TOLERANCE * singular_values[..., :1]).sum(-1)
 
@@ -97,14 +90,10 @@ def sensitivity(matrices):
 
 
 def measures(matrices):
-    """Every measure of N Jacobians as a DataFrame of N rows.
+    """Every measure of N Jacobians, (N, C, C), as a DataFrame of N rows.
 
-    Args:
-        matrices: (N, C, C).
-
-    Returns:
-        DataFrame with the columns rank, effective_rank, diagonal_share, bandwidth, and
-        sensitivity, here the mean over channels.
+    Columns: rank, effective_rank, diagonal_share, bandwidth, and sensitivity, here the mean over
+    channels.
     """
     spectra = torch.linalg.svdvals(matrices)
     return pd.DataFrame(

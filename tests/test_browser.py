@@ -19,6 +19,14 @@ import pytest
 
 from eca_lab.kernel_size import adaptive_kernel_size
 
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+        reason="found no chromium, chromium-browser, google-chrome",
+    ),
+]
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = Path("notebooks/01_kernel_size.ipynb")
 CHROMIUM = next(
@@ -35,11 +43,31 @@ CHROMIUM_FLAGS = [
 ]
 
 
-@contextmanager
-def jupyterlab(directory, cells=None):
-    """Run a JupyterLab over copies of the notebook and its data, and yield the notebook's address.
+class Lab:
+    """A running JupyterLab: the folder that it serves, its address and its token."""
 
-    The notebook is 01, or one of other cells of code, if these are given.
+    def __init__(self, folder, address, token):
+        self.folder, self.address, self.token = folder, address, token
+
+    def url(self, path):
+        return f"{self.address}lab/workspaces/{path.stem}/tree/{path.as_posix()}?token={self.token}"
+
+    def notebook(self, name, cells):
+        """Write a notebook of these cells of code, and return its URL."""
+        path = NOTEBOOK.with_name(f"{name}.ipynb")
+        written = json.loads((self.folder / NOTEBOOK).read_text(encoding="utf-8"))
+        written["cells"] = [
+            {"cell_type": "code", "id": f"cell-{number}", "metadata": {}, "source": source}
+            | {"execution_count": None, "outputs": []}
+            for number, source in enumerate(cells)
+        ]
+        (self.folder / path).write_text(json.dumps(written), encoding="utf-8")
+        return self.url(path)
+
+
+@contextmanager
+def jupyterlab(directory):
+    """Run a JupyterLab over copies of notebook 01 and the data, and yield it as a `Lab`.
 
     The server runs on this machine's own address only, asks for its token, and keeps its settings,
     workspaces and signatures in `directory`, so that neither the reader's JupyterLab nor the
@@ -50,11 +78,6 @@ def jupyterlab(directory, cells=None):
     for data in ("checkpoints", "paper", "results"):
         shutil.copytree(ROOT / "data" / data, served / "data" / data)
     notebook = json.loads((ROOT / NOTEBOOK).read_text(encoding="utf-8"))
-    if cells is not None:
-        notebook["cells"] = [
-            {"cell_type": "code", "id": f"cell-{number}", "metadata": {}, "source": source}
-            for number, source in enumerate(cells)
-        ]
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell.update(execution_count=None, outputs=[])
@@ -81,7 +104,7 @@ def jupyterlab(directory, cells=None):
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         try:
             address = _wait_for_server(server, directory)
-            yield f"{address}lab/tree/{NOTEBOOK.as_posix()}?token={token}"
+            yield Lab(served, address, token)
         finally:
             server.terminate()  # shuts down the kernels, too
             try:
@@ -107,16 +130,40 @@ def _wait_for_server(server, directory, timeout=40):
 
 
 @contextmanager
-def chromium_page(width=1280, height=1000):
-    """Yield a page of a new headless Chromium."""
+def chromium():
+    """Run a headless Chromium, and yield it."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         try:
-            yield browser.new_page(viewport={"width": width, "height": height})
+            yield browser
         finally:
             browser.close()
+
+
+def new_page(browser, width=1280, height=1000):
+    """A page that shares nothing with others."""
+    return browser.new_context(viewport={"width": width, "height": height}).new_page()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with jupyterlab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser):
+    page = new_page(browser)
+    yield page
+    page.context.close()
 
 
 def run_notebook(page, address):
@@ -176,91 +223,85 @@ def wait_for_next_picture(page, source):
     )
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="found no chromium, chromium-browser, google-chrome")
-def test_notebook_runs_and_the_panel_follows_the_keyboard(tmp_path):
+def test_notebook_runs_and_the_panel_follows_the_keyboard(lab, page):
     from playwright.sync_api import expect
 
     from eca_lab.explorers import KernelSizeExplorer
 
     original = (ROOT / NOTEBOOK).read_bytes()
-    with jupyterlab(tmp_path) as address, chromium_page() as page:
-        run_notebook(page, address)
-        cells = save(page, tmp_path / "served" / NOTEBOOK)
-        outputs = [output for cell in cells for output in cell["outputs"]]
-        assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
-        assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    run_notebook(page, lab.url(NOTEBOOK))
+    cells = save(page, lab.folder / NOTEBOOK)
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
 
-        box = page.locator(".widget-text input[type=number]").first
-        expect(box).to_have_value("256")
-        first_picture = picture(page)[1]
+    box = page.locator(".widget-text input[type=number]").first
+    expect(box).to_have_value("256")
+    first_picture = picture(page)[1]
 
-        # Seventeen stops down from 256 lead across 128, where k changes.
-        channels_slider(page).focus()
-        stops = KernelSizeExplorer.CHANNEL_STOPS
-        start = stops.index(256)
-        for channels in reversed(stops[start - 17 : start]):
-            source = picture(page)[0]
-            page.keyboard.press("ArrowLeft")
-            expect(box).to_have_value(str(channels))
-            expect(readout(page)).to_contain_text(f"log2 {channels} ")
-            k = adaptive_kernel_size(channels)
-            expect(readout(page)).to_contain_text(re.compile(rf"(Nearest|tie).*: k = {k}(?!\d)"))
-            wait_for_next_picture(page, source)
-        assert (channels, k) == (123, 3)
-        source, last_picture = picture(page)
-        assert first_picture.startswith(b"\x89PNG")
-        assert last_picture.startswith(b"\x89PNG")
-        assert last_picture != first_picture
-
-        # The box takes any channels up to 8192, and says so where it is given something else.
-        box.fill("0")
-        box.press("Enter")
-        expect(page.get_by_text("channels=0: accepted is a positive integer")).to_be_visible()
-        box.fill("2048")
-        box.press("Enter")
-        expect(readout(page)).to_contain_text("log2 2048 ")
-        expect(page.get_by_text("channels=0")).to_have_count(0)
+    # Seventeen stops down from 256 lead across 128, where k changes.
+    channels_slider(page).focus()
+    stops = KernelSizeExplorer.CHANNEL_STOPS
+    start = stops.index(256)
+    for channels in reversed(stops[start - 17 : start]):
+        source = picture(page)[0]
+        page.keyboard.press("ArrowLeft")
+        expect(box).to_have_value(str(channels))
+        expect(readout(page)).to_contain_text(f"log2 {channels} ")
+        k = adaptive_kernel_size(channels)
+        expect(readout(page)).to_contain_text(re.compile(rf"(Nearest|tie).*: k = {k}(?!\d)"))
         wait_for_next_picture(page, source)
-        expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+    assert (channels, k) == (123, 3)
+    source, last_picture = picture(page)
+    assert first_picture.startswith(b"\x89PNG")
+    assert last_picture.startswith(b"\x89PNG")
+    assert last_picture != first_picture
+
+    # The box takes any channels up to 8192, and says so where it is given something else.
+    box.fill("0")
+    box.press("Enter")
+    expect(page.get_by_text("channels=0: accepted is an integer from 1 to 8192")).to_be_visible()
+    box.fill("2048")
+    box.press("Enter")
+    expect(readout(page)).to_contain_text("log2 2048 ")
+    expect(page.get_by_text("channels=0")).to_have_count(0)
+    wait_for_next_picture(page, source)
+    expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
     assert (ROOT / NOTEBOOK).read_bytes() == original
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="found no chromium, chromium-browser, google-chrome")
-def test_the_panel_of_the_study_follows_its_controls(tmp_path):
+def test_the_panel_of_the_study_follows_its_controls(lab, page):
     from playwright.sync_api import expect
 
     cells = [
         "from eca_lab import explorers, results",
         "explorers.StudyExplorer(results.load_results('../data/results/cifar10-tiny'))",
     ]
-    with jupyterlab(tmp_path, cells) as address, chromium_page() as page:
-        run_notebook(page, address)
-        table = page.locator(".widget-html-content table")
-        expect(table.locator("tr")).to_have_count(6)  # a head and five arms
-        expect(table).not_to_contain_text("equivalent")
+    run_notebook(page, lab.notebook("study", cells))
+    table = page.locator(".widget-html-content table")
+    expect(table.locator("tr")).to_have_count(6)  # a head and five arms
+    expect(table).not_to_contain_text("equivalent")
 
-        baseline = page.locator(".widget-dropdown", has_text="baseline").locator("select")
-        source = picture(page)[0]
-        baseline.select_option("se")
-        expect(page.get_by_text("Other arms against se")).to_be_visible()
-        expect(table.locator("th", has_text=re.compile("^eca$"))).to_have_count(1)
-        wait_for_next_picture(page, source)
+    baseline = page.locator(".widget-dropdown", has_text="baseline").locator("select")
+    source = picture(page)[0]
+    baseline.select_option("se")
+    expect(page.get_by_text("Other arms against se")).to_be_visible()
+    expect(table.locator("th", has_text=re.compile("^eca$"))).to_have_count(1)
+    wait_for_next_picture(page, source)
 
-        margin = page.locator(".widget-text input[type=number]")
-        margin.fill("3")
-        margin.press("Enter")
-        expect(table).to_contain_text("equivalent")
-        margin.fill("99")
-        margin.press("Enter")
-        expect(page.get_by_text("margin=99.0: accepted are 0.01 to 5")).to_be_visible()
-        expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+    margin = page.locator(".widget-text input[type=number]")
+    margin.fill("3")
+    margin.press("Enter")
+    expect(table).to_contain_text("equivalent")
+    margin.fill("99")
+    margin.press("Enter")
+    expect(
+        page.get_by_text("margin=99.0: accepted is a finite number from 0.01 to 5")
+    ).to_be_visible()
+    expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="found no chromium, chromium-browser, google-chrome")
-def test_the_panel_of_the_weights_follows_its_controls(tmp_path):
+def test_the_panel_of_the_weights_follows_its_controls(lab, page):
     from playwright.sync_api import expect
 
     cells = [
@@ -272,45 +313,42 @@ def test_the_panel_of_the_weights_follows_its_controls(tmp_path):
         "    networks, data.load_dataset('shapes'), layer='layer1.attention', channel=3\n"
         ")",
     ]
-    with jupyterlab(tmp_path, cells) as address, chromium_page() as page:
-        run_notebook(page, address)
-        expect(readout(page)).to_contain_text(re.compile(r"Channel 3: weight 0\.\d+ × 1 ="))
+    run_notebook(page, lab.notebook("weights", cells))
+    expect(readout(page)).to_contain_text(re.compile(r"Channel 3: weight 0\.\d+ × 1 ="))
 
-        source = picture(page)[0]
-        page.get_by_role("button", name="channel off").click()
-        expect(readout(page)).to_contain_text("× 0 = 0.000")
-        wait_for_next_picture(page, source)
-        handle(page, "factor").press("ArrowRight")
-        expect(readout(page)).to_contain_text("× 0.1 = ")
+    source = picture(page)[0]
+    page.get_by_role("button", name="channel off").click()
+    expect(readout(page)).to_contain_text("× 0 = 0.000")
+    wait_for_next_picture(page, source)
+    handle(page, "factor").press("ArrowRight")
+    expect(readout(page)).to_contain_text("× 0.1 = ")
 
-        # A last layer of 256 channels, and back to one of 16.
-        layer = page.locator(".widget-dropdown", has_text="layer").locator("select")
-        layer.select_option("layer3.1.attention")
-        expect(readout(page)).to_contain_text("layer='layer3.1.attention'")
-        # (Home and End of the slider would go by its first range: noUiSlider keeps it.)
-        channel = page.locator(".widget-text input[type=number]").nth(1)
-        channel.fill("254")
-        channel.press("Enter")
-        expect(readout(page)).to_contain_text("Channel 254: ")
-        handle(page, "channel").press("ArrowRight")
-        expect(readout(page)).to_contain_text("Channel 255: ")
-        layer.select_option("layer1.attention")
-        expect(page.get_by_text("Lowered to fit 16 channels: channel to 15")).to_be_visible()
+    # A last layer of 256 channels, and back to one of 16.
+    layer = page.locator(".widget-dropdown", has_text="layer").locator("select")
+    layer.select_option("layer3.1.attention")
+    expect(readout(page)).to_contain_text("layer='layer3.1.attention'")
+    # (Home and End of the slider would go by its first range: noUiSlider keeps it.)
+    channel = page.locator(".widget-text input[type=number]").nth(1)
+    channel.fill("254")
+    channel.press("Enter")
+    expect(readout(page)).to_contain_text("Channel 254: ")
+    handle(page, "channel").press("ArrowRight")
+    expect(readout(page)).to_contain_text("Channel 255: ")
+    layer.select_option("layer1.attention")
+    expect(page.get_by_text("Lowered to fit 16 channels: channel to 15")).to_be_visible()
 
-        source = picture(page)[0]
-        page.locator(".widget-dropdown", has_text="network").locator("select").select_option("se")
-        expect(readout(page)).to_contain_text("network='se'")
-        wait_for_next_picture(page, source)
-        image = page.locator(".widget-text input[type=number]").first
-        image.fill("200")
-        image.press("Enter")
-        expect(page.get_by_text("image=200: accepted here are 0 to 199")).to_be_visible()
-        expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+    source = picture(page)[0]
+    page.locator(".widget-dropdown", has_text="network").locator("select").select_option("se")
+    expect(readout(page)).to_contain_text("network='se'")
+    wait_for_next_picture(page, source)
+    image = page.locator(".widget-text input[type=number]").first
+    image.fill("200")
+    image.press("Enter")
+    expect(page.get_by_text("image=200: accepted is an integer from 0 to 199")).to_be_visible()
+    expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="found no chromium, chromium-browser, google-chrome")
-def test_the_panel_of_the_reduction_follows_its_controls(tmp_path):
+def test_the_panel_of_the_reduction_follows_its_controls(lab, page):
     from playwright.sync_api import expect
 
     cells = [
@@ -319,33 +357,57 @@ def test_the_panel_of_the_reduction_follows_its_controls(tmp_path):
         "layer = {arm: attention.make_attention(arm, 128) for arm in ('se', 'eca')}",
         "explorers.ReductionExplorer(trained={'one': layer})",
     ]
-    with jupyterlab(tmp_path, cells) as address, chromium_page() as page:
-        run_notebook(page, address)
-        expect(readout(page)).to_contain_text("C // r = 64 // 16 = 4 hidden units")
+    run_notebook(page, lab.notebook("reduction", cells))
+    expect(readout(page)).to_contain_text("C // r = 64 // 16 = 4 hidden units")
 
-        source = picture(page)[0]
-        handle(page, "reduction r").press("ArrowLeft")
-        expect(readout(page)).to_contain_text("64 // 8 = 8 hidden units")
-        wait_for_next_picture(page, source)
-        handle(page, "kernel k").press("ArrowRight")
-        expect(readout(page)).to_contain_text("k = 5 parameters")
-        handle(page, "channels C").press("Home")
-        expect(page.get_by_text("Lowered to fit C = 8: groups to 8")).to_be_visible()
-        source = picture(page)[0]
-        page.get_by_role("button", name="Draw again").click()
-        expect(readout(page)).to_contain_text("seed=1")
-        wait_for_next_picture(page, source)
+    source = picture(page)[0]
+    handle(page, "reduction r").press("ArrowLeft")
+    expect(readout(page)).to_contain_text("64 // 8 = 8 hidden units")
+    wait_for_next_picture(page, source)
+    handle(page, "kernel k").press("ArrowRight")
+    expect(readout(page)).to_contain_text("k = 5 parameters")
+    handle(page, "channels C").press("Home")
+    expect(page.get_by_text("Lowered to fit C = 8: groups to 8")).to_be_visible()
+    source = picture(page)[0]
+    page.get_by_role("button", name="Draw again").click()
+    expect(readout(page)).to_contain_text("seed=1")
+    wait_for_next_picture(page, source)
 
-        weights = page.locator(".widget-dropdown", has_text="weights").locator("select")
-        weights.select_option("trained, one")
-        expect(readout(page)).to_contain_text("128 // 16 = 8 hidden units")
-        page.get_by_role("button", name="Reset").click()
-        expect(readout(page)).to_contain_text("ReductionExplorer(channels=64, reduction=16")
-        groups = page.locator(".widget-text input[type=number]").nth(3)
-        groups.fill("3")
-        groups.press("Enter")
-        expect(page.get_by_text("groups=3: accepted are divisors of channels=64")).to_be_visible()
-        expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+    weights = page.locator(".widget-dropdown", has_text="weights").locator("select")
+    weights.select_option("trained, one")
+    expect(readout(page)).to_contain_text("128 // 16 = 8 hidden units")
+    page.get_by_role("button", name="Reset").click()
+    expect(readout(page)).to_contain_text("ReductionExplorer(channels=64, reduction=16")
+    groups = page.locator(".widget-text input[type=number]").nth(3)
+    groups.fill("3")
+    groups.press("Enter")
+    expect(page.get_by_text("groups=3: accepted are 1, 2, 4, 8, 16, 32, 64")).to_be_visible()
+    expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+
+
+def test_names_run_nothing_in_the_page(lab, page):
+    from playwright.sync_api import expect
+
+    cells = [
+        "from eca_lab import data, explorers, models\nfrom dataclasses import replace",
+        "name = '<img src=x onerror=alert(1)>'\n"
+        "path = '../data/checkpoints/shapes32-tiny-eca-seed0.safetensors'\n"
+        "networks = {name: models.load_checkpoint(path)[0]}\n"
+        "shapes = data.load_dataset('shapes')\n"
+        "shapes = replace(shapes, classes=(name, *shapes.classes[1:]))",
+        "panel = explorers.ChannelWeightExplorer(networks, shapes)\npanel",
+        "panel._try(first_class='<img src=y onerror=alert(2)>')",
+    ]
+    dialogs = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    run_notebook(page, lab.notebook("names", cells))
+    expect(readout(page)).to_contain_text("of class <img src=x onerror=alert(1)>.")
+    status = page.get_by_text("first_class='<img src=y onerror=alert(2)>': accepted are <img src=x")
+    expect(status).to_be_visible()
+    network = page.locator(".widget-dropdown", has_text="network").locator("option")
+    expect(network).to_have_text(["<img src=x onerror=alert(1)>".replace(" ", "\xa0")])
+    expect(page.locator(".jp-OutputArea img:not(.widget-image)")).to_have_count(0)
+    assert dialogs == []
 
 
 def save(page, path):

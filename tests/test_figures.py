@@ -8,17 +8,16 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import same_color, to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from eca_lab import figures
 from eca_lab.explorers.channel_weights_picture import ChannelWeightPicture
-from eca_lab.explorers.kernel_size_picture import KernelSizePicture
-from eca_lab.explorers.reduction_picture import ReductionPicture
+from eca_lab.explorers.study import StudyPicture
 
-WIDTHS = [16, 128, 2048]
-TIES = [([127, 128, 129], [3, 5, 5], [3, 3, 5]), ([2047, 2048, 2049], [5, 7, 7], [5, 5, 7])]
+HOSTILE = "$x^{$"
 INTERVALS = [(1, 1, 8), (3, 8, 128), (5, 128, 2048)]
-NETWORKS = {"A": ((64, 128), (3, 5), (3, 7)), "B": ((16, 24, 320), (3, 3, 5), (1, 1, 3))}
 
 MATRICES = {"a": np.diag([1.0, -2.0]), "b": np.zeros((3, 3)), "c": np.arange(9.0).reshape(3, 3)}
 SPECTRA = {"SE": [[2, 1, 0, 0], [3, 0.5, 0, 0]], "ECA": [[1, 1, 1, 0.5]]}
@@ -53,11 +52,8 @@ MEANS = pd.DataFrame(
 )
 
 FIGURES = [
-    (figures.mapping_figure, (WIDTHS, [8.5, 64.5, 1024.5], [2.5, 4, 6])),
-    (figures.rounding_figure, (WIDTHS, [2.5, 4, 6], [3, 5, 7], [(128, 4), (2048, 6)])),
-    (figures.ties_figure, (TIES,)),
     (figures.stages_figure, (INTERVALS, {"A": (16, 64), "B": (256, 512, 1024)})),
-    (figures.released_figure, (NETWORKS,)),
+    (figures.walkthrough_figure, ([1, 2], [0.5], [0.1, 0.9])),
     (figures.interaction_figure, (MATRICES,)),
     (figures.spectra_figure, (SPECTRA,)),
     (figures.cost_figure, (PUBLISHED, MEASURED)),
@@ -71,55 +67,55 @@ def lines(ax):
     return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines}
 
 
-@pytest.mark.parametrize(("draw", "numbers"), FIGURES)
-def test_every_figure_has_titles_labels_and_a_white_face(draw, numbers):
-    figure = draw(*numbers)
-    assert to_hex(figure.get_facecolor()) == "#ffffff"
-    for ax in figure.axes:
-        if ax.has_data() and ax.get_label() != "<colorbar>":
-            assert ax.get_title(loc="left")
-            assert ax.get_xlabel() or figure.get_supxlabel()
+def test_every_figure_has_titles_labels_and_a_white_face():
+    for draw, numbers in FIGURES:
+        figure = draw(*numbers)
+        assert to_hex(figure.get_facecolor()) == "#ffffff"
+        for ax in figure.axes:
+            if ax.has_data() and ax.get_label() != "<colorbar>":
+                assert ax.get_title(loc="left")
+                assert ax.get_xlabel() or figure.get_supxlabel()
     assert pyplot.get_fignums() == []
 
 
-@pytest.mark.parametrize(("draw", "numbers"), FIGURES)
-def test_figures_are_shown_as_small_pngs_that_look_the_same(draw, numbers):
-    figure = draw(*numbers)
+def test_figures_are_shown_as_small_pngs_that_look_the_same():
+    figure = figures.interaction_figure(MATRICES)
     with Image.open(io.BytesIO(figure._repr_png_())) as shown:
         assert shown.mode == "P"
-        # Versions of matplotlib differ in how they round 8.2 inches at 100 dpi.
+        # Versions of matplotlib differ in how they round inches at 100 dpi.
         assert np.allclose(shown.size, figure.get_size_inches() * 100, atol=1.01)
         small = np.asarray(shown.convert("RGB")).astype(int)
     # From a new figure: drawing the same one again lays it out again, a little differently.
-    canvas = FigureCanvasAgg(draw(*numbers))
+    canvas = FigureCanvasAgg(figures.interaction_figure(MATRICES))
     canvas.draw()
     assert len(figure._repr_png_()) < 0.9 * len(figures.palette_png(canvas))
     assert np.abs(small - np.asarray(canvas.buffer_rgba())[:, :, :3]).max() < 16
 
 
-def test_mapping_figure():
-    (ax,) = figures.mapping_figure(WIDTHS, [8.5, 64.5, 1024.5], [2.5, 4, 6]).axes
-    linear, exponential = lines(ax).values()
-    assert linear == (WIDTHS, [8.5, 64.5, 1024.5])
-    assert exponential == (WIDTHS, [2.5, 4, 6])
-    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-
-
-def test_rounding_figure():
-    ties = [(128, 4), (2048, 6)]
-    (ax,) = figures.rounding_figure(WIDTHS, [2.5, 4, 6], [3, 5, 7], ties).axes
-    argument, rounded, marked = lines(ax).values()
-    assert argument == (WIDTHS, [2.5, 4, 6])
-    assert rounded == (WIDTHS, [3, 5, 7])
-    assert marked == ([128, 2048], [4, 6])
-    assert [text.get_text() for text in ax.texts] == ["C = 128", "C = 2048"]
-
-
-def test_ties_figure():
-    axes = figures.ties_figure(TIES).axes
-    for ax, (channels, up, down) in zip(axes, TIES, strict=True):
-        assert lines(ax) == {"ties up (Figure 3)": (channels, up), "ties down": (channels, down)}
-        assert str(channels[1]) in ax.get_title(loc="left")
+def test_names_are_drawn_as_they_are_written():
+    two = [(0, HOSTILE), (1, "a$b$c")]
+    picture = ChannelWeightPicture([name for _, name in two], [3, 2])
+    picture.png(**weights_state(classes=two))
+    arms = (
+        COMPARED.assign(arm=[HOSTILE, "eca(k=3)", "none"]),
+        PAIRED.rename(columns={"se": HOSTILE}),
+    )
+    StudyPicture().png(TRIALS, MEANS, *arms, "top1", HOSTILE, 0.2)
+    figure = figures.differences_figure(*arms, HOSTILE, 0.2)
+    figure.axes[0].set_title("a$b$c", loc="left")
+    FigureCanvasAgg(figure).draw()
+    for drawn in (picture.figure, figure):
+        texts = [text for text in drawn.findobj(Text) if text.get_visible()]
+        names = [text for text in texts if text.get_text() in (HOSTILE, "a$b$c")]
+        assert len(names) > 1
+        for name in names:
+            # As wide as matplotlib draws the very letters.
+            plain = Figure(dpi=100).text(0, 0, name.get_text(), parse_math=False)
+            plain.set_fontproperties(name.get_fontproperties())
+            plain.figure.canvas = FigureCanvasAgg(plain.figure)
+            expected = plain.get_window_extent(plain.figure.canvas.get_renderer()).width
+            renderer = drawn.canvas.get_renderer()
+            assert name.get_window_extent(renderer).width == pytest.approx(expected, abs=1)
 
 
 def test_stages_figure():
@@ -132,96 +128,6 @@ def test_stages_figure():
         assert start < text.get_position()[0] < stop
     assert list(lines(ax).values()) == [([16, 64], [0, 0]), ([256, 512, 1024], [1, 1, 1])]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
-
-
-def test_released_figure():
-    axes = figures.released_figure(NETWORKS).axes
-    for ax, (name, (channels, formula, released)) in zip(axes, NETWORKS.items(), strict=True):
-        assert ax.get_title(loc="left") == name
-        ring, diamond = lines(ax).values()
-        assert ring == (list(channels), list(formula))
-        assert diamond == (list(channels), list(released))
-        shapes = {line.get_marker() for line in ax.lines}
-        assert len(shapes) == 2
-
-
-@pytest.fixture(scope="module")
-def picture():
-    return KernelSizePicture(8192)
-
-
-def state(channels=256, k=5, largest_k=7, side=32):
-    """Numbers for `KernelSizePicture.png`, with a band that shows every weight."""
-    return {
-        "point": (channels, k),
-        "interval": (128, 2047),
-        "steps": ([1, 8, 128, 2048, 32768], [1, 3, 5, largest_k, largest_k + 2]),
-        "stages": ((256, 512), (5, 5), (3, 7)),
-        "band": np.arange(side * side).reshape(side, side) % (k + 1),
-        "parameters": (k, 8192),
-    }
-
-
-def test_picture_draws_the_numbers_it_is_given(picture):
-    picture.png(**state())
-    assert (picture.span.get_x(), picture.span.get_x() + picture.span.get_width()) == (128, 2047)
-    assert picture.curve.get_xydata().tolist() == [[1, 1], [8, 3], [128, 5], [2048, 7], [32768, 9]]
-    assert picture.curve.get_drawstyle() == "steps-post"
-    assert picture.dot.get_xydata().tolist() == [[256, 5]]
-    assert picture.formula.get_xydata().tolist() == [[256, 5], [512, 5]]
-    assert picture.released.get_xydata().tolist() == [[256, 3], [512, 7]]
-    assert picture.formula.get_marker() != picture.released.get_marker()
-    assert picture.steps_title.get_text() == "C = 256, k = 5"
-    ends = [bar.get_x() + bar.get_width() for bar in picture.bars]
-    assert ends == [5, 8192]
-    assert [text.get_text() for text in picture.numbers] == ["5", "8,192"]
-
-
-def test_picture_colours_every_weight_as_its_key_does(picture):
-    picture.png(**state(k=7))
-    band = state(k=7)["band"]
-    shown, key = np.asarray(picture.matrix.get_array()), np.asarray(picture.key.get_array())
-    assert np.all(shown[band == 0] == 1)
-    assert len(np.unique(key, axis=0)) == 7
-    for weight in range(1, 8):
-        assert np.allclose(shown[band == weight], key[weight - 1])
-
-
-def test_picture_shows_narrow_layers_at_their_size(picture):
-    picture.png(**state(channels=8, k=3, side=8))
-    assert picture.matrix.get_extent() == [0.5, 8.5, 8.5, 0.5]
-    assert picture.matrix.get_array().shape == (8, 8, 3)
-
-
-def test_picture_flags_a_kernel_that_is_larger_than_the_layer(picture):
-    picture.png(**state(channels=4, k=7, side=4))
-    assert picture.steps_title.get_text() == "C = 4, k = 7 > C: cannot be built"
-    assert same_color(picture.steps_title.get_color(), figures.VERMILLION)
-    picture.png(**state(channels=7, k=7, side=7))
-    assert picture.steps_title.get_text() == "C = 7, k = 7"
-    assert same_color(picture.steps_title.get_color(), figures.BLACK)
-
-
-@pytest.mark.parametrize(("largest_k", "end"), [(5, 9), (9, 9), (11, 19), (19, 19), (37, 37)])
-def test_picture_makes_room_for_the_largest_k(picture, largest_k, end):
-    picture.png(**state(largest_k=largest_k))
-    assert picture.steps.get_ylim() == (0, end)
-    assert all(tick % 2 == 1 for tick in picture.steps.get_yticks())
-
-
-def test_blitted_picture_equals_one_drawn_at_once():
-    moved, new = KernelSizePicture(8192), KernelSizePicture(8192)
-    for k, largest_k in ((3, 7), (9, 19), (5, 7)):
-        blitted = moved.png(**state(k=k, largest_k=largest_k))
-    assert blitted == new.png(**state())
-
-    # Drawn without blitting, only what lies under axes and spines differs: a few pixels.
-    pixels = np.asarray(Image.open(io.BytesIO(blitted)).convert("RGB")).astype(int)
-    for artist in new.figure.findobj(lambda artist: artist.get_animated()):
-        artist.set_animated(False)
-    new.canvas.draw()
-    difference = np.abs(pixels - np.asarray(new.canvas.buffer_rgba())[:, :, :3]).max(axis=2)
-    assert np.mean(difference > 32) < 0.005
 
 
 def test_interaction_figure_scales_every_panel_by_its_largest_entry():
@@ -237,11 +143,7 @@ def test_interaction_figure_scales_every_panel_by_its_largest_entry():
         assert white[:3].min() > 0.95
     assert bar.get_ylabel() == "entry / largest in its panel"
 
-
-@pytest.mark.parametrize("number", [1, 4, 7])
-def test_interaction_figure_takes_any_number_of_matrices(number):
-    figure = figures.interaction_figure({str(n): np.eye(4) for n in range(number)})
-    assert len(figure.axes) == number + 1
+    assert len(figures.interaction_figure({str(n): np.eye(4) for n in range(7)}).axes) == 8
 
 
 def test_spectra_figure_draws_a_line_for_every_jacobian():
@@ -276,50 +178,6 @@ def test_cost_figure_keeps_published_and_measured_apart():
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 3
 
 
-def reduction_state(channels=8, seed=0):
-    """Numbers for `ReductionPicture.png`."""
-    rng = np.random.default_rng(seed)
-    return {
-        "matrices": [rng.normal(size=(channels, channels)) for _ in range(3)],
-        "ranks": [2, channels, channels - 1],
-        "spectra": [np.linspace(1, end, channels) for end in (0, 0.1, 0.5)],
-        "parameters": [512, 256, 3],
-    }
-
-
-def test_reduction_picture_draws_the_numbers_it_is_given():
-    picture, state = ReductionPicture(512), reduction_state()
-    picture.png(**state)
-    for image, matrix in zip(picture.matrices, state["matrices"], strict=True):
-        assert np.allclose(image.get_array(), matrix / np.abs(matrix).max())
-    captions = [text.get_text() for text in picture.captions]
-    assert captions == ["8 × 8, rank 2", "8 × 8, rank 8", "8 × 8, rank 7"]
-    for line, values in zip(picture.lines, state["spectra"], strict=True):
-        assert list(line.get_xdata()) == list(range(1, 9))
-        assert list(line.get_ydata()) == list(values)
-    ends = [bar.get_x() + bar.get_width() for bar in picture.bars]
-    assert ends == [512, 256, 3]
-    assert [text.get_text() for text in picture.numbers] == ["512", "256", "3"]
-    for line, bar in zip(picture.lines, picture.bars, strict=True):
-        assert same_color(line.get_color(), bar.get_facecolor())
-
-
-def test_reduction_picture_takes_a_matrix_of_zeros():
-    picture = ReductionPicture(512)
-    state = reduction_state()
-    state["matrices"][0], state["spectra"][0] = np.zeros((8, 8)), np.zeros(8)
-    picture.png(**state)
-    assert not picture.matrices[0].get_array().any()
-
-
-def test_a_moved_reduction_picture_equals_a_new_one():
-    moved, new = ReductionPicture(512), ReductionPicture(512)
-    for channels in (512, 8, 64):
-        blitted = moved.png(**reduction_state(channels))
-    assert blitted == new.png(**reduction_state(64))
-    assert blitted != new.png(**reduction_state(64, seed=1))
-
-
 def test_the_forest_plot_shows_means_seeds_and_margin():
     ax = figures.differences_figure(COMPARED, PAIRED, "eca", 0.2).axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["se", "eca(k=3)", "none"]
@@ -345,73 +203,31 @@ def test_accuracy_over_k_shows_fixed_k_and_levels():
     (bars,) = ax.containers
     assert bars.lines[0].get_xydata().tolist() == [[1, 59.5], [5, 61]]
     assert bars.lines[2][0].get_segments()[0][:, 1].tolist() == [58, 61]
-    level = next(line for line in ax.lines if line.get_label() == "eca, adaptive k")
+    level = next(line for line in ax.lines if line.get_label() == "eca")  # the spec's text
     assert set(level.get_ydata()) == {61}
     dots = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == "o"]
     assert dots == [[59, 60], [61]]
     assert ax.get_xticks().tolist() == [1, 5]
 
 
-def test_class_weights_over_the_channels():
-    means = {
-        "eca": {"early": {"ring": [0.1, 0.2], "star": [0.3, 0.4]}, "late": {"ring": [0.5] * 3}},
-        "se": {"early": {"ring": [0.6, 0.7]}, "late": {"ring": [0.8, 0.9]}},
-    }
-    axes = figures.class_weights_figure(means).axes
-    assert [ax.get_title(loc="left") for ax in axes] == [
-        "eca: early",
-        "eca: late",
-        "se: early",
-        "se: late",
-    ]
-    assert [line.get_ydata().tolist() for line in axes[0].lines] == [[0.1, 0.2], [0.3, 0.4]]
-    assert axes[1].lines[0].get_xdata().tolist() == [0, 1, 2]
-    assert axes[0].lines[0].get_linestyle() != axes[0].lines[1].get_linestyle()
+def test_powers_of_ten_are_written_without_formulas():
+    ax = figures.new_figure(4, 3).add_subplot()
+    figures.decades(ax.yaxis)
+    ax.set_ylim(1e-5, 1e12)
+    written = ax.yaxis.get_major_formatter()
+    assert [written(value) for value in (1e-5, 1, 1e12)] == ["10⁻⁵", "10⁰", "10¹²"]
+    figures.decades(ax.xaxis, "symlog", linthresh=10)
+    assert ax.xaxis.get_major_formatter()(0) == "0"
 
 
-def test_points_by_layer_stand_side_by_side_with_their_intervals():
-    table = pd.DataFrame(
-        {
-            "layer": ["1", "1", "2"],
-            "group": ["off", "fixed", "off"],
-            "value": [-3.0, 1.0, 0.0],
-            "low": [-4.0, 0.5, -1.0],
-            "high": [-2.0, 2.0, 3.0],
-        }
-    )
-    other = table[table["group"] == "fixed"]
-    left, right = figures.by_layer_figure({"eca": table, "se": other}, "points").axes
-    off, fixed = left.containers
-    assert off.lines[0].get_ydata().tolist() == [-3, 0]
-    segments = off.lines[2][0].get_segments()
-    assert [segment[:, 1].tolist() for segment in segments] == [[-4, -2], [-1, 3]]
-    assert off.lines[0].get_xdata()[0] < 0 < fixed.lines[0].get_xdata()[0]
-    assert off.lines[0].get_marker() != fixed.lines[0].get_marker()
-    same = right.containers[1]
-    assert same.get_label() == "fixed"
-    assert same.lines[0].get_marker() == fixed.lines[0].get_marker()
-
-
-def test_feature_maps_before_and_after_share_a_scale():
-    before = np.array([[-4.0, 2.0], [0.0, 1.0]])
-    rows = {
-        "raised": {"channel 1": (before, before / 2)},
-        "lowered": {"channel 2": (0 * before,) * 2},
-    }
-    figure = figures.feature_maps_figure(np.zeros((2, 2, 3), np.uint8), rows)
-    maps = [ax.images[0].get_array() for ax in figure.findobj(lambda a: getattr(a, "images", 0))]
-    assert [maps[1].min(), maps[2].min()] == [-1, -0.5]
-    assert not maps[3].any()
-
-
-def weights_state(channels=16, seed=0):
+def weights_state(channels=16, classes=((0, "ring"), (1, "star"))):
     """The arguments of ChannelWeightPicture.png: 3 + 2 images of two classes."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     weights = rng.random((5, channels))
     return {
         "weights": weights,
         "means": [weights[:3].mean(0), weights[3:].mean(0)],
-        "classes": [(0, "ring"), (1, "star")],
+        "classes": classes,
         "image": 4,
         "channel": 2,
         "histograms": [np.array([0.25, 0.75]), np.array([0.5, 0.5])],
@@ -419,27 +235,3 @@ def weights_state(channels=16, seed=0):
         "maps": (np.array([[2.0, -4.0]]), np.array([[1.0, -2.0]])),
         "chances": (np.array([0.1, 0.9]), np.array([0.6, 0.4])),
     }
-
-
-def test_channel_weight_picture_shows_its_state():
-    picture = ChannelWeightPicture(["ring", "star"], [3, 2])
-    state = weights_state()
-    assert Image.open(io.BytesIO(picture.png(**state))).size == (720, 740)
-    lines = [line.get_ydata().tolist() for line in picture.lines]
-    assert lines == [*(mean.tolist() for mean in state["means"]), state["weights"][4].tolist()]
-    assert picture.dot.get_xydata().tolist() == [[2, state["weights"][4, 2]]]
-    assert picture.heat.get_array().tolist() == state["weights"].tolist()
-    assert [each.get_ydata().tolist() for each in picture.brackets] == [[-0.5, 2.5], [2.5, 4.5]]
-    assert picture.row.get_ydata() == [4]
-    assert [each.get_array().tolist() for each in picture.maps] == [[[0.5, -1]], [[0.25, -0.5]]]
-    assert [[bar.get_width() for bar in bars] for bars in picture.bars] == [[0.1, 0.9], [0.6, 0.4]]
-    shares, _, _ = picture.histograms[0].get_data()
-    assert shares.tolist() == [1 / 3, 1]
-
-
-def test_a_moved_channel_weight_picture_equals_a_new_one():
-    moved, new = (ChannelWeightPicture(["ring", "star"], [3, 2]) for _ in range(2))
-    for channels in (256, 16, 64):
-        blitted = moved.png(**weights_state(channels))
-    assert blitted == new.png(**weights_state(64))
-    assert blitted != new.png(**weights_state(64, seed=1))

@@ -77,13 +77,6 @@ def test_at_least_four_fifths_of_the_cells_are_compared(code_cells):
     assert left_out <= 0.2 * len(code_cells)
 
 
-def test_a_cell_that_is_not_compared_has_its_reason_above(notebook):
-    for above, cell in zip(notebook["cells"], notebook["cells"][1:], strict=False):
-        if cell["cell_type"] == "code" and uncompared(cell):
-            assert above["cell_type"] == "markdown"
-            assert "not compare" in source(above)
-
-
 def test_links_lead_somewhere(path, notebook):
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":

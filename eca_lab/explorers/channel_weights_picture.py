@@ -3,11 +3,11 @@
 import numpy as np
 
 from eca_lab.explorers.picture import Picture
-from eca_lab.figures import BLACK, BLUE, GREEN, GREY, ORANGE, SIGNED, VERMILLION, dress
+from eca_lab.figures import BLACK, BLUE, GREEN, GREY, ORANGE, SIGNED, VERMILLION
 
 
 class ChannelWeightPicture(Picture):
-    """The picture of `eca_lab.explorers.ChannelWeightExplorer`: one Figure, redrawn at a change.
+    """The picture of a `ChannelWeightExplorer`.
 
     Args:
         classes: names of the G classes.
@@ -24,7 +24,7 @@ class ChannelWeightPicture(Picture):
         self._build_probabilities(classes)
 
     def png(self, weights, means, classes, image, channel, histograms, picture, maps, chances):
-        """Draw one state.
+        """Draw one state, and return a PNG of 720 x 740 pixels.
 
         Args:
             weights: (N, C) of all images, sorted by class.
@@ -35,9 +35,6 @@ class ChannelWeightPicture(Picture):
             picture: (H, W, 3) uint8, the image.
             maps: two (h, w), the channel's feature map before and after the weight.
             chances: two (G,) probabilities, of the network as it is and as it is changed.
-
-        Returns:
-            The bytes of a PNG, 720 x 740 pixels.
         """
         channels = weights.shape[1]
         index = range(channels)
@@ -68,40 +65,24 @@ class ChannelWeightPicture(Picture):
         return self._blit(channels)
 
     def _build_lines(self):
-        ax = self.line_axes = self.figure.add_axes((0.115, 0.765, 0.845, 0.18))
-        dress(ax, "", "", "weight")
+        place = (0.115, 0.765, 0.845, 0.18)
+        ax = self.line_axes = self._axes(place, "Mean weights of", "", "weight")
         ax.set_ylim(0, 1)
-        ax.set_title("Mean weights of", fontsize=11.5, loc="left")
-        colors = (ORANGE, BLUE, BLACK)
-        self.lines = [
-            self._line(ax, color=color, linewidth=width, linestyle=style)
-            for color, width, style in zip(colors, (1.5, 1.5, 0.8), ("-", "--", ":"), strict=True)
-        ]
-        texts = [
-            ax.text(left, 1.05, text, transform=ax.transAxes, fontsize=11.5, color=color)
-            for left, text, color in zip(
-                (0.28, 0.48, 0.68), ("", "", "the image"), colors, strict=True
-            )
-        ]
+        styles = (ORANGE, "-", 1.5, 0.28, ""), (BLUE, "--", 1.5, 0.48, "")
+        self.lines, texts = [], []
+        for color, dash, width, left, name in (*styles, (BLACK, ":", 0.8, 0.68, "the image")):
+            style = {"color": color, "linestyle": dash}
+            self.lines.append(self._line(ax, **style, linewidth=width))
+            where = {"transform": ax.transAxes}
+            texts.append(ax.text(left, 1.05, name, fontsize=11.5, color=color, **where))
+            ax.plot([left - 0.037, left - 0.007], [1.08, 1.08], **style, **where, clip_on=False)
         self.names = [self._move(ax, text) for text in texts[:2]]
-        for left, color, style in zip((0.243, 0.443, 0.643), colors, ("-", "--", ":"), strict=True):
-            ax.plot(
-                [left, left + 0.03],
-                [1.08, 1.08],
-                color=color,
-                linestyle=style,
-                transform=ax.transAxes,
-                clip_on=False,
-            )
         self.crosses = [self._move(ax, ax.axvline(0, color=GREY, linewidth=1))]
         self.dot = self._line(ax, color=VERMILLION, marker="o", markersize=7, clip_on=False)
 
     def _build_heat(self, classes):
-        ax = self.heat_axes = self.figure.add_axes((0.115, 0.41, 0.845, 0.28))
-        dress(ax, "", "channel", "")
-        ax.set_title(
-            "Weights of the images, sorted by class: dark 0, bright 1", fontsize=11.5, loc="left"
-        )
+        title = "Weights of the images, sorted by class: dark 0, bright 1"
+        ax = self.heat_axes = self._axes((0.115, 0.41, 0.845, 0.28), title, "channel")
         ax.set_ylim(self._ends[-1] - 0.5, -0.5)
         ax.set_yticks((self._ends[:-1] + self._ends[1:]) / 2 - 0.5, classes, fontsize=9)
         ax.tick_params(axis="y", length=0)
@@ -122,8 +103,8 @@ class ChannelWeightPicture(Picture):
         self._move(ax, self.row)
 
     def _build_histogram(self):
-        ax = self.figure.add_axes((0.06, 0.075, 0.21, 0.2))
-        dress(ax, "Histogram", "weight", "share of the weights")
+        place = (0.06, 0.075, 0.21, 0.2)
+        ax = self._axes(place, "Histogram", "weight", "share of the weights")
         ax.set(xlim=(0, 1), ylim=(0, 1.05), xticks=[0, 0.5, 1], yticks=[])
         self.histograms = [
             self._move(ax, ax.stairs([0, 0], color=color, linewidth=1.5, linestyle=style))
@@ -147,9 +128,9 @@ class ChannelWeightPicture(Picture):
         self.figure.text(0.43, 0.098, "feature map of the channel", fontsize=9.5, va="top")
 
     def _build_probabilities(self, classes):
-        ax = self.figure.add_axes((0.795, 0.075, 0.165, 0.235))
-        dress(ax, "", "probability", "")
-        ax.set_title("Plain (grey), changed", fontsize=10.5, loc="right")
+        style = {"fontsize": 10.5, "loc": "right"}
+        place = (0.795, 0.075, 0.165, 0.235)
+        ax = self._axes(place, "Plain (grey), changed", "probability", **style)
         rows = np.arange(len(classes))
         ax.set(xlim=(0, 1), ylim=(len(classes) - 0.4, -0.6), xticks=[0, 0.5, 1])
         ax.set_yticks(rows, classes, fontsize=9)

@@ -1,16 +1,17 @@
-"""The panel of the kernel size: from C, gamma and b to k."""
+"""The panel of the kernel size: from C, gamma and b to k. Needs no torch."""
 
 import bisect
 from fractions import Fraction
 from functools import lru_cache
 from typing import ClassVar
 
-import ipywidgets
 import numpy as np
+from markupsafe import Markup
 
 from eca_lab import kernel_size as ks
+from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.explorers.kernel_size_picture import KernelSizePicture
-from eca_lab.explorers.panel import Panel, nearest, new_box, new_slider, rows_as_html, state
+from eca_lab.explorers.panel import Panel, table, wrapped
 
 NETWORK_NAMES = {
     "resnet18": "ResNet-18",
@@ -36,13 +37,16 @@ class KernelSizeExplorer(Panel):
     a TypeError that names it; typed into a box, it shows that message under the controls instead.
     """
 
+    STATE = ("channels", "gamma", "b", "ties", "network")
     MAX_CHANNELS = 8192
     GAMMA_LIMITS = (0.5, 4)
     B_LIMITS = (-4, 4)
     REDUCTION = 16  # r of the SE module that ECA is compared with
 
-    # Where the slider of C stops: sixteenths of an octave, as far as they are different integers.
+    # Where the slider of C halts: sixteenths of an octave, as far as they are different integers.
     CHANNEL_STOPS = tuple(sorted({round(2 ** (step / 16)) for step in range(16 * 13 + 1)}))
+    GAMMA_STOPS = tuple(tenths / 10 for tenths in range(5, 41))
+    B_STOPS = tuple(halves / 2 for halves in range(-8, 9))
 
     PRESETS: ClassVar = {
         "C = 128, a tie": {"channels": 128, "gamma": 2, "b": 1},
@@ -51,102 +55,47 @@ class KernelSizeExplorer(Panel):
         "k > C": {"channels": 4, "gamma": 0.5, "b": 1},
     }
 
-    channels = state("channels")
-    gamma = state("gamma")
-    b = state("b")
-    ties = state("ties")
-    network = state("network")
-
     def __init__(self, channels=256, gamma=2, b=1, ties="up", network="resnet50"):
-        super().__init__(
-            KernelSizePicture(self.MAX_CHANNELS),
-            channels=channels,
-            gamma=gamma,
-            b=b,
-            ties=ties,
-            network=network,
-        )
+        state = {"channels": channels, "gamma": gamma, "b": b, "ties": ties, "network": network}
+        super().__init__(KernelSizePicture(self.MAX_CHANNELS), **state)
 
     @property
     def kernel_size(self):
         """k of the present state, a positive odd integer."""
         return ks.adaptive_kernel_size(self.channels, self.gamma, self.b, self.ties)
 
-    def __repr__(self):
-        """The constructor call that gives an equal panel; ties and network only where unusual."""
+    def _arguments(self):
         usual = {"ties": "up", "network": "resnet50"}
-        shown = (f"{name}={v!r}" for name, v in self._state.items() if usual.get(name) != v)
-        return f"KernelSizeExplorer({', '.join(shown)})"
+        return {name: v for name, v in self._state.items() if usual.get(name) != v}
 
     def _result(self):
         return f"k = {self.kernel_size}"
 
-    def _in_words(self):
-        return f"C = {self.channels}, γ = {self.gamma}, b = {self.b}"
-
     def _build_controls(self):
-        last_stop = len(self.CHANNEL_STOPS) - 1
-        self._channels_slider = new_slider(ipywidgets.IntSlider, "channels C", 0, last_stop, 1)
-        self._gamma_slider = new_slider(ipywidgets.FloatSlider, "slope γ", *self.GAMMA_LIMITS, 0.1)
-        self._b_slider = new_slider(ipywidgets.FloatSlider, "offset b", *self.B_LIMITS, 0.5)
-        self._channels_box = new_box(ipywidgets.IntText, "channels C, any whole number", 1)
-        self._gamma_box = new_box(ipywidgets.FloatText, "slope γ", 0.1)
-        self._b_box = new_box(ipywidgets.FloatText, "offset b", 0.5)
-        self._ties_choice = ipywidgets.Dropdown(
-            options=[("up, as in Figure 3", "up"), ("down", "down")], description="ties go"
-        )
-        self._network_choice = ipywidgets.Dropdown(
-            options=[(NETWORK_NAMES[name], name) for name in ks.NETWORKS], description="network"
-        )
-        for choice in (self._ties_choice, self._network_choice):
-            choice.layout = ipywidgets.Layout(width="252px")
-        # Which control sets which attribute, and how its value is read. A slider's steps of 0.1 add
-        # up to 2.3000000000000003, which is no tie where 2.3 would be one: hence the rounding.
-        self._observe(
-            [
-                (self._channels_slider, "channels", self.CHANNEL_STOPS.__getitem__),
-                (self._channels_box, "channels", int),
-                (self._gamma_slider, "gamma", lambda value: round(value, 1)),
-                (self._gamma_box, "gamma", float),
-                (self._b_slider, "b", lambda value: round(value, 1)),
-                (self._b_box, "b", float),
-                (self._ties_choice, "ties", str),
-                (self._network_choice, "network", str),
-            ]
-        )
-        wrap = ipywidgets.Layout(flex_flow="row wrap")
+        ties = [("up, as in Figure 3", "up"), ("down", "down")]
+        networks = [(NETWORK_NAMES[name], name) for name in ks.NETWORKS]
+        hint = "channels C, any whole number"
         return [
-            ipywidgets.HBox([self._channels_slider, self._channels_box]),
-            ipywidgets.HBox([self._gamma_slider, self._gamma_box]),
-            ipywidgets.HBox([self._b_slider, self._b_box]),
-            ipywidgets.Box([self._ties_choice, self._network_choice], layout=wrap),
-            ipywidgets.Box(self._buttons(self.PRESETS), layout=wrap),
+            self._row("channels", "channels C", lambda: self.CHANNEL_STOPS, hint),
+            self._row("gamma", "slope γ", lambda: self.GAMMA_STOPS, "slope γ", 0.1),
+            self._row("b", "offset b", lambda: self.B_STOPS, "offset b", 0.5),
+            wrapped(
+                self._choice("ties", "ties go", lambda: ties),
+                self._choice("network", "network", lambda: networks),
+            ),
         ]
 
-    def _checked(self, channels, gamma, b, ties, network):
-        ks.adaptive_kernel_size(channels, gamma, b, ties)
-        ks.stage_channels(network)
-        limits = {
-            "channels": (1, self.MAX_CHANNELS),
-            "gamma": self.GAMMA_LIMITS,
-            "b": self.B_LIMITS,
-        }
-        for name, value in (("channels", channels), ("gamma", gamma), ("b", b)):
-            lowest, highest = limits[name]
-            if not lowest <= value <= highest:
-                raise ValueError(f"{name}={value}: accepted here are {lowest} to {highest}")
-        gamma, b = (int(x) if x == int(x) else float(x) for x in (gamma, b))
-        return {"channels": int(channels), "gamma": gamma, "b": b, "ties": ties, "network": network}
+    def _checked(self, state):
+        check_integer("channels", state["channels"], 1, self.MAX_CHANNELS)
+        check_number("gamma", state["gamma"], *self.GAMMA_LIMITS)
+        check_number("b", state["b"], *self.B_LIMITS)
+        check_choice("ties", state["ties"], ks.TIES)
+        check_choice("network", state["network"], ks.NETWORKS)
+        numbers = {name: float(state[name]) for name in ("gamma", "b")}
+        numbers = {name: int(x) if x.is_integer() else x for name, x in numbers.items()}
+        return {**state, "channels": int(state["channels"]), **numbers}
 
-    def _sync_controls(self):
-        self._channels_slider.value = nearest(self.CHANNEL_STOPS, self.channels)
-        self._channels_box.value = self.channels
-        self._gamma_slider.value = self._gamma_box.value = self.gamma
-        self._b_slider.value = self._b_box.value = self.b
-        self._ties_choice.value = self.ties
-        self._network_choice.value = self.network
-
-    def _show(self):
+    def _shown(self):
         channels, k = self.channels, self.kernel_size
         mapping = (self.gamma, self.b, self.ties)
         starts, sizes = _steps(self.MAX_CHANNELS, *mapping)
@@ -156,51 +105,55 @@ class KernelSizeExplorer(Panel):
         formula = [ks.adaptive_kernel_size(width, *mapping) for width in stages]
         released = ks.released_kernel_sizes(self.network)
         se = 2 * channels**2 / self.REDUCTION
-
-        self._read_out(
-            [
-                *self._rounding_lines(),
-                f"Every C from {interval[0]:,} to {interval[1]:,} shares k = {k}.",
-                f"Parameters of a module: ECA {k}; SE with r = {self.REDUCTION}, "
-                f"2C²/r {_equals(se)}.",
-                _table(NETWORK_NAMES[self.network], stages, formula, released),
-                f"This state: <code>{self!r}</code>",
-            ]
-        )
-        self._image.value = self._picture.png(
-            point=(channels, k),
-            interval=interval,
-            steps=(starts, sizes),
-            stages=(stages, formula, released),
-            band=_band(min(channels, self._picture.SIDE), k),
-            parameters=(k, se),
-        )
+        marked = [
+            there if here == there else Markup("<b>≠ {}</b>").format(there)
+            for here, there in zip(formula, released, strict=True)
+        ]
+        lines = [
+            *self._rounding_lines(),
+            f"Every C from {interval[0]:,} to {interval[1]:,} shares k = {k}.",
+            f"Parameters of a module: ECA {k}; SE with r = {self.REDUCTION}, 2C²/r {_equals(se)}.",
+            table(
+                [
+                    (f"{NETWORK_NAMES[self.network]}: C", *stages),
+                    ("k by Eq. 12", *formula),
+                    ("k released", *marked),
+                ]
+            ),
+        ]
+        return lines, {
+            "point": (channels, k),
+            "interval": interval,
+            "steps": (starts, sizes),
+            "stages": (stages, formula, released),
+            "band": _band(min(channels, self._picture.SIDE), k),
+            "parameters": (k, se),
+        }
 
     def _rounding_lines(self):
         channels, gamma, b, k = self.channels, self.gamma, self.b, self.kernel_size
         t = ks.rounding_argument(channels, gamma, b)
         offset = f"+ {b}" if b >= 0 else f"− {-b}"
         sign, octaves = _equals(ks.rounding_argument(channels, gamma=1, b=0)).split()
-        lines = [
-            "k = |t|<sub>odd</sub> with t = (log<sub>2</sub> C + b) / γ",
-            f"t = (log<sub>2</sub> {channels} {offset}) / {gamma} "
-            f"{sign} ({octaves} {offset}) / {gamma} {_equals(t)}",
-        ]
+        yield Markup("k = |t|<sub>odd</sub> with t = (log<sub>2</sub> C + b) / γ")
+        yield Markup("t = (log<sub>2</sub> {} {}) / {} {}").format(
+            channels, offset, gamma, f"{sign} ({octaves} {offset}) / {gamma} {_equals(t)}"
+        )
         if t == int(t) and t % 2 == 0:
-            below, above = sorted((int(abs(t)) - 1, int(abs(t)) + 1))
+            even = int(abs(t))
+            below, above = sorted((even - 1, even + 1))
             rule = f"ties go {self.ties}" if t else "and a kernel size is positive"
-            lines.append(
-                f"A <b>tie</b>: {int(abs(t))} is midway between {below} and {above}; "
-                f"{rule}: <b>k = {k}</b>"
+            yield Markup("A <b>tie</b>: {} is midway between {} and {}; {}: <b>k = {}</b>").format(
+                even, below, above, rule, k
             )
         else:
-            lines.append(f"Nearest odd integer to {_equals(abs(t)).split()[1]}: <b>k = {k}</b>")
+            nearest = _equals(abs(t)).split()[1]
+            yield Markup("Nearest odd integer to {}: <b>k = {}</b>").format(nearest, k)
         if k > channels:
-            lines.append(
-                f'<span style="color: var(--jp-error-color0)"><b>Cannot be built</b>: k = {k} is '
-                f"larger than C = {channels}, so some weights would only ever meet padding.</span>"
-            )
-        return lines
+            yield Markup(
+                '<span style="color: var(--jp-error-color0)"><b>Cannot be built</b>: k = {} is '
+                "larger than C = {}, so some weights would only ever meet padding.</span>"
+            ).format(k, channels)
 
 
 @lru_cache(maxsize=64)
@@ -231,17 +184,6 @@ def _band(side, k):
     index = np.arange(side)
     weight = index - index[:, None] + (k + 1) // 2
     return np.where((weight >= 1) & (weight <= k), weight, 0)
-
-
-def _table(name, stages, formula, released):
-    """The stages of a network as HTML, with what was released in bold where Equation 12 differs."""
-    marked = [
-        f"{there}" if here == there else f"<b>≠ {there}</b>"
-        for here, there in zip(formula, released, strict=True)
-    ]
-    return rows_as_html(
-        [(f"{name}: C", *stages), ("k by Eq. 12", *formula), ("k released", *marked)]
-    )
 
 
 def _equals(number):

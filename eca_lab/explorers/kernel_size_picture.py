@@ -13,14 +13,13 @@ from eca_lab.figures import (
     RELEASED_MARK,
     SKY,
     VERMILLION,
-    dress,
     octaves,
     odd_ticks,
 )
 
 
 class KernelSizePicture(Picture):
-    """The picture of `eca_lab.explorers.KernelSizeExplorer`: one Figure, redrawn at every change.
+    """The picture of a `KernelSizeExplorer`: k over C, the band of the kernel, and the parameters.
 
     Args:
         largest_channels: C, where the axis of channels ends.
@@ -34,12 +33,12 @@ class KernelSizePicture(Picture):
     def __init__(self, largest_channels):
         super().__init__()
         self._build_steps(largest_channels)
-        self._build_band()
+        self._build_band((0.075, 0.085, 0.257, 0.33))
         place = (0.575, 0.085, 0.405, 0.33)
         self._build_parameters(place, ["ECA", "SE, r = 16"], [BLUE, ORANGE])
 
     def png(self, point, interval, steps, stages, band, parameters):
-        """Draw one state.
+        """Draw one state, and return a PNG of 720 x 560 pixels.
 
         Args:
             point: (C, k), the state to show.
@@ -50,13 +49,13 @@ class KernelSizePicture(Picture):
             band: (n, n) integers, n <= SIDE: which of the weights 1..k an entry of the interaction
                 matrix is, 0 for none.
             parameters: (of an ECA module, of an SE module).
-
-        Returns:
-            The bytes of a PNG, 720 x 560 pixels.
         """
         channels, k = point
         self._move_steps(channels, k, interval, steps, stages)
-        self._move_band(k, band)
+        colors = colormaps["viridis"](np.linspace(0, 1, k))[:, :3]
+        self.matrix.set_data(np.vstack([[1, 1, 1], colors])[band])
+        self.matrix.set_extent((0.5, len(band) + 0.5, len(band) + 0.5, 0.5))
+        self.key.set_data(colors[:, None])
         self._move_parameters(parameters)
         k_end = min(end for end in self.K_AXES if end >= max(steps[1][:-1]))
         self.steps.set_ylim(0, k_end)
@@ -64,8 +63,13 @@ class KernelSizePicture(Picture):
         return self._blit(k_end)
 
     def _build_steps(self, largest_channels):
-        ax = self.steps = self.figure.add_axes((0.075, 0.565, 0.905, 0.33))
-        dress(ax, "", "channels C", "kernel size k")
+        ax = self.steps = self._axes(
+            (0.075, 0.565, 0.905, 0.33),
+            "Kernel size over channels",
+            "channels C",
+            "kernel size k",
+            y=1.15,
+        )
         octaves(ax.xaxis, 0, 13)
         ax.set_xlim(2**-0.4, largest_channels * 2**0.4)
         self.span = self._move(ax, ax.axvspan(1, 2, color=SKY, alpha=0.3, linewidth=0))
@@ -74,15 +78,13 @@ class KernelSizePicture(Picture):
         self.dot = self._line(
             ax, color=BLACK, marker="o", markersize=9, linestyle="none", clip_on=False
         )
-        self.dot.set_label("chosen C, its k")
         self.formula = self._line(ax, **FORMULA_MARK)
         self.released = self._line(ax, **RELEASED_MARK)
-        ax.set_title("Kernel size over channels", fontsize=11.5, loc="left", y=1.15)
         title = ax.set_title("", fontsize=11.5, fontweight="bold", loc="right", y=1.15)
         self.steps_title = self._move(ax, title)
         ax.legend(
             handles=[self.dot, self.formula, self.released, self.span],
-            labels=[self.dot.get_label(), "stage: Eq. 12", "stage: released", "C with this k"],
+            labels=["chosen C, its k", "stage: Eq. 12", "stage: released", "C with this k"],
             fontsize=9.5,
             loc="lower left",
             bbox_to_anchor=(-0.01, 0.98),
@@ -107,29 +109,18 @@ class KernelSizePicture(Picture):
         )
         self.steps_title.set_color(BLACK if buildable else VERMILLION)
 
-    def _build_band(self):
-        place = (0.075, 0.085, 0.257, 0.33)
-        ax = self.figure.add_axes(place)
-        dress(
-            ax,
-            f"C × C interactions, {self.SIDE} × {self.SIDE} corner",
-            "input channel",
-            "output channel",
-        )
+    def _build_band(self, place):
+        left, bottom, width, height = place
+        title = f"C × C interactions, {self.SIDE} × {self.SIDE} corner"
+        ax = self._axes(place, title, "input channel", "output channel")
         ax.grid(visible=False)
         ax.set_facecolor("#dddddd")  # what lies beyond the matrix of a layer with fewer channels
         self.matrix = self._move(ax, ax.imshow([[0]], aspect="auto", interpolation="nearest"))
         ax.set(xlim=(0.5, self.SIDE + 0.5), ylim=(self.SIDE + 0.5, 0.5))
         ax.set(xticks=[1, 8, 16, 24, 32], yticks=[1, 8, 16, 24, 32])
         # The key to the colours: the k weights, from the one left of the diagonal to the one right.
-        key = self.figure.add_axes((place[0] + place[2] + 0.02, place[1], 0.022, place[3]))
+        key = self.figure.add_axes((left + width + 0.02, bottom, 0.022, height))
         self.key = self._move(key, key.imshow([[0]], aspect="auto", extent=(0, 1, 1, 0)))
         key.set(xticks=[], yticks=[])
-        key.text(1.4, 0, "w$_1$", fontsize=10.5, verticalalignment="top")
-        key.text(1.4, 1, "w$_k$", fontsize=10.5, verticalalignment="bottom")
-
-    def _move_band(self, k, band):
-        colors = colormaps["viridis"](np.linspace(0, 1, k))[:, :3]
-        self.matrix.set_data(np.vstack([[1, 1, 1], colors])[band])
-        self.matrix.set_extent((0.5, len(band) + 0.5, len(band) + 0.5, 0.5))
-        self.key.set_data(colors[:, None])
+        key.text(1.4, 0, "w₁", fontsize=10.5, verticalalignment="top")
+        key.text(1.4, 1, "wₖ", fontsize=10.5, verticalalignment="bottom")

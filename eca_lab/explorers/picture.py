@@ -1,9 +1,8 @@
 """The base of the pictures: one Figure that is redrawn at every change."""
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from eca_lab.figures import dress, palette_png
+from eca_lab.figures import decades, dress, new_figure, palette_png
 
 
 class Picture:
@@ -14,16 +13,21 @@ class Picture:
     """
 
     def __init__(self, height=5.6):
-        self.figure = Figure(figsize=(7.2, height), dpi=100, facecolor="white")
+        self.figure = new_figure(7.2, height, layout=None)
         self.canvas = FigureCanvasAgg(self.figure)
         self._backgrounds = {}  # a key of the background -> pixels without the moving artists
         self._moving = []  # (Axes, artist), in the order in which they are drawn
 
-    def _build_parameters(self, place, names, colors):
+    def _axes(self, place, title="", xlabel="", ylabel="", **title_style):
         ax = self.figure.add_axes(place)
+        dress(ax, "", xlabel, ylabel)
+        ax.set_title(title, **{"fontsize": 11.5, "loc": "left", **title_style})
+        return ax
+
+    def _build_parameters(self, place, names, colors):
+        ax = self._axes(place, "Parameters of one module", "number of parameters")
         rows = range(len(names))[::-1]  # from top to bottom
-        dress(ax, "Parameters of one module", "number of parameters", "")
-        ax.set_xscale("log")
+        decades(ax.xaxis)
         ax.set(xlim=(0.5, 5e8), ylim=(-0.6, len(names) - 0.4))
         ax.set_yticks(rows, names)
         ax.grid(visible=False, axis="y")

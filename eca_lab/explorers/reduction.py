@@ -1,24 +1,15 @@
 """The panel of the reduction: what SE, SE-GC and ECA let channels tell each other."""
 
-import html
 from functools import lru_cache
-from numbers import Integral
 from typing import ClassVar
 
 import ipywidgets
+from markupsafe import Markup
 
-from eca_lab import checks
-from eca_lab import kernel_size as ks
-from eca_lab.explorers.panel import (
-    Panel,
-    check_within,
-    nearest,
-    new_box,
-    new_slider,
-    rows_as_html,
-    state,
-)
+from eca_lab.checks import check_choice, check_integer
+from eca_lab.explorers.panel import Panel, button, table, wrapped
 from eca_lab.explorers.reduction_picture import ReductionPicture
+from eca_lab.kernel_size import check_kernel_size
 
 
 class ReductionExplorer(Panel):
@@ -28,10 +19,10 @@ class ReductionExplorer(Panel):
     its Jacobian W2 D W1 at one descriptor y), its singular values, its rank, and its cost.
 
     Args:
-        channels: C, an integer within `CHANNEL_LIMITS`.
-        reduction: r of SE, an integer from 1 to C.
-        kernel_size: k of ECA, odd and at most C.
-        groups: g of SE-GC, a divisor of C.
+        channels: C, an integer within `CHANNEL_LIMITS`; 64 if left out.
+        reduction: r of SE, an integer from 1 to C; 16 if left out.
+        kernel_size: k of ECA, odd and at most C; 3 if left out.
+        groups: g of SE-GC, a divisor of C; 16 if left out.
         seed: of the random weights and of y, a non-negative integer.
         weights: "random", or the name of a layer of `trained`, which fixes all but the seed: what
             is given beside it must agree.
@@ -39,17 +30,14 @@ class ReductionExplorer(Panel):
             channels; and, if at hand, "se_gc", an SEGroup, and "y", a (C,) descriptor, such as the
             mean over images of what SE's `squeeze` gives. SE-GC and y are random without them.
 
-    What is left out is 64, 16, 3, 16 and 0, or as in the trained layer. All but trained can be read
-    and set as attributes. Setting weights to a layer sets the rest to that layer's; setting one of
-    the rest makes the weights random again. Where C no longer has room for r or k, or is no
-    multiple of groups, these are lowered, and the status line says so. Any other value that is not
-    accepted raises a ValueError or a TypeError that names it; typed into a box, it shows that
-    message instead.
-
-    Raises:
-        TypeError, ValueError: also for trained modules of other classes or widths.
+    All but trained can be read and set as attributes. Setting weights to a layer sets the rest to
+    that layer's; setting one of the rest makes the weights random again. Where C no longer has room
+    for r or k, or is no multiple of groups, these are lowered, and the status line says so. Any
+    other value that is not accepted raises an error that names it; typed into a box, it shows that
+    message instead. So do trained modules of other classes or widths.
     """
 
+    STATE = ("channels", "reduction", "kernel_size", "groups", "seed", "weights")
     CHANNEL_LIMITS = (8, 512)
     CHANNEL_STOPS = (8, 16, 32, 64, 128, 256, 512)
     LAST_KERNEL_STOP = 31  # the slider's; the box takes more
@@ -59,13 +47,6 @@ class ReductionExplorer(Panel):
         "no reduction": {"reduction": 1},
         "no interaction": {"kernel_size": 1},
     }
-
-    channels = state("channels")
-    reduction = state("reduction")
-    kernel_size = state("kernel_size")
-    groups = state("groups")
-    seed = state("seed")
-    weights = state("weights")
 
     def __init__(
         self,
@@ -78,22 +59,13 @@ class ReductionExplorer(Panel):
         trained=None,
     ):
         self._trained = _checked_layers(trained or {}, self.CHANNEL_LIMITS)
-        given = {
-            "channels": channels,
-            "reduction": reduction,
-            "kernel_size": kernel_size,
-            "groups": groups,
-        }
+        given = dict(zip(self.STATE, (channels, reduction, kernel_size, groups), strict=False))
         given = {name: value for name, value in given.items() if value is not None}
         usual = {"channels": 64, "reduction": 16, "kernel_size": 3, "groups": 16}
         if weights in self._trained:
             usual.update(self._sizes_of(weights, usual["groups"]))
-        super().__init__(
-            ReductionPicture(self.CHANNEL_LIMITS[1]),
-            **{**usual, **given},
-            seed=seed,
-            weights=weights,
-        )
+        picture = ReductionPicture(self.CHANNEL_LIMITS[1])
+        super().__init__(picture, **{**usual, **given}, seed=seed, weights=weights)
 
     @property
     def measures(self):
@@ -108,89 +80,54 @@ class ReductionExplorer(Panel):
         return pd.DataFrame.from_dict(rows, orient="index")
 
     def __repr__(self):
-        """The constructor call that gives an equal panel; the seed only where it is not 0."""
+        """The constructor call that gives an equal panel of the same trained layers."""
+        call = super().__repr__()
+        return call if self.weights == "random" else f"{call[:-1]}, trained=trained)"
+
+    def _arguments(self):
         state = dict(self._state)
-        if state["weights"] == "random":
-            del state["weights"]
-        else:
-            # All that the layer fixes goes without saying.
-            kept = ("groups", "seed", "weights")
-            if "se_gc" in self._trained[self.weights]:
-                kept = ("seed", "weights")
-            state = {name: state[name] for name in kept}
         if not state["seed"]:
             del state["seed"]
-        shown = [f"{name}={value!r}" for name, value in state.items()]
-        shown += ["trained=trained"] if "weights" in state else []
-        return f"ReductionExplorer({', '.join(shown)})"
+        if state["weights"] == "random":
+            del state["weights"]
+            return state
+        # All that the layer fixes goes without saying.
+        fixed = ["channels", "reduction", "kernel_size"]
+        fixed += ["groups"] if "se_gc" in self._trained[self.weights] else []
+        return {name: value for name, value in state.items() if name not in fixed}
 
     def _result(self):
         ranks = ", ".join(f"{name} {rank}" for name, rank in self.measures["rank"].items())
         return f"ranks {ranks} of {self.channels}"
 
-    def _in_words(self):
-        return (
-            f"C = {self.channels}, r = {self.reduction}, k = {self.kernel_size}, "
-            f"{self.groups} groups, {self.weights} weights, seed {self.seed}"
-        )
-
     def _build_controls(self):
-        self._channels_slider = new_slider(
-            ipywidgets.IntSlider, "channels C", 0, len(self.CHANNEL_STOPS) - 1, 1
-        )
-        self._reduction_slider = new_slider(ipywidgets.IntSlider, "reduction r", 0, 1, 1)
-        self._kernel_slider = new_slider(ipywidgets.IntSlider, "kernel k", 0, 1, 1)
-        self._groups_slider = new_slider(ipywidgets.IntSlider, "groups g", 0, 1, 1)
-        self._channels_box = new_box(ipywidgets.IntText, "channels C, any whole number", 1)
-        self._reduction_box = new_box(ipywidgets.IntText, "reduction r, at most C", 1)
-        self._kernel_box = new_box(ipywidgets.IntText, "kernel k, odd and at most C", 2)
-        self._groups_box = new_box(ipywidgets.IntText, "groups g, a divisor of C", 1)
-        self._seed_box = ipywidgets.IntText(
-            description="seed", layout=ipywidgets.Layout(width="180px")
-        )
-        draw = ipywidgets.Button(description="Draw again", icon="random")
-        draw.layout = ipywidgets.Layout(width="auto")
-        draw.on_click(lambda _: self._try(seed=self.seed + 1))
-        self._weights_choice = ipywidgets.Dropdown(
-            options=[("random", "random"), *((f"trained, {each}", each) for each in self._trained)],
-            description="weights",
-            layout=ipywidgets.Layout(width="300px"),
-        )
-        self._observe(
-            [
-                (self._channels_slider, "channels", self.CHANNEL_STOPS.__getitem__),
-                (self._channels_box, "channels", int),
-                (self._reduction_slider, "reduction", lambda i: _octave_stops(self.channels)[i]),
-                (self._reduction_box, "reduction", int),
-                (self._kernel_slider, "kernel_size", lambda i: 2 * i + 1),
-                (self._kernel_box, "kernel_size", int),
-                (self._groups_slider, "groups", lambda i: _divisors(self.channels)[i]),
-                (self._groups_box, "groups", int),
-                (self._seed_box, "seed", int),
-                (self._weights_choice, "weights", str),
-            ]
-        )
-        wrap = ipywidgets.Layout(flex_flow="row wrap")
+        def kernels():
+            return range(1, min(self.channels, self.LAST_KERNEL_STOP) + 1, 2)
+
+        def octaves():
+            return [2**n for n in range(self.channels.bit_length())]
+
+        seed = ipywidgets.IntText(description="seed", layout=ipywidgets.Layout(width="180px"))
+        seed.observe(lambda change: self._try(seed=change.new), "value")
+        self._syncs.append(lambda: setattr(seed, "value", self.seed))
+        again = button("Draw again", lambda: self._try(seed=self.seed + 1))
+        again.icon = "random"
+        weights = [("random", "random"), *((f"trained, {each}", each) for each in self._trained)]
         return [
-            ipywidgets.HBox([self._channels_slider, self._channels_box]),
-            ipywidgets.HBox([self._reduction_slider, self._reduction_box]),
-            ipywidgets.HBox([self._kernel_slider, self._kernel_box]),
-            ipywidgets.HBox([self._groups_slider, self._groups_box]),
-            ipywidgets.Box([self._seed_box, draw], layout=wrap),
+            self._row(
+                "channels", "channels C", lambda: self.CHANNEL_STOPS, "channels C, any whole number"
+            ),
+            self._row("reduction", "reduction r", octaves, "reduction r, at most C"),
+            self._row("kernel_size", "kernel k", kernels, "kernel k, odd and at most C", step=2),
+            self._row(
+                "groups", "groups g", lambda: _divisors(self.channels), "groups g, a divisor of C"
+            ),
+            wrapped(seed, again),
             # With random weights alone there is nothing to choose.
-            *([self._weights_choice] if self._trained else []),
-            ipywidgets.Box(self._buttons(self.PRESETS), layout=wrap),
+            *([self._choice("weights", "weights", lambda: weights)] if self._trained else []),
         ]
 
-    def _set(self, **changes):
-        note = ""
-        if self._state:
-            changes, note = self._fitted(changes)
-        super()._set(**changes)
-        self._status.value = note
-
     def _fitted(self, changes):
-        """The changes, and those that they entail, with a note on what was lowered."""
         layer = changes.get("weights", self.weights)
         if "weights" in changes and layer in self._trained:
             return {**self._sizes_of(layer, self.groups), **changes}, ""
@@ -200,7 +137,7 @@ class ReductionExplorer(Panel):
         if "channels" not in changed:
             return changes, ""
         channels = changes["channels"]
-        check_within("channels", channels, self.CHANNEL_LIMITS)
+        check_integer("channels", channels, *self.CHANNEL_LIMITS)
         largest = {
             "reduction": min(self.reduction, channels),
             "kernel_size": min(self.kernel_size, channels - 1 + channels % 2),
@@ -214,35 +151,22 @@ class ReductionExplorer(Panel):
         words = ", ".join(f"{name} to {value}" for name, value in lowered.items())
         return {**changes, **lowered}, f"Lowered to fit C = {channels}: {words}" if words else ""
 
-    def _checked(self, channels, reduction, kernel_size, groups, seed, weights):
-        check_within("channels", channels, self.CHANNEL_LIMITS)
-        checks.check_integer("reduction", reduction)
-        if reduction > channels:
-            raise ValueError(f"reduction={reduction}: accepted are at most channels={channels}")
-        ks.check_kernel_size(kernel_size, channels)
-        checks.check_integer("groups", groups)
-        if channels % groups:
-            raise ValueError(f"groups={groups}: accepted are divisors of channels={channels}")
-        if isinstance(seed, bool) or not isinstance(seed, Integral):
-            raise TypeError(f"seed={seed!r}: accepted is an integer")
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"seed={seed}: accepted are 0 to 2^63 - 1")
-        if weights != "random" and weights not in self._trained:
-            accepted = ", ".join(map(repr, ("random", *self._trained)))
-            raise ValueError(f"weights={weights!r}: accepted are {accepted}")
-        state = {
-            "channels": int(channels),
-            "reduction": int(reduction),
-            "kernel_size": int(kernel_size),
-            "groups": int(groups),
-        }
+    def _checked(self, state):
+        channels, weights = state["channels"], state["weights"]
+        check_integer("channels", channels, *self.CHANNEL_LIMITS)
+        check_integer("reduction", state["reduction"], 1, channels)
+        check_kernel_size(state["kernel_size"], channels)
+        check_integer("groups", state["groups"])
+        check_choice("groups", state["groups"], _divisors(channels))
+        check_integer("seed", state["seed"], 0, 2**63 - 1)
+        check_choice("weights", weights, ("random", *self._trained))
         if weights != "random":
-            for name, value in self._sizes_of(weights, groups).items():
+            for name, value in self._sizes_of(weights, state["groups"]).items():
                 if state[name] != value:
                     raise ValueError(
                         f"{name}={state[name]} with weights={weights!r}: accepted is {value}"
                     )
-        return {**state, "seed": int(seed), "weights": weights}
+        return {name: v if name == "weights" else int(v) for name, v in state.items()}
 
     def _sizes_of(self, layer, groups):
         """The sizes of a trained layer; groups, where it has no SE-GC, the nearest divisor."""
@@ -257,22 +181,7 @@ class ReductionExplorer(Panel):
             "groups": max(each for each in _divisors(channels) if each <= groups),
         }
 
-    def _sync_controls(self):
-        channels = self.channels
-        kernels = range(1, min(channels, self.LAST_KERNEL_STOP) + 1, 2)
-        for slider, box, stops, value in (
-            (self._channels_slider, self._channels_box, self.CHANNEL_STOPS, channels),
-            (self._reduction_slider, self._reduction_box, _octave_stops(channels), self.reduction),
-            (self._kernel_slider, self._kernel_box, kernels, self.kernel_size),
-            (self._groups_slider, self._groups_box, _divisors(channels), self.groups),
-        ):
-            slider.max = len(stops) - 1
-            slider.value = nearest(stops, value)
-            box.value = value
-        self._seed_box.value = self.seed
-        self._weights_choice.value = self.weights
-
-    def _show(self):
+    def _shown(self):
         layer = self._trained.get(self.weights, {})
         self._modules = {}
         for name, key, spec in (
@@ -287,30 +196,29 @@ class ReductionExplorer(Panel):
                 else _drawn(spec, self.channels, self.seed)
             )
         modules = self._modules.values()
-        self._read_out(self._lines())
-        self._image.value = self._picture.png(
-            matrices=[module["matrix"] for module in modules],
-            ranks=[module["measures"]["rank"] for module in modules],
-            spectra=[module["spectrum"] / (module["spectrum"][0] or 1) for module in modules],
-            parameters=[module["measures"]["parameters"] for module in modules],
-        )
+        return self._lines(), {
+            "matrices": [module["matrix"] for module in modules],
+            "ranks": [module["measures"]["rank"] for module in modules],
+            "spectra": [module["spectrum"] / (module["spectrum"][0] or 1) for module in modules],
+            "parameters": [module["measures"]["parameters"] for module in modules],
+        }
 
     def _lines(self):
         channels, r, k, groups = self.channels, self.reduction, self.kernel_size, self.groups
         hidden, width = channels // r, channels // groups
         return [
-            f"<b>SE</b>: W<sub>2</sub> ReLU(W<sub>1</sub> y). C // r = {channels} // {r} = "
-            f"{hidden} hidden {_plural(hidden, 'unit')}, so rank ≤ {hidden}, and less where y "
-            f"switches some off. 2C (C // r) = 2 · {channels} · {hidden} = "
-            f"{2 * channels * hidden:,} parameters.",
-            f"<b>SE-GC</b>: {groups} {_plural(groups, 'block')} of C/g = {channels}/{groups} = "
-            f"{width} {_plural(width, 'channel')}. C²/g = {channels}²/{groups} = "
-            f"{channels * width:,} parameters.",
-            f"<b>ECA</b>: a channel sees those up to k // 2 = {k // 2} away. "
-            f"k = {k} {_plural(k, 'parameter')}.",
+            Markup("<b>SE</b>: W<sub>2</sub> ReLU(W<sub>1</sub> y). ")
+            + f"C // r = {channels} // {r} = {hidden} hidden {_plural(hidden, 'unit')}, so rank ≤ "
+            f"{hidden}, and less where y switches some off. 2C (C // r) = 2 · {channels} · "
+            f"{hidden} = {2 * channels * hidden:,} parameters.",
+            Markup("<b>SE-GC</b>: ")
+            + f"{groups} {_plural(groups, 'block')} of C/g = {channels}/{groups} = {width} "
+            f"{_plural(width, 'channel')}. C²/g = {channels}²/{groups} = {channels * width:,} "
+            "parameters.",
+            Markup("<b>ECA</b>: ") + f"a channel sees those up to k // 2 = {k // 2} away. k = {k} "
+            f"{_plural(k, 'parameter')}.",
             _measures_table(self.measures),
-            "Rank: singular values above 10<sup>−5</sup> of the largest.",
-            f"This state: <code>{html.escape(repr(self))}</code>",
+            Markup("Rank: singular values above 10<sup>−5</sup> of the largest."),
         ]
 
 
@@ -332,10 +240,7 @@ def _measured(module, y, seed):
         "spec": module.spec,
         "parameters": cost.parameters(module),
         "multiply_adds": cost.multiply_adds(module, 1, module.channels),
-        "rank": jacobian.rank(spectrum).item(),
-        "effective_rank": jacobian.effective_rank(spectrum).item(),
-        "diagonal_share": jacobian.diagonal_share(matrix).item(),
-        "bandwidth": jacobian.bandwidth(matrix).item(),
+        **jacobian.measures(matrix[None]).drop(columns="sensitivity").to_dict("records")[0],
     }
     return {"matrix": matrix.numpy(), "spectrum": spectrum.numpy(), "measures": measures}
 
@@ -367,18 +272,17 @@ def _checked_layers(trained, limits):
                 f"trained[{layer!r}] holds {', '.join(modules)}: accepted are se and eca, and "
                 "beside them se_gc and y"
             )
-        for key, kind in kinds.items():
-            if key in modules and type(modules[key]) is not kind:
+        found = {key: module for key, module in modules.items() if key != "y"}
+        for key, module in found.items():
+            if type(module) is not kinds[key]:
                 raise TypeError(
-                    f"trained[{layer!r}][{key!r}] is a {type(modules[key]).__name__}: accepted is "
-                    f"{kind.__name__}"
+                    f"trained[{layer!r}][{key!r}] is a {type(module).__name__}: accepted is "
+                    f"{kinds[key].__name__}"
                 )
-        channels = modules["se"].channels
-        check_within(f"trained[{layer!r}]: channels", channels, limits)
-        widths = {modules[key].channels for key in kinds if key in modules}
-        if "y" in modules:
-            widths.add(tuple(modules["y"].shape))
-        if not widths <= {channels, (channels,)}:
+        check_integer(f"trained[{layer!r}]: channels", modules["se"].channels, *limits)
+        widths = {(module.channels,) for module in found.values()}
+        widths |= {tuple(modules["y"].shape)} if "y" in modules else set()
+        if len(widths) > 1:
             raise ValueError(
                 f"trained[{layer!r}] has widths {widths}: accepted is one number of channels"
             )
@@ -387,11 +291,6 @@ def _checked_layers(trained, limits):
 
 def _divisors(number):
     return [each for each in range(1, number + 1) if number % each == 0]
-
-
-def _octave_stops(largest):
-    """1, 2, 4, ... up to a largest number."""
-    return [2**n for n in range(int(largest).bit_length())]
 
 
 def _plural(number, noun):
@@ -403,7 +302,7 @@ def _measures_table(measures):
     rows = {
         "parameters": "{:,}",
         "multiply_adds": "{:,}",
-        "rank": "<b>{}</b>",
+        "rank": Markup("<b>{}</b>"),
         "effective_rank": "{:.1f}",
         "diagonal_share": "{:.1%}",
         "bandwidth": "{}",
@@ -411,4 +310,4 @@ def _measures_table(measures):
     columns = [("", *(name.replace("_", " ") for name in rows))]
     for name, values in measures.iterrows():
         columns.append((name, *(rows[each].format(values[each]) for each in rows)))
-    return rows_as_html(zip(*columns, strict=True))
+    return table(zip(*columns, strict=True))

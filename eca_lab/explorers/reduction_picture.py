@@ -3,20 +3,18 @@
 import numpy as np
 
 from eca_lab.explorers.picture import Picture
-from eca_lab.figures import SIGNED, STYLES, dress, frame, octaves, unit
+from eca_lab.figures import SIGNED, STYLES, decades, frame, octaves, unit
 
 
 class ReductionPicture(Picture):
-    """The picture of `eca_lab.explorers.ReductionExplorer`: one Figure, redrawn at every change.
-
-    Three modules side by side: SE, SE-GC and ECA.
+    """The picture of a `ReductionExplorer`: SE, SE-GC and ECA side by side.
 
     Args:
         largest_channels: C, where the axis of singular values ends.
     """
 
     NAMES = ("SE", "SE-GC", "ECA")
-    _TITLES = ("SE: W$_2$ D W$_1$", "SE-GC: blocks", "ECA: band")
+    _TITLES = ("SE: W₂ D W₁", "SE-GC: blocks", "ECA: band")
 
     def __init__(self, largest_channels):
         super().__init__()
@@ -28,21 +26,17 @@ class ReductionPicture(Picture):
         key.set(xticks=[], yticks=[-1, 0, 1], yticklabels=["−", "0", "+"])
         key.yaxis.tick_right()
         self._build_spectra(largest_channels)
-        place = (0.665, 0.085, 0.315, 0.32)
         colors = [style["color"] for style in STYLES[:3]]
-        self._build_parameters(place, self.NAMES, colors)
+        self._build_parameters((0.665, 0.085, 0.315, 0.32), self.NAMES, colors)
 
     def png(self, matrices, ranks, spectra, parameters):
-        """Draw one state, each argument in the order of `NAMES`.
+        """Draw one state, in the order of `NAMES`, and return a PNG of 720 x 560 pixels.
 
         Args:
             matrices: three (C, C), shown each in units of its largest absolute entry.
             ranks: three integers.
             spectra: three (C,) singular values as shares of the largest, in descending order.
             parameters: three integers.
-
-        Returns:
-            The bytes of a PNG, 720 x 560 pixels.
         """
         for image, caption, matrix, rank in zip(
             self.matrices, self.captions, matrices, ranks, strict=True
@@ -56,26 +50,22 @@ class ReductionPicture(Picture):
 
     def _build_matrix(self, left, title):
         # Square: 187 pixels each way.
-        ax = self.figure.add_axes((left, 0.545, 0.26, 0.334))
-        dress(ax, "", "input channel, 1 to C", "output channel, 1 to C" if left < 0.1 else "")
-        ax.set_title(title, fontsize=11.5, loc="left", y=1.08)
+        place, ylabel = (left, 0.545, 0.26, 0.334), "output channel, 1 to C" if left < 0.1 else ""
+        ax = self._axes(place, title, "input channel, 1 to C", ylabel, y=1.08)
         ax.set(xticks=[], yticks=[])
         frame(ax)
-        image = ax.imshow(
-            [[0]], **SIGNED, extent=(0, 1, 1, 0), aspect="auto", interpolation="nearest"
-        )
-        self.matrices.append(self._move(ax, image))
+        square = {"extent": (0, 1, 1, 0), "aspect": "auto", "interpolation": "nearest"}
+        self.matrices.append(self._move(ax, ax.imshow([[0]], **SIGNED, **square)))
         for side in ax.spines.values():
             self._move(ax, side)  # over the edge of the matrix
         caption = ax.text(0, 1.02, "", fontsize=10, transform=ax.transAxes)
         self.captions.append(self._move(ax, caption))
 
     def _build_spectra(self, largest_channels):
-        ax = self.figure.add_axes((0.1, 0.085, 0.435, 0.275))
-        dress(ax, "", "number of the singular value", "share of the largest")
-        ax.set_title("Singular values", fontsize=11.5, loc="left", y=1.15)
+        labels = "Singular values", "number of the singular value", "share of the largest"
+        ax = self._axes((0.1, 0.085, 0.435, 0.275), *labels, y=1.15)
         octaves(ax.xaxis, 0, int(np.log2(largest_channels)))
-        ax.set_yscale("log")
+        decades(ax.yaxis)
         ax.set(xlim=(2**-0.3, largest_channels * 2**0.3), ylim=(1e-5, 2))
         self.lines = [
             self._line(ax, **style | {"markersize": 4}, label=name)
