@@ -162,8 +162,7 @@ def run_sweep(
         any_device: run the seeds that were `begun_elsewhere`, too; else they are left alone, with
             a warning. On Ray, whose devices are not known before, all are run.
 
-    Returns:
-        list of the records of the trials that failed.
+    Gives the list of the records of the trials that failed.
 
     Raises:
         TypeError, ValueError, ImportError, ConnectionError: as `check_workers`.
@@ -177,11 +176,11 @@ def run_sweep(
     todo = remaining(plan, out)
     elsewhere = {} if any_device or ray else begun_elsewhere(todo, out, device)
     if elsewhere:
-        runs = sorted(", ".join(run) for run in set().union(*elsewhere.values()))
+        runs = "; ".join(sorted(", ".join(run) for run in set().union(*elsewhere.values())))
         warnings.warn(
-            f"{out}: seeds {', '.join(map(str, elsewhere))} were begun elsewhere ({'; '.join(runs)}) "
-            "and are left alone, since trials from here could not be paired with those. To run them "
-            "all the same: any_device=True, on the command line --any-device",
+            f"{out}: seeds {', '.join(map(str, elsewhere))} were begun elsewhere ({runs}) and are "
+            "left alone: trials from here could not be paired with those. To run them here: "
+            "any_device=True, on the command line --any-device",
             stacklevel=2,
         )
         todo = [trial for trial in todo if trial.seed not in elsewhere]
