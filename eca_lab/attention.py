@@ -125,7 +125,16 @@ class ECA(LinearAttention):
     def score(self, y):
         if self.order == "shuffled":
             y = y[:, self.permutation]
-        logits = self.conv(y.unsqueeze(1)).squeeze(1)  # (N, C) -> (N, 1, C) -> (N, C)
+        # self.conv(y[:, None])[:, 0], as a product (1, k) @ (k, N C): torch's convolution takes up
+        # to ten times as long on a CPU.
+        half = self.kernel_size // 2
+        if self.padding == "circular":
+            padded = torch.cat([y[:, self.channels - half :], y, y[:, :half]], 1)
+        else:
+            padded = F.pad(y, (half, half))
+        taps = [padded[:, i : i + self.channels] for i in range(self.kernel_size)]
+        weight = self.conv.weight.flatten(1)  # (1, k)
+        logits = (weight @ torch.stack(taps).flatten(1)).view_as(y)
         return logits[:, self.inverse] if self.order == "shuffled" else logits
 
 
@@ -243,14 +252,14 @@ class CBAM(SE):
     def weights(self, x):
         return torch.sigmoid(self.score(self.squeeze(x)) + self.score(x.amax((2, 3))))
 
-    def spatial_weights(self, x):
+    def _spatial_weights(self, x):
         """Weights of the positions in (0, 1), (N, C, H, W) -> (N, 1, H, W)."""
         summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
         return torch.sigmoid(self.conv(summary))
 
     def forward(self, x):
         x = super().forward(x)
-        return x * self.spatial_weights(x).to(x.dtype)
+        return x * self._spatial_weights(x).to(x.dtype)
 
 
 _CLASSES = {
