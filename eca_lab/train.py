@@ -10,11 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from eca_lab.checks import check_integer
+from eca_lab.checks import check_choice, check_integer
 from eca_lab.data import augment, channel_statistics, normalize
+from eca_lab.fused import training_path
 from eca_lab.models import add_attention, attention_specs, build_model
 
 DECAYS = {"linear": "linear", "cosine": "cos"}  # ours -> torch's name
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,24 @@ class Recipe:
             raise ValueError(f"decay={self.decay!r}: accepted are {accepted}")
 
 
-def run_trial(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=None):
+def run_trial(
+    dataset,
+    backbone,
+    arm,
+    seed,
+    recipe=None,
+    device="cpu",
+    on_epoch=None,
+    precision="auto",
+    fused=False,
+):
     """Train one arm with one seed and measure the accuracy of the last epoch on the test set.
 
     Random numbers come from one stream per purpose, seeded from (seed, purpose) and never from
     the arm: for one seed, all arms start from equal backbone weights and see equal batches. On
     one CPU with one number of threads, the same trial gives the same result to the bit.
 
-    On a GPU the data stay there as uint8 and the network runs in bfloat16 autocast.
+    On a GPU the data stay there as uint8. Trials compare at one precision and by one path alone.
 
     Args:
         dataset: an `eca_lab.data.Dataset`.
@@ -69,9 +81,13 @@ def run_trial(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=
         recipe: a `Recipe`, its defaults if left out.
         device: "cpu", or a CUDA device, see `check_device`.
         on_epoch: called without arguments after every epoch.
+        precision: of training, "float32" or "bfloat16" autocast; "auto", see `resolve_precision`.
+        fused: train the blocks fused where that can be, see `eca_lab.fused.training_path`. It
+            takes up to a minute of compiling in each process.
 
     Returns:
-        dict: top1 and top5 in percent (top5 with fewer than five classes: of all of them),
+        dict: precision, "float32" or "bfloat16", and path, "modules" or "fused", that it trained
+        by; top1 and top5 in percent (top5 with fewer than five classes: of all of them),
         loss_curve (mean training loss of each epoch), seconds (of training), images_per_second,
         correct (the test images classified correctly, packed bits in base64, see
         `eca_lab.results.unpack_correct`).
@@ -80,16 +96,29 @@ def run_trial(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=
         ValueError: a backbone, arm or device that is not accepted; fewer images than a batch.
         FloatingPointError: the loss is no longer finite.
     """
-    return train_network(dataset, backbone, arm, seed, recipe, device, on_epoch)[1]
+    arguments = dataset, backbone, arm, seed, recipe, device, on_epoch, precision, fused
+    return train_network(*arguments)[1]
 
 
-def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=None):
+def train_network(
+    dataset,
+    backbone,
+    arm,
+    seed,
+    recipe=None,
+    device="cpu",
+    on_epoch=None,
+    precision="auto",
+    fused=False,
+):
     """The trained network of a trial, in evaluation mode on the device, and its outcome.
 
     Arguments and errors as `run_trial`, whose result is the outcome.
     """
     recipe = recipe or Recipe()
     device = check_device(device)
+    precision = resolve_precision(precision, device)
+    dtype = getattr(torch, precision)
     if len(dataset.train_images) < recipe.batch_size:
         raise ValueError(
             f"batch_size={recipe.batch_size}: accepted are at most the "
@@ -104,14 +133,17 @@ def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_ep
     order, augmentation = generator(seed, "data order"), generator(seed, "augmentation")
     loss_curve = []
     # Dropout (MobileNetV2 has some) draws from the global generator.
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with (
+        torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+        training_path(model, fused, dtype) as path,
+    ):
         torch.manual_seed(_stream(seed, "dropout"))
         start = time.perf_counter()
         model.train()
         for epoch in range(recipe.epochs):
             total, steps = torch.zeros((), device=device), 0
             for images, labels in batches(dataset, recipe.batch_size, order, augmentation):
-                with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     loss = _loss(model, images, labels, mean, std, recipe.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
@@ -127,6 +159,8 @@ def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_ep
         seconds = time.perf_counter() - start
     images_seen = recipe.epochs * steps * recipe.batch_size
     return model, {
+        "precision": precision,
+        "path": path,
         **_accuracy(model, dataset, mean, std),
         "loss_curve": [round(loss, 5) for loss in loss_curve],
         "seconds": round(seconds, 3),
@@ -161,7 +195,7 @@ def correct_predictions(model, dataset):
     return _ranks(model, dataset, *channel_statistics(dataset.train_images)) < 1
 
 
-def estimate_seconds(dataset, backbone, arm, recipe, device):
+def estimate_seconds(dataset, backbone, arm, recipe, device, precision="auto", fused=False):
     """About how long a trial takes, from a few batches of it.
 
     Arguments and errors as `run_trial`.
@@ -174,8 +208,9 @@ def estimate_seconds(dataset, backbone, arm, recipe, device):
         test_labels=dataset.test_labels[: recipe.batch_size],
     )
     one_epoch = replace(recipe, epochs=1)
-    run_trial(sample, backbone, arm, 0, one_epoch, device)  # warms up
-    trial = run_trial(sample, backbone, arm, 0, one_epoch, device)
+    measure = partial(run_trial, sample, backbone, arm, 0, one_epoch, device)
+    measure(precision=precision, fused=fused)  # warms up
+    trial = measure(precision=precision, fused=fused)
     # A forward pass takes about a third of a training step.
     images = recipe.epochs * len(dataset.train_images) + len(dataset.test_images) / 3
     return images / trial["images_per_second"]
@@ -263,6 +298,22 @@ def check_device(device):
             "accepted is 'cpu'"
         )
     return device
+
+
+def resolve_precision(precision, device):
+    """The precision by name; for "auto" bfloat16 where the device has instructions for it.
+
+    These are every GPU, and CPUs with AVX512-BF16 or AMX.
+
+    Raises:
+        ValueError: not one of `PRECISIONS`.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    if precision != "auto":
+        return precision
+    cpu = torch.cpu.get_capabilities()
+    fast = device.type == "cuda" or cpu.get("avx512_bf16") or cpu.get("amx_bf16")
+    return "bfloat16" if fast else "float32"
 
 
 def _stream(seed, purpose):
