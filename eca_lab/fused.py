@@ -43,15 +43,15 @@ def training_path(model, fused=True, dtype=torch.float32):
     `obstacle` and where torch.compile does not work. dtype is that of the feature maps,
     torch.bfloat16 under autocast. The state dict is the same either way.
     """
-    reason = "not asked for"
     if fused:
         reason = obstacle(model) or _compile_error(next(model.parameters()).device, dtype)
         if reason:
             _warn_once(f"training runs by the modules, not fused: {reason}")
+            fused = False
     for block in _blocks(model):
-        block.trains_fused = not reason
+        block.trains_fused = fused
     try:
-        yield "modules" if reason else "fused"
+        yield "fused" if fused else "modules"
     finally:
         for block in _blocks(model):
             block.trains_fused = False
@@ -66,10 +66,7 @@ def obstacle(model):
 
 
 def applies(block, bn, x, shortcut):
-    """Whether a block ends fused: in training, unless somebody has hooked or changed a module.
-
-    bn is its last BatchNorm, x what that takes in.
-    """
+    """Whether a block ends fused, from bn(x) on: not where a module is hooked or changed."""
     modules = bn, block.attention, block.relu
     return (
         block.trains_fused
@@ -118,12 +115,11 @@ class _Fused(torch.autograd.Function):
         y, logits, parameters = ctx.scored
         grad = grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
         g, s0, s1, dlogits = _run(gate, grad, out, x, plain, mu, r, gamma, beta)
-        of = {}
+        wanted, grads = [each for each in (y, *parameters) if each.requires_grad], []
         if logits.requires_grad:
-            wanted = [each for each in (y, *parameters) if each.requires_grad]
             given = logits, wanted, dlogits.to(logits.dtype)
             grads = torch.autograd.grad(*given, retain_graph=True, allow_unused=True)
-            of = dict(zip(wanted, grads, strict=True))
+        of = dict(zip(wanted, grads, strict=False))  # empty where there is no attention
         dy = torch.zeros_like(d) if of.get(y) is None else of[y]
         dx, dgamma, dbeta = _run(input_grad, g, x, plain, s0, s1, dy, d, mu, r, gamma)
         return dx, g, dgamma, dbeta, None, None, *map(of.get, parameters)
@@ -142,7 +138,6 @@ def pool(x, gamma, beta, eps):
 
 
 def attend(x, shortcut, logits, mu, r, gamma, beta):
-    """out."""
     w = torch.sigmoid(logits)
     attended = (_wide(x) - _over(mu)) * _over(w * (gamma * r)) + _over(w * beta)
     return torch.relu(attended + shortcut).to(x.dtype)  # relu keeps NaN, by which a loss is seen
@@ -174,14 +169,12 @@ def _run(function, *tensors, **options):
 
 
 def _compile_error(device, dtype):
-    """Compile what training needs; None, or why that does not work."""
+    """Compile what training needs, of sizes that differ, lest two be taken for one."""
     bn = nn.BatchNorm2d(3, device=device)
-    # Sizes that differ, lest two of them be taken for one.
-    x = torch.ones(2, 3, 4, 5, dtype=dtype, device=device)
-    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    x = torch.empty((2, 3, 4, 5), dtype=dtype, device=device, memory_format=torch.channels_last)
     try:
-        out = bn_attention_add_relu(x, torch.ones_like(x), bn, nn.Identity())
-        out.backward(torch.ones_like(out))
+        out = bn_attention_add_relu(x, torch.empty_like(x), bn, nn.Identity())
+        out.backward(torch.empty_like(out))
     except RuntimeError as error:  # no C++ compiler, or a Python that torch.compile does not know
         reason, *_ = str(error).partition("\n\n")
         return f"torch.compile: {' '.join(reason.split())}"
