@@ -5,9 +5,10 @@
         --steps 98 --loader-workers 8
 
 Results, and what is compared, are in benchmarks/README.md. All loops train the same network with
-the same batch size, augmentation, loss, momentum, schedule and precision (float32 on the CPU,
-bfloat16 autocast on a GPU) on the same random images. They take turns: one whole epoch of each is
-one repeat, after one epoch each that is not counted.
+the same batch size, augmentation, loss, momentum and schedule on the same random images: ours
+fused and in the precision that suits the device, the others in that precision and once more in
+float32, as their users run them. They take turns: one whole epoch of each is one repeat, after one
+epoch each that is not counted.
 """
 
 import argparse
@@ -28,7 +29,15 @@ from tqdm import tqdm
 from eca_lab.checks import check_integer
 from eca_lab.data import Dataset, channel_statistics
 from eca_lab.provenance import provenance
-from eca_lab.train import Recipe, check_device, initial_model, stem_for, train_network
+from eca_lab.recipe import Recipe
+from eca_lab.train import (
+    PRECISIONS,
+    check_device,
+    initial_model,
+    resolve_precision,
+    stem_for,
+    train_network,
+)
 
 ARM = "eca"
 CLASSES = 10
@@ -40,7 +49,7 @@ def random_dataset(count, size):
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, CLASSES, (count,), generator=generator)
     classes = tuple(map(str, range(CLASSES)))
-    # train_network needs something to test on; it does not count the time that this takes.
+    # run_trial needs something to test on; it does not count the time that this takes.
     return Dataset("random", images, labels, images[:1], labels[:1], classes, fingerprint="")
 
 
@@ -64,12 +73,15 @@ class Images(TorchDataset):
         return self.transform(Image.fromarray(self.data[index])), self.targets[index]
 
 
-def our_rate(dataset, backbone, recipe, device):
+def our_rate(dataset, backbone, recipe, device, precision, fused):
     """A function that trains for an epoch and returns images per second: ours."""
-    return lambda: train_network(dataset, backbone, ARM, 0, recipe, device)[1]["images_per_second"]
+    options = {"device": device, "precision": precision, "fused": fused}
+    return lambda: train_network(dataset, backbone, ARM, 0, recipe, **options)[1][
+        "images_per_second"
+    ]
 
 
-def plain_rate(dataset, backbone, recipe, device, workers):
+def plain_rate(dataset, backbone, recipe, device, workers, precision):
     """The same for a plain PyTorch loop, as most scripts write it."""
     mean, std = (value.tolist() for value in channel_statistics(dataset.train_images))
     train_set = Images(dataset)
@@ -101,7 +113,7 @@ def plain_rate(dataset, backbone, recipe, device, workers):
         for images, labels in loader:
             images, labels = (each.to(device, non_blocking=True) for each in (images, labels))
             optimizer.zero_grad()
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with _autocast(device, precision):
                 loss = F.cross_entropy(
                     model(images), labels, label_smoothing=recipe.label_smoothing
                 )
@@ -114,7 +126,7 @@ def plain_rate(dataset, backbone, recipe, device, workers):
     return _timed(epoch, device)
 
 
-def timm_rate(dataset, backbone, recipe, device, workers):
+def timm_rate(dataset, backbone, recipe, device, workers, precision):
     """The same for timm's loader and the training step of timm's train.py, channels last.
 
     The loader collates uint8 arrays; its prefetcher moves and normalises whole batches.
@@ -157,7 +169,7 @@ def timm_rate(dataset, backbone, recipe, device, workers):
         optimizer.zero_grad()
         for images, labels in loader:
             images = images.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with _autocast(device, precision):
                 loss = loss_function(model(images), labels)
             loss.backward()
             optimizer.step()
@@ -167,6 +179,10 @@ def timm_rate(dataset, backbone, recipe, device, workers):
         return len(loader) * recipe.batch_size
 
     return _timed(epoch, device)
+
+
+def _autocast(device, precision):
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _augmentation(size):
@@ -234,8 +250,7 @@ def print_conditions(options, device):
     """Print what was measured, where, and with which versions."""
     print(
         f"{options.backbone} with {ARM}, {options.size} x {options.size} pixels, epochs of "
-        f"{options.steps} batches of {options.batch_size}, "
-        + ("bfloat16 autocast" if device.type == "cuda" else "float32")
+        f"{options.steps} batches of {options.batch_size}"
     )
     here = provenance(device)
     versions = dict(here["versions"])
@@ -271,19 +286,23 @@ def main(arguments=None):
     command.add_argument(
         "--loader-workers", type=int, default=2, help="processes of each DataLoader"
     )
+    command.add_argument("--precision", choices=PRECISIONS, default="auto", help="of our loop")
+    command.add_argument("--modules", action="store_true", help="our loop does not run fused")
     options = command.parse_args(arguments)
     try:
         check_options(options)
         device = check_device(options.device)
+        precision = resolve_precision(options.precision, device)
         dataset = random_dataset(options.steps * options.batch_size, options.size)
         common = dataset, options.backbone, one_epoch(options.batch_size), device
         torch.set_num_threads(options.threads)
-        loops = {
-            "eca_lab": our_rate(*common),
-            "DataLoader, torchvision": plain_rate(*common, options.loader_workers),
-        }
-        if find_spec("timm"):
-            loops["timm"] = timm_rate(*common, options.loader_workers)
+        path = "modules" if options.modules else "fused"
+        loops = {f"eca_lab, {precision}, {path}": our_rate(*common, precision, not options.modules)}
+        for theirs in dict.fromkeys((precision, "float32")):
+            workers = options.loader_workers, theirs
+            loops[f"DataLoader, torchvision, {theirs}"] = plain_rate(*common, *workers)
+            if find_spec("timm"):
+                loops[f"timm, {theirs}"] = timm_rate(*common, *workers)
     except (ValueError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -69,6 +69,8 @@ def _declare(options):
         "batch_size": None,
         "learning_rate": None,
         "out": study.results,
+        "precision": setting.precision,
+        "fused": setting.fused,
     }
     for name, value in declared.items():
         if getattr(options, name) is not None:
@@ -151,11 +153,14 @@ _TRAINING = {
     "batch_size": Recipe.batch_size,
     "learning_rate": Recipe.learning_rate,
     "out": "data/results/mine",
+    "precision": "auto",
+    "fused": False,
 }
 _CHECKPOINTS = {
     "arms": ["none", "se", "eca", "eca(k=9)", "eca(order=shuffled)"],
     "epochs": 10,
     "out": "data/checkpoints",
+    "precision": "float32",
 }
 
 
@@ -322,6 +327,17 @@ def _add_training_arguments(command, defaults):
     add("--size", "resize images to a square of so many pixels", type=_count, metavar="N")
     add("--skip-unreadable", "leave out images that cannot be read", action="store_true")
     add("--device", "cpu or cuda (default: cuda where there is one)")
+    add(
+        "--precision",
+        "of training; auto takes bfloat16 where the device is made for it",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    add(
+        "--fused",
+        "train the blocks fused, after up to a minute of compiling",
+        action="store_true",
+        default=None,
+    )
     add("--out", "folder of the results")
 
 

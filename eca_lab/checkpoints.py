@@ -102,7 +102,15 @@ def train_checkpoints(plan, out, device="cpu"):
         for path, trial in todo.items():
             bar.set_postfix_str(path.stem)
             model, outcome = train_network(
-                plan.dataset, plan.backbone, trial.arm, trial.seed, plan.recipe, device, bar.update
+                plan.dataset,
+                plan.backbone,
+                trial.arm,
+                trial.seed,
+                plan.recipe,
+                device,
+                bar.update,
+                plan.precision,
+                plan.fused,
             )
             card = {
                 "arm": str(trial.arm),

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from eca_lab import checkpoints, data, report, sweep, train
+from eca_lab import checkpoints, data, report, results, sweep, train
 from eca_lab.recipe import Recipe
 
 AGAIN = "Run the same command again to"
@@ -14,18 +14,21 @@ def run_sweep(options):
     """Plan, estimate, train, and print the table; the exit status."""
     sweep.check_workers(options.device, options.workers, options.gpu_share, options.ray)
     plan = _plan(options)
-    todo = sweep.remaining(plan, options.out)
-    _print_plan(plan, options.out, len(todo))
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    records = results.set_aside(out)
+    todo = sweep.remaining(plan, records)
+    _print_plan(plan, out, len(todo))
     estimate = None
     if todo and options.ray is None:
         print(f"{len(todo)} to run on {options.device}, ", end="", flush=True)
-        trial = (plan.dataset, plan.backbone, plan.arms[-1], plan.recipe)
-        estimate = train.estimate_seconds(*trial, options.device)
+        trial = plan.dataset, plan.backbone, todo[-1].arm, plan.recipe
+        estimate = train.estimate_seconds(*trial, options.device, plan.precision, plan.fused)
         print(f"about {_duration(len(todo) * estimate)}." if estimate else "for an unknown time.")
     try:
         failed = sweep.run_sweep(
             plan,
-            options.out,
+            out,
             options.device,
             options.workers,
             options.gpu_share,
@@ -33,18 +36,19 @@ def run_sweep(options):
             deadline=options.begin + options.budget if options.budget else None,
             estimate=estimate,
             any_device=options.any_device,
+            records=records,
         )
     except (KeyboardInterrupt, OSError, RuntimeError) as stop:
-        left = len(sweep.remaining(plan, options.out))
+        left = len(sweep.remaining(plan, results.load_records(out)))
         interrupted = isinstance(stop, KeyboardInterrupt)
         print(
             f"\n{'Interrupted' if interrupted else f'error: {stop}'}: "
-            f"{len(plan.trials) - left} of {len(plan.trials)} trials are finished in "
-            f"{options.out}. {AGAIN} do the other {left}.",
+            f"{len(plan.trials) - left} of {len(plan.trials)} trials are finished in {out}. "
+            f"{AGAIN} do the other {left}.",
             file=sys.stderr,
         )
         return 130 if interrupted else 1
-    table = sweep.plan_results(plan, options.out)
+    table = sweep.plan_results(plan, out)
     report.print_results(table)
     for record in failed:
         seed = record["trial"]["seed"]
@@ -92,7 +96,8 @@ def _plan(options):
         per_class=options.per_class,
         unreadable="skip" if options.skip_unreadable else "error",
     )
-    return sweep.plan_sweep(dataset, options.backbone, arms, options.seeds, recipe)
+    how = options.precision, options.fused
+    return sweep.plan_sweep(dataset, options.backbone, arms, options.seeds, recipe, *how)
 
 
 def _print_plan(plan, out, todo):

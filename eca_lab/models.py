@@ -10,6 +10,7 @@ from functools import partial
 from torch import nn
 from torchvision.models import mobilenetv2, resnet
 
+from eca_lab import fused
 from eca_lab.attention import ECA, ECANS, make_attention
 from eca_lab.checks import check_choice
 from eca_lab.spec import BACKBONES, RESNETS, parse_spec
@@ -25,21 +26,30 @@ class _Block(nn.Module):
         self.attention = nn.Identity()
 
 
-class BasicBlock(_Block, resnet.BasicBlock):
+class _ReluBlock(_Block):
+    """One that ends in a ReLU, behind BatchNorm, attention and shortcut."""
+
+    trains_fused = False  # eca_lab.fused.training_path sets it
+
+    def _end(self, bn, x, shortcut):
+        if fused.applies(self, bn, x, shortcut):
+            return fused.bn_attention_add_relu(x, shortcut, bn, self.attention)
+        return self.relu(self.attention(bn(x)) + shortcut)
+
+
+class BasicBlock(_ReluBlock, resnet.BasicBlock):
     def forward(self, x):
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
-        out = self.attention(self.bn2(self.conv2(out)))
-        return self.relu(out + shortcut)
+        return self._end(self.bn2, self.conv2(out), shortcut)
 
 
-class Bottleneck(_Block, resnet.Bottleneck):
+class Bottleneck(_ReluBlock, resnet.Bottleneck):
     def forward(self, x):
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
-        out = self.attention(self.bn3(self.conv3(out)))
-        return self.relu(out + shortcut)
+        return self._end(self.bn3, self.conv3(out), shortcut)
 
 
 class InvertedResidual(_Block, mobilenetv2.InvertedResidual):

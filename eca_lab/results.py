@@ -66,12 +66,16 @@ def load_records(folder):
 def set_aside(folder):
     """Move the files that `load_records` would not count into a folder `rejected`, with a warning.
 
+    Gives the records that do count, as `load_records`.
+
     Raises:
         FileNotFoundError: no such folder.
     """
-    rejected = Path(folder) / "rejected"
-    for path, _, problem in _read_all(folder):
-        if problem is not None:
+    rejected, records = Path(folder) / "rejected", {}
+    for path, record, problem in _read_all(folder):
+        if problem is None:
+            records[record["identity"]] = record
+        else:
             rejected.mkdir(exist_ok=True)
             number = itertools.count(2)
             place = rejected / path.name
@@ -79,6 +83,7 @@ def set_aside(folder):
                 place = rejected / f"{path.stem}-{next(number)}{path.suffix}"
             path.rename(place)
             warnings.warn(f"{path} was moved to {place}: {problem}", stacklevel=2)
+    return records
 
 
 def is_finished(folder, identity):

@@ -33,8 +33,9 @@ class Setting:
     """Data, backbone and recipe of a study; what the study says of all its settings is in here too.
 
     data is what `eca_lab.data.load_dataset` takes, or "folder:" where only who runs it knows the
-    folder; size is in pixels, per_class the training images of each class (None
-    for all), device "cpu" or "cuda". arms are the baseline, the family, and what is run beside.
+    folder; size is in pixels, per_class the training images of each class (None for all); device
+    is "cpu" or "cuda"; precision and fused are as `eca_lab.train.train_network` takes them. arms
+    are the baseline, the family, and what is run beside.
     """
 
     name: str
@@ -47,6 +48,8 @@ class Setting:
     family: tuple
     arms: tuple
     per_class: int | None = None
+    precision: str = "auto"
+    fused: bool = False
 
     def trials(self, results):
         """The rows of `eca_lab.results.load_results` that belong to this setting, its arms alone.

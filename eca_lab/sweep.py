@@ -21,7 +21,6 @@ from eca_lab.recipe import Recipe
 from eca_lab.results import (
     SCHEMA,
     is_finished,
-    load_records,
     load_results,
     run_of,
     set_aside,
@@ -30,9 +29,10 @@ from eca_lab.results import (
 )
 from eca_lab.spec import Spec, parse_spec
 from eca_lab.train import (
+    PRECISIONS,
     check_device,
-    computed_by,
     progress_bar,
+    resolve_precision,
     train_network,
     trial_description,
 )
@@ -52,6 +52,7 @@ class Plan:
     """The trials of a sweep, in the order in which they run: all arms of seed 0, then of seed 1.
 
     duplicates maps an arm to the arm that resolves to the same network and runs in its place.
+    precision and fused are how all of them train, see `eca_lab.train.train_network`.
     """
 
     dataset: Dataset
@@ -59,6 +60,8 @@ class Plan:
     recipe: Recipe
     trials: tuple
     duplicates: dict
+    precision: str = "auto"
+    fused: bool = False
 
     @property
     def arms(self):
@@ -82,14 +85,15 @@ def check_arms(backbone, arms, seeds):
     return arms
 
 
-def plan_sweep(dataset, backbone, arms, seeds, recipe=None):
+def plan_sweep(dataset, backbone, arms, seeds, recipe=None, precision="auto", fused=False):
     """Make the trials of a sweep: seeds 0 to seeds - 1 of every arm.
 
     Arms that resolve to the same network are one trial per seed, under the name that gives the
     kernel size.
 
-    Raises as `check_arms`.
+    precision and fused are as `eca_lab.train.train_network` takes them. Raises as `check_arms`.
     """
+    check_choice("precision", precision, PRECISIONS)
     recipe = recipe or Recipe()
     described = {
         arm: trial_description(dataset, backbone, arm, 0, recipe)
@@ -108,7 +112,7 @@ def plan_sweep(dataset, backbone, arms, seeds, recipe=None):
         for arm in kept:
             description = {**described[arm], "seed": seed}
             trials.append(Trial(arm, seed, trial_identity(description), description))
-    return Plan(dataset, backbone, recipe, tuple(trials), duplicates)
+    return Plan(dataset, backbone, recipe, tuple(trials), duplicates, precision, fused)
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,21 @@ class Job:
     dataset: Dataset
     backbone: str
     recipe: Recipe
+    precision: str
+    fused: bool
 
     def __call__(self, trial, device, on_epoch):
         try:
             _, outcome = train_network(
-                self.dataset, self.backbone, trial.arm, trial.seed, self.recipe, device, on_epoch
+                self.dataset,
+                self.backbone,
+                trial.arm,
+                trial.seed,
+                self.recipe,
+                device,
+                on_epoch,
+                self.precision,
+                self.fused,
             )
         except Exception as error:
             outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
@@ -141,6 +155,7 @@ def run_sweep(
     deadline=None,
     estimate=None,
     any_device=False,
+    records=None,
 ):
     """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
 
@@ -161,6 +176,7 @@ def run_sweep(
         estimate: seconds that a trial takes, for the deadline; None if that is not known.
         any_device: run the seeds that were `begun_elsewhere`, too; else they are left alone, with
             a warning. On Ray, whose devices are not known before, all are run.
+        records: of `eca_lab.results.set_aside`, where the folder was read already.
 
     Gives the list of the records of the trials that failed.
 
@@ -172,9 +188,9 @@ def run_sweep(
     devices = check_workers(device, workers, gpu_share, ray)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    set_aside(out)
-    todo = remaining(plan, out)
-    elsewhere = {} if any_device or ray else begun_elsewhere(todo, out, device)
+    records = set_aside(out) if records is None else records
+    todo = remaining(plan, records)
+    elsewhere = {} if any_device or ray else begun_elsewhere(plan, records, device)
     if elsewhere:
         runs = "; ".join(sorted(", ".join(run) for run in set().union(*elsewhere.values())))
         warnings.warn(
@@ -186,7 +202,7 @@ def run_sweep(
         todo = [trial for trial in todo if trial.seed not in elsewhere]
     if not todo:
         return []
-    job = Job(plan.dataset, plan.backbone, plan.recipe)
+    job = Job(plan.dataset, plan.backbone, plan.recipe, plan.precision, plan.fused)
     epochs = plan.recipe.epochs
     # A trial that is still running in another sweep on this folder has its file locked.
     claims, started, progress, failed = {}, {}, Counter(), []
@@ -272,25 +288,27 @@ def check_workers(device, workers=None, gpu_share=1.0, ray=None):
     return slots[:workers]
 
 
-def remaining(plan, out):
-    """The trials of a plan that have no finished record in the folder `out`."""
-    records = load_records(out) if Path(out).is_dir() else {}
+def remaining(plan, records):
+    """The trials of a plan that are not finished according to records, of `load_records`."""
     finished = {each for each, record in records.items() if record["status"] == "finished"}
     return [trial for trial in plan.trials if trial.identity not in finished]
 
 
-def begun_elsewhere(trials, out, device="cpu"):
-    """The seeds of trials that were begun in the folder `out`, but not by what would run them here.
+def begun_elsewhere(plan, records, device="cpu"):
+    """The seeds with trials left that were begun, but not by what would run them here.
 
-    They map to what they were begun by: a set of `run_of`. What counts are finished trials that
-    differ from those given in nothing but the arm.
+    They map to what they were begun by: a set of `run_of`. What counts are finished trials among
+    the records that differ from those of the plan in nothing but the arm.
     """
     device, begun = check_device(device), defaultdict(set)
-    here = run_of({**provenance(device), **computed_by(device)})
-    for record in load_records(out).values() if Path(out).is_dir() else ():
+    here = {"precision": resolve_precision(plan.precision, device)}
+    here |= {"path": "fused" if plan.fused else "modules"}
+    here = run_of({**provenance(device), **here})
+    for record in records.values():
         if record["status"] == "finished":
             begun[_without_arm(record["trial"])].add(run_of(record))
-    seeds = {trial.seed: begun[_without_arm(trial.description)] for trial in trials}
+    left = remaining(plan, records)
+    seeds = {trial.seed: begun[_without_arm(trial.description)] for trial in left}
     return {seed: runs for seed, runs in seeds.items() if runs and here not in runs}
 
 

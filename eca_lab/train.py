@@ -13,12 +13,26 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
+from eca_lab.checks import check_choice
 from eca_lab.data import augment, channel_statistics, normalize
+from eca_lab.fused import training_path
 from eca_lab.models import add_attention, attention_specs, build_model
 from eca_lab.recipe import DECAYS, Recipe
 
+PRECISIONS = ("auto", "float32", "bfloat16")
 
-def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_epoch=None):
+
+def train_network(
+    dataset,
+    backbone,
+    arm,
+    seed,
+    recipe=None,
+    device="cpu",
+    on_epoch=None,
+    precision="auto",
+    fused=False,
+):
     """Train one arm with one seed and measure the accuracy of the last epoch on the test set.
 
     Random numbers come from one stream per purpose, seeded from (seed, purpose) and never from
@@ -32,13 +46,16 @@ def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_ep
         recipe: a `Recipe`, its defaults if left out.
         device: "cpu", or a CUDA device, see `check_device`.
         on_epoch: called without arguments after every epoch.
+        precision: of training, "float32" or "bfloat16" autocast; "auto", see `resolve_precision`.
+        fused: train the blocks fused where that can be, see `eca_lab.fused.training_path`. It
+            takes up to a minute of compiling in each process.
 
     Returns:
         The network, in evaluation mode on the device, and its outcome, a dict: top1 and top5 in
         percent (top5 with fewer than five classes: of all of them), correct (the test images
         classified correctly, see `eca_lab.results.unpack_correct`), loss_curve (mean training
-        loss of each epoch), seconds (of training), images_per_second, precision and path, see
-        `computed_by`.
+        loss of each epoch), seconds (of training), images_per_second, and, for trials compare by
+        equal ones alone, precision ("float32" or "bfloat16") and path ("modules" or "fused").
 
     Raises:
         ValueError: a backbone, arm or device that is not accepted; fewer images than a batch.
@@ -46,6 +63,8 @@ def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_ep
     """
     recipe = recipe or Recipe()
     device = check_device(device)
+    precision = resolve_precision(precision, device)
+    dtype = getattr(torch, precision)
     if len(dataset.train_images) < recipe.batch_size:
         raise ValueError(
             f"batch_size={recipe.batch_size}: accepted are at most the "
@@ -58,18 +77,19 @@ def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_ep
 
     optimizer, scheduler = _optimizer(model, recipe, len(dataset.train_images))
     order, augmentation = generator(seed, "data order"), generator(seed, "augmentation")
-    computed = computed_by(device)
-    low = computed["precision"] == "bfloat16"
     loss_curve = []
     # Dropout (MobileNetV2 has some) draws from the global generator.
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with (
+        torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+        training_path(model, fused, dtype) as path,
+    ):
         torch.manual_seed(_stream(seed, "dropout"))
         start = time.perf_counter()
         model.train()
         for epoch in range(recipe.epochs):
             total, steps = torch.zeros((), device=device), 0
             for images, labels in batches(dataset, recipe.batch_size, order, augmentation):
-                with torch.autocast(device.type, torch.bfloat16, enabled=low):
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     loss = _loss(model, images, labels, mean, std, recipe.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
@@ -89,13 +109,25 @@ def train_network(dataset, backbone, arm, seed, recipe=None, device="cpu", on_ep
         "loss_curve": [round(loss, 5) for loss in loss_curve],
         "seconds": round(seconds, 3),
         "images_per_second": round(images_seen / seconds, 1),
-        **computed,
+        "precision": precision,
+        "path": path,
     }
 
 
-def computed_by(device):
-    """How a trial computes on a torch.device, as it is recorded: its precision and its path."""
-    return {"precision": "bfloat16" if device.type == "cuda" else "float32", "path": "modules"}
+def resolve_precision(precision, device):
+    """The precision by name; for "auto" bfloat16 where the torch.device has instructions for it.
+
+    These are every GPU, and CPUs with AVX512-BF16 or AMX.
+
+    Raises:
+        ValueError: not one of `PRECISIONS`.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    if precision != "auto":
+        return precision
+    cpu = torch.cpu.get_capabilities()
+    fast = device.type == "cuda" or cpu.get("avx512_bf16") or cpu.get("amx_bf16")
+    return "bfloat16" if fast else "float32"
 
 
 def progress_bar(epochs):
@@ -114,7 +146,7 @@ def input_transform(dataset):
     return partial(_as_input, mean=mean, std=std)
 
 
-def estimate_seconds(dataset, backbone, arm, recipe, device):
+def estimate_seconds(dataset, backbone, arm, recipe, device, precision="auto", fused=False):
     """About how many seconds a trial takes, from a few batches of it.
 
     None where it cannot be told, as for lack of memory: the trial itself will say why.
@@ -128,8 +160,10 @@ def estimate_seconds(dataset, backbone, arm, recipe, device):
     )
     one_epoch = replace(recipe, epochs=1)
     try:
-        train_network(sample, backbone, arm, 0, one_epoch, device)  # warms up
-        _, trial = train_network(sample, backbone, arm, 0, one_epoch, device)
+        for _ in range(2):  # the first warms up
+            _, trial = train_network(
+                sample, backbone, arm, 0, one_epoch, device, None, precision, fused
+            )
     except Exception:
         return None
     # A forward pass takes about a third of a training step.

@@ -129,7 +129,7 @@ def test_contract(spec):
     assert ((weights > 0) & (weights < 1)).all()
     expected = x * weights[:, :, None, None]
     if isinstance(module, CBAM):
-        positions = module.spatial_weights(expected)
+        positions = module._spatial_weights(expected)
         assert positions.shape == (2, 1, 6, 5)
         expected = expected * positions
     else:
@@ -240,6 +240,33 @@ def test_eca_is_a_toeplitz_band(channels, kernel_size, data):
     torch.testing.assert_close(matrix, expected)
     y = torch.randn(3, channels)
     torch.testing.assert_close(module.score(y), y @ matrix.T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+@pytest.mark.parametrize("order", ["identity", "shuffled"])
+@pytest.mark.parametrize("kernel_size", [1, 5, 9])
+def test_eca_convolves_as_torch_does(padding, order, kernel_size):
+    module = ECA(9, kernel_size, padding=padding, order=order).double()
+    torch.manual_seed(0)
+    conv = torch.nn.Conv1d(
+        1, 1, kernel_size, padding=kernel_size // 2, padding_mode=padding, bias=False
+    ).double()
+    torch.manual_seed(0)
+    assert torch.equal(ECA(9, kernel_size, padding=padding).conv.weight, conv.weight.float())
+    module.conv.load_state_dict(conv.state_dict())
+    y = torch.randn(3, 9, dtype=torch.float64, requires_grad=True)
+    p = module.permutation if order == "shuffled" else torch.arange(9)
+    expected = conv(y[:, p][:, None])[:, 0][:, p.argsort()]
+    logits = module.score(y)
+    torch.testing.assert_close(logits, expected)
+    upstream = torch.randn_like(logits)
+    for mine, other in zip(
+        torch.autograd.grad(logits, [y, module.conv.weight], upstream),
+        torch.autograd.grad(expected, [y, conv.weight], upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other)
+    assert torch.autograd.gradcheck(lambda y, _: module.score(y), [y, module.conv.weight])
 
 
 def test_shuffled_eca_is_a_permuted_band():

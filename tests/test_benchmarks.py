@@ -26,13 +26,20 @@ def threads():
 
 
 def test_three_loops_are_compared(capsys):
-    assert train_throughput.main([*QUICK, "--loader-workers", "1"]) == 0
+    options = [*QUICK, "--loader-workers", "1", "--precision", "bfloat16", "--modules"]
+    assert train_throughput.main(options) == 0
     printed = capsys.readouterr().out
-    assert "tiny with eca, 8 x 8 pixels, epochs of 2 batches of 4, float32" in printed
+    assert "tiny with eca, 8 x 8 pixels, epochs of 2 batches of 4" in printed
     assert f"torch {torch.__version__.split('+')[0]}" in printed
-    rows = {line[:24].strip(): line[24:] for line in printed.splitlines() if line.endswith(")")}
-    assert list(rows) == ["eca_lab", "DataLoader, torchvision", "timm"]
-    assert rows["eca_lab"].endswith("1.00 (1.00 to 1.00)")
+    rows = {line[:33].strip(): line[33:] for line in printed.splitlines() if line.endswith(")")}
+    ours, *theirs = rows
+    assert ours == "eca_lab, bfloat16, modules"
+    assert rows[ours].endswith("1.00 (1.00 to 1.00)")
+    assert theirs == [
+        f"{loop}, {precision}"
+        for precision in ("bfloat16", "float32")
+        for loop in ("DataLoader, torchvision", "timm")
+    ]
 
 
 @pytest.mark.parametrize("loop", [train_throughput.plain_rate, train_throughput.timm_rate])
@@ -49,7 +56,7 @@ def test_the_other_loops_train_on_the_same_images(monkeypatch, loop):
     monkeypatch.setattr(train_throughput, "_augmentation", lambda size: [])
     dataset = train_throughput.random_dataset(12, size=8)
     recipe = train_throughput.one_epoch(batch_size=4)
-    assert loop(dataset, "tiny", recipe, check_device("cpu"), workers=0)() > 0
+    assert loop(dataset, "tiny", recipe, check_device("cpu"), workers=0, precision="float32")() > 0
     assert [len(batch) for batch in seen] == [4, 4, 4]
     images = dataset.train_images
     expected = normalize(images, *channel_statistics(images))

@@ -301,7 +301,7 @@ MAKES = {
 def test_changes_of_the_weights(kind):
     model = MAKES[kind]().eval()
     x = torch.randn(4, 16, 5, 5)
-    spatial = model[0].spatial_weights if "cbam" in kind else lambda scaled: 1
+    spatial = model[0]._spatial_weights if "cbam" in kind else lambda scaled: 1
     weights = torch.from_numpy(probe.record_weights(model, x).weights["0"])
     order = torch.randperm(16)
     factor = torch.rand(16)
