@@ -28,7 +28,7 @@ BATCH_SIZE = 250
 def runs(arm="eca"):
     """What is to be timed, by name."""
     dataset = load_dataset("shapes")
-    images, labels = dataset.test_images, dataset.test_labels
+    images = dataset.test_images
     prepare = input_transform(dataset)
     model = initial_model("tiny", arm, len(dataset.classes), stem_for(dataset.size), 0).eval()
     model = model.to(memory_format=torch.channels_last)
@@ -39,7 +39,7 @@ def runs(arm="eca"):
                 model(prepare(batch))
 
     def record(**keywords):
-        record_weights(model, images, labels, prepare, BATCH_SIZE, **keywords)
+        record_weights(model, images, prepare, BATCH_SIZE, **keywords)
 
     return {
         "plain": plain,

@@ -85,10 +85,10 @@ def dress(ax, title, xlabel, ylabel):
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def octaves(axis, first, last, every=1):
+def octaves(axis, first, last):
     """Make an axis logarithmic, base 2, with ticks at 2^first, ..., 2^last written as integers."""
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log", base=2)
-    axis.set_major_locator(FixedLocator([2.0**n for n in range(first, last + 1, every)]))
+    axis.set_major_locator(FixedLocator([2.0**n for n in range(first, last + 1)]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 

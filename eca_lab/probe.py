@@ -40,13 +40,11 @@ class WeightRecord:
 
     Attributes:
         weights: layer -> (N, C) float32 array, in the order in which the layers stand in the model.
-        labels: (N,) integers, or None.
         descriptors: layer -> (N, C) float32 array, the mean of each channel of the layer's input;
             None if they were not asked for.
     """
 
     weights: dict
-    labels: np.ndarray | None = None
     descriptors: dict | None = None
 
     @property
@@ -60,7 +58,7 @@ def attention_layers(model):
     return {name: module for name, module in modules if _source(module) is not None}
 
 
-def record_weights(model, images, labels=None, prepare=None, batch_size=250, descriptors=False):
+def record_weights(model, images, prepare=None, batch_size=250, descriptors=False):
     """Record the weights of every attention module for every image, in one pass.
 
     The model runs in evaluation mode, on the device and in the dtype of its parameters, and is
@@ -70,7 +68,6 @@ def record_weights(model, images, labels=None, prepare=None, batch_size=250, des
     Args:
         model: a module that takes a batch of images.
         images: (N, ...) tensor, on any device.
-        labels: (N,) integers, kept in the record.
         prepare: function from a batch of images to the model's input, so that uint8 images may
             stay uint8: `eca_lab.train.input_transform(dataset)` for our networks, or the
             transforms of torchvision's pretrained ones. Left out, the images are the input.
@@ -83,19 +80,11 @@ def record_weights(model, images, labels=None, prepare=None, batch_size=250, des
     Raises:
         TypeError, ValueError: a model without channel attention, or with layers that share it; a
             layer that does not run exactly once a pass; images that are no tensor, none, or uint8
-            without prepare; labels that are not one integer for each image.
+            without prepare.
     """
-    if labels is not None:
-        labels = labels.cpu() if isinstance(labels, torch.Tensor) else labels
-        labels = np.asarray(labels)
-        if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-            raise ValueError(
-                f"labels of shape {labels.shape} and type {labels.dtype}: accepted is an integer "
-                f"for each of {len(images)} images"
-            )
     watches = [_watch_weights, _watch_means] if descriptors else [_watch_weights]
     weights, *means = _run(model, images, prepare, batch_size, watches)
-    return WeightRecord(weights, labels, *means)
+    return WeightRecord(weights, *means)
 
 
 def feature_maps(model, images, prepare=None):

@@ -80,7 +80,6 @@ def test_our_weights_and_descriptors_are_those_of_each_layer(arm):
     model, batch = tiny(arm), images()
     record = probe.record_weights(model, batch, batch_size=3, descriptors=True)
     assert record.layers == LAYERS
-    assert record.labels is None
     for layer, x in inputs_of(model, LAYERS, batch).items():
         module = model.get_submodule(layer)
         assert record.weights[layer].dtype == np.float32
@@ -149,13 +148,11 @@ def test_whole_networks_of_other_libraries(make, size, layers):
         np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_batches_do_not_matter_and_labels_are_kept():
+def test_batches_do_not_matter():
     model, batch = tiny(), images()
-    labels = torch.tensor([0, 1, 2, 0, 1, 2, 0])
-    whole = probe.record_weights(model, batch, labels)
-    np.testing.assert_array_equal(whole.labels, labels)
+    whole = probe.record_weights(model, batch)
     for size in (1, 2, 7, 100):
-        parts = probe.record_weights(model, batch, labels, batch_size=size)
+        parts = probe.record_weights(model, batch, batch_size=size)
         for layer in whole.layers:
             np.testing.assert_allclose(parts.weights[layer], whole.weights[layer], atol=1e-6)
 
@@ -229,8 +226,6 @@ def test_what_cannot_be_recorded():
         probe.record_weights(tiny(), images().numpy())
     with pytest.raises(ValueError, match="images: there are none"):
         probe.record_weights(tiny(), images(0))
-    with pytest.raises(ValueError, match=r"labels of shape \(3,\) and type int64: accepted is"):
-        probe.record_weights(tiny(), images(), [0, 1, 2])
     with pytest.raises(ValueError, match="batch_size=0"):
         probe.record_weights(tiny(), images(), batch_size=0)
     shared = attention.ECA(3, kernel_size=1)

@@ -43,7 +43,7 @@ def test_every_network_layer_and_class_shows_what_the_probe_records(panel, netwo
     picture = panel._picture
     for name, model in networks.items():
         panel.network = name
-        record = probe.record_weights(model, images, labels, input_transform(dataset))
+        record = probe.record_weights(model, images, input_transform(dataset))
         for layer in record.layers:
             panel.layer, panel.image, panel.channel = layer, 13, 2
             expected = record.weights[layer]

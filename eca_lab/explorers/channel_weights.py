@@ -210,7 +210,7 @@ class ChannelWeightExplorer(Panel):
 
         if network not in self._records:
             self._records[network] = probe.record_weights(
-                self._networks[network], self._images, self._labels, self._prepare
+                self._networks[network], self._images, self._prepare
             )
         return self._records[network]
 
