@@ -60,7 +60,7 @@ class Plan:
     recipe: Recipe
     trials: tuple
     duplicates: dict
-    precision: str = "auto"
+    precision: str = "float32"
     fused: bool = False
 
     @property
@@ -85,7 +85,7 @@ def check_arms(backbone, arms, seeds):
     return arms
 
 
-def plan_sweep(dataset, backbone, arms, seeds, recipe=None, precision="auto", fused=False):
+def plan_sweep(dataset, backbone, arms, seeds, recipe=None, precision="float32", fused=False):
     """Make the trials of a sweep: seeds 0 to seeds - 1 of every arm.
 
     Arms that resolve to the same network are one trial per seed, under the name that gives the

@@ -30,7 +30,7 @@ def train_network(
     recipe=None,
     device="cpu",
     on_epoch=None,
-    precision="auto",
+    precision="float32",
     fused=False,
 ):
     """Train one arm with one seed and measure the accuracy of the last epoch on the test set.
@@ -146,7 +146,7 @@ def input_transform(dataset):
     return partial(_as_input, mean=mean, std=std)
 
 
-def estimate_seconds(dataset, backbone, arm, recipe, device, precision="auto", fused=False):
+def estimate_seconds(dataset, backbone, arm, recipe, device, precision="float32", fused=False):
     """About how many seconds a trial takes, from a few batches of it.
 
     None where it cannot be told, as for lack of memory: the trial itself will say why.

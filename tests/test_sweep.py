@@ -119,7 +119,7 @@ def test_recorded_trials_are_finished_to_this_day(dataset):
     recipe = Recipe(**record["trial"]["recipe"])
     plan = plan_sweep(recorded, record["trial"]["backbone"], arms, 10, recipe)
     assert len(plan.trials) == len(records) == 240
-    assert remaining(plan, STUDY) == []
+    assert remaining(plan, load_records(STUDY)) == []
 
 
 def test_finished_trials_are_skipped(dataset, tmp_path, trained):
@@ -129,7 +129,7 @@ def test_finished_trials_are_skipped(dataset, tmp_path, trained):
     assert len(first) == 2
 
     large = plan_sweep(dataset, "tiny", ["none", "eca", "eca(k=3)"], 2, QUICK)
-    assert len(remaining(large, tmp_path)) == 4
+    assert len(remaining(large, load_records(tmp_path))) == 4
     run_sweep(large, tmp_path)
     assert trained[2:] == [("eca(k=3)", 0), ("none", 1), ("eca", 1), ("eca(k=3)", 1)]
     records = load_records(tmp_path)
@@ -150,7 +150,7 @@ def test_records_say_where_they_come_from(dataset, tmp_path):
     assert {"commit", "changed"} == record["code"].keys() or record["code"] == {}
 
     renamed = plan_sweep(dataset, "tiny", ["eca(k=3-3-5)"], 1, QUICK)
-    assert remaining(renamed, tmp_path) == []
+    assert remaining(renamed, load_records(tmp_path)) == []
     assert plan_results(renamed, tmp_path)["arm"].tolist() == ["eca(k=3-3-5)"]
     assert load_results(tmp_path)["arm"].tolist() == ["eca"]
 
@@ -170,7 +170,9 @@ def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(dataset, tmp_path, mo
     assert failed["reason"] == "MemoryError: not today"
     assert len(load_results(tmp_path)) == 5
     failing.clear()
-    assert [(trial.arm.name, trial.seed) for trial in remaining(plan, tmp_path)] == [("eca", 0)]
+    assert [(trial.arm.name, trial.seed) for trial in remaining(plan, load_records(tmp_path))] == [
+        ("eca", 0)
+    ]
     assert run_sweep(plan, tmp_path) == []
     assert len(load_results(tmp_path)) == 6
 
@@ -200,7 +202,9 @@ def test_what_cannot_be_planned(arguments, message):
 def test_seeds_begun_elsewhere_are_left_alone(dataset, tmp_path, trained):
     run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 2, QUICK), tmp_path)
     here = load_records(tmp_path).values()
-    assert begun_elsewhere(plan_sweep(dataset, "tiny", ["se"], 3, QUICK).trials, tmp_path) == {}
+    assert (
+        begun_elsewhere(plan_sweep(dataset, "tiny", ["se"], 3, QUICK), load_records(tmp_path)) == {}
+    )
 
     def another_machine(record):
         record["device"] = "cpu: Another Processor, 2 threads"
@@ -210,19 +214,19 @@ def test_seeds_begun_elsewhere_are_left_alone(dataset, tmp_path, trained):
     rewrite(tmp_path, another_machine)
     plan = plan_sweep(dataset, "tiny", ["none", "se"], 3, QUICK)
     elsewhere = ("cpu: Another Processor", "float32", "modules")
-    assert begun_elsewhere(plan.trials, tmp_path) == {0: {elsewhere}, 1: {elsewhere}}
+    assert begun_elsewhere(plan, load_records(tmp_path)) == {0: {elsewhere}, 1: {elsewhere}}
     with pytest.warns(UserWarning, match=r"seeds 0, 1 were begun elsewhere \(cpu: Another"):
         run_sweep(plan, tmp_path)
     assert trained[len(here) :] == [("none", 2), ("se", 2)]
     # Another recipe has no pairs there, whatever its device.
     other = plan_sweep(dataset, "tiny", ["none", "se"], 3, Recipe(epochs=2, batch_size=16))
-    assert begun_elsewhere(other.trials, tmp_path) == {}
+    assert begun_elsewhere(other, load_records(tmp_path)) == {}
     assert run_sweep(plan, tmp_path, any_device=True) == []
     assert trained[-2:] == [("se", 0), ("se", 1)]
-    assert remaining(plan, tmp_path) == []
+    assert remaining(plan, load_records(tmp_path)) == []
     # Now there are trials from here, to pair others from here with.
     another = plan_sweep(dataset, "tiny", ["eca(k=9)"], 3, QUICK)
-    assert begun_elsewhere(another.trials, tmp_path) == {}
+    assert begun_elsewhere(another, load_records(tmp_path)) == {}
 
 
 def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, monkeypatch, trained):
@@ -239,7 +243,7 @@ def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, mon
     with pytest.raises(OSError, match="No space left"):
         run_sweep(plan, tmp_path)
     assert len(load_results(tmp_path)) == 2
-    assert len(remaining(plan, tmp_path)) == 2
+    assert len(remaining(plan, load_records(tmp_path))) == 2
 
 
 def test_command_prints_plan_and_table(tmp_path, capsys):

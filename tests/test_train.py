@@ -204,7 +204,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(dataset):
 def test_estimate_is_from_the_rate_of_a_few_batches(dataset, monkeypatch):
     given = []
 
-    def rate(sample, backbone, arm, seed, recipe, device):
+    def rate(sample, backbone, arm, seed, recipe, *_):
         given.append((len(sample.train_images), recipe.epochs))
         return None, {"images_per_second": 10.0}
 
