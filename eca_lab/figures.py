@@ -16,6 +16,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from PIL import Image
 
+from eca_lab.spec import parse_spec
+
 BLACK, GREY = "#000000", "#666666"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
@@ -192,39 +194,38 @@ def arms_figure(results):
     return figure
 
 
-def differences_figure(compared, paired, baseline, margin):
-    """Forest plot: paired differences to a baseline arm, their 95% intervals, and the margin.
+def differences_figure(comparison):
+    """Forest plot of an `eca_lab.stats.Comparison`: differences, 95% intervals, and the margin.
 
-    Args:
-        compared: DataFrame of `eca_lab.stats.compare`.
-        paired: DataFrame of `eca_lab.stats.paired_differences`; its seeds are faint dots.
-        baseline, margin: as they were given to `compare`.
+    The differences of single seeds are faint dots.
     """
-    figure = new_figure(7.2, 1.9 + 0.36 * len(compared))
-    draw_differences(figure.add_subplot(), compared, paired, baseline, margin)
+    figure = new_figure(7.2, 1.9 + 0.36 * len(comparison.table))
+    draw_differences(figure.add_subplot(), comparison)
     _legend_below(figure)
     return figure
 
 
-def draw_differences(ax, compared, paired, baseline, margin):
+def draw_differences(ax, comparison):
     """Draw what `differences_figure` shows on Axes."""
+    table, margin = comparison.table, comparison.margin
     label = f"margin, ±{margin:g} points"
     ax.axvspan(-margin, margin, color=GREEN, alpha=0.15, linewidth=0, label=label)
     ax.axvline(0, color=BLACK, linewidth=1)
-    for row, arm in enumerate(compared["arm"]):
-        label = "one seed" if row == 0 else None
-        ax.plot(paired[arm], [row + 0.25] * len(paired), **_DOT, color=SKY, alpha=0.6, label=label)
-    rows = range(len(compared))
-    ax.hlines(rows, compared["low"], compared["high"], color=BLUE, linewidth=2)
+    rows = range(len(table))
+    for row, arm in enumerate(table.index):
+        seeds, label = comparison.differences[arm], "one seed" if row == 0 else None
+        ax.plot(seeds, [row + 0.25] * len(seeds), **_DOT, color=SKY, alpha=0.6, label=label)
+    ax.hlines(rows, table["low"], table["high"], color=BLUE, linewidth=2)
     for verdict, (marker, fill) in _VERDICTS.items():
-        chosen = [row for row, each in enumerate(compared["verdict"]) if each == verdict]
+        chosen = [row for row, each in enumerate(table["verdict"]) if each == verdict]
         if chosen:
             style = {"color": BLUE, "markerfacecolor": fill, "markersize": 8}
             label = f"mean, 95% interval: {verdict}"
-            ax.plot(compared["difference"].iloc[chosen], chosen, marker, **style, label=label)
-    dress(ax, f"Difference to {baseline}, paired by seed", "difference, percentage points", "")
-    ax.set_yticks(rows, compared["arm"])
-    ax.set_ylim(len(compared) - 0.5, -0.5)
+            ax.plot(table["difference"].iloc[chosen], chosen, marker, **style, label=label)
+    title = f"Difference to {comparison.baseline}, paired by seed"
+    dress(ax, title, f"difference in {comparison.metric}, percentage points", "")
+    ax.set_yticks(rows, table.index)
+    ax.set_ylim(len(table) - 0.5, -0.5)
 
 
 _DOT = {"linestyle": "none", "marker": "o", "markersize": 5, "markeredgewidth": 0}
@@ -237,43 +238,51 @@ _VERDICTS = {
 }
 
 
-def kernel_sweep_figure(results, means, metric="top1"):
-    """Accuracy against a fixed k, with the levels of the arms beside as bands (as in Figure 4).
+def kernel_sweep_figure(comparison):
+    """Paired differences to the baseline over the fixed kernel size, as in the paper's Figure 4.
 
-    Args:
-        results: DataFrame of `eca_lab.results.load_results`, of one setting; its trials are faint
-            dots.
-        means: DataFrame of `eca_lab.stats.means`.
-        metric: the column of results that they are about, in percent.
+    Means with 95% intervals from four seeds on, the differences of single seeds as dots. To the
+    right, the levels that Figure 4 draws beside the fixed k, and the plain backbone.
     """
     figure = new_figure(7.2, 4.2)
-    draw_kernel_sweep(figure.add_subplot(), results, means, metric)
+    draw_kernel_sweep(figure.add_subplot(), comparison)
     _legend_below(figure)
     return figure
 
 
-def draw_kernel_sweep(ax, results, means, metric):
+def draw_kernel_sweep(ax, comparison):
     """Draw what `kernel_sweep_figure` shows on Axes."""
-    fixed = means.dropna(subset="kernel_size").sort_values("kernel_size")
-    for arm, (color, style) in _LEVELS.items():
-        if arm in means.index:
-            level = means.loc[arm]
-            ax.axhspan(level["low"], level["high"], color=color, alpha=0.13, linewidth=0)
-            ax.axhline(level["mean"], color=color, linewidth=2, linestyle=style, label=arm)
-    for arm, k in fixed["kernel_size"].items():
-        trials = results.loc[results["arm"] == arm, metric]
-        label = "one trial" if arm == fixed.index[0] else None
-        ax.plot([k] * len(trials), trials, **_DOT, color=GREY, alpha=0.35, label=label)
-    bars = fixed["mean"] - fixed["low"], fixed["high"] - fixed["mean"]
-    style = {"fmt": "D-", "color": BLACK, "markersize": 6, "linewidth": 1.5, "capsize": 4}
-    label = "fixed k: mean, 95% interval"
-    ax.errorbar(fixed["kernel_size"], fixed["mean"], bars, **style, label=label)
-    dress(ax, "Accuracy against kernel size", "fixed kernel size k", f"{metric} accuracy, %")
-    ax.set_xticks(fixed["kernel_size"])
+    table, margin = comparison.table, comparison.margin
+    sizes = {arm: parse_spec(arm).fixed_kernel_size for arm in table.index}
+    places = {arm: k for arm, k in sizes.items() if k is not None}
+    labels = {k: f"{k}" for k in places.values()}
+    for arm in ("eca", "se", "none"):
+        if arm in table.index:
+            places[arm] = max(places.values(), default=0) + 2
+            labels[places[arm]] = arm
+    label = f"margin, ±{margin:g} points"
+    ax.axhspan(-margin, margin, color=GREEN, alpha=0.15, linewidth=0, label=label)
+    ax.axhline(0, color=BLACK, linewidth=1)
+    for number, (arm, place) in enumerate(places.items()):
+        seeds, label = comparison.differences[arm], None if number else "one seed"
+        ax.plot([place] * len(seeds), seeds, **_DOT, color=SKY, alpha=0.6, label=label)
+    shown = table.loc[list(places)].assign(place=list(places.values()))
+    known = shown["n"] >= _FEWEST_SEEDS
+    style = {"color": BLUE, "markersize": 6, "linewidth": 2}
+    if known.any():
+        few = shown[known]
+        bars = few["difference"] - few["low"], few["high"] - few["difference"]
+        style |= {"fmt": "D", "capsize": 4, "label": "mean, 95% interval"}
+        ax.errorbar(few["place"], few["difference"], bars, **style)
+    if not known.all():
+        few, label = shown[~known], f"mean of fewer than {_FEWEST_SEEDS} seeds"
+        ax.plot(few["place"], few["difference"], "D", color=BLUE, fillstyle="none", label=label)
+    dress(ax, "Difference over kernel size", "fixed kernel size k; other arms", "")
+    ax.set_ylabel(f"{comparison.metric} minus {comparison.baseline}, points", fontsize=10.5)
+    ax.set_xticks(list(labels), labels.values())
 
 
-# The levels that Figure 4 of the paper draws beside the fixed k, and the plain backbone.
-_LEVELS = {"eca": (BLUE, "-"), "se": (ORANGE, "--"), "none": (PURPLE, ":")}
+_FEWEST_SEEDS = 4  # an interval of fewer is wider than any picture of it
 
 
 def _legend_below(figure):

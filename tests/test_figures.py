@@ -15,6 +15,7 @@ from PIL import Image
 from eca_lab import figures
 from eca_lab.explorers.channel_weights_picture import ChannelWeightPicture
 from eca_lab.explorers.study import StudyPicture
+from eca_lab.stats import compare
 
 HOSTILE = "$x^{$"
 INTERVALS = [(1, 1, 8), (3, 8, 128), (5, 128, 2048)]
@@ -28,28 +29,22 @@ MEASURED = pd.DataFrame(
     {"arm": ["none", "ECA"], "parameters": [0, 12], "top1": [90, 91], "sd": [0.5, np.nan]}
 )
 
-PAIRED = pd.DataFrame({"se": [-2.0, -1.0], "eca(k=3)": [0.5, 0.5], "none": [-0.5, 1.5]})
-COMPARED = pd.DataFrame(
-    {
-        "arm": ["se", "eca(k=3)", "none"],
-        "difference": [-1.5, 0.5, 0.5],
-        "low": [-2.5, np.nan, -3.0],
-        "high": [-0.5, np.nan, 4.0],
-        "verdict": ["worse", "undecided", "undecided"],
-    }
-)
-TRIALS = pd.DataFrame(
-    {"arm": ["eca", "eca", "eca(k=5)", "eca(k=1)", "eca(k=1)"], "top1": [60.0, 62, 61, 59, 60]}
-)
-MEANS = pd.DataFrame(
-    {
-        "mean": [61.0, 61.0, 59.5],
-        "low": [60.0, np.nan, 58.0],
-        "high": [62.0, np.nan, 61.0],
-        "kernel_size": [np.nan, 5, 1],
-    },
-    index=["eca", "eca(k=5)", "eca(k=1)"],
-)
+DIFFERENCES = {
+    "se": [-2, -1, -1.5, -1.5], "eca(k=5)": [0.5, 0.5, 0, None], "eca(k=1)": [-0.5, 1.5, 0, 1],
+    "none": [None, 1, None, None],
+}  # fmt: skip
+
+
+def comparison():
+    """Of four arms with eca, of which two have four seeds."""
+    rows = [
+        {"arm": arm, "seed": seed, "top1": 60 + seed + difference}
+        for arm, differences in {"eca": [0] * 4, **DIFFERENCES}.items()
+        for seed, difference in enumerate(differences)
+        if difference is not None
+    ]
+    return compare(pd.DataFrame(rows), "eca")
+
 
 FIGURES = [
     (figures.stages_figure, (INTERVALS, {"A": (16, 64), "B": (256, 512, 1024)})),
@@ -57,8 +52,8 @@ FIGURES = [
     (figures.interaction_figure, (MATRICES,)),
     (figures.spectra_figure, (SPECTRA,)),
     (figures.cost_figure, (PUBLISHED, MEASURED)),
-    (figures.differences_figure, (COMPARED, PAIRED, "eca", 0.2)),
-    (figures.kernel_sweep_figure, (TRIALS, MEANS)),
+    (figures.differences_figure, (comparison(),)),
+    (figures.kernel_sweep_figure, (comparison(),)),
 ]
 
 
@@ -96,13 +91,9 @@ def test_names_are_drawn_as_they_are_written():
     two = [(0, HOSTILE), (1, "a$b$c")]
     picture = ChannelWeightPicture([name for _, name in two], [3, 2])
     picture.png(**weights_state(classes=two))
-    arms = (
-        COMPARED.assign(arm=[HOSTILE, "eca(k=3)", "none"]),
-        PAIRED.rename(columns={"se": HOSTILE}),
-    )
-    StudyPicture().png(TRIALS, MEANS, *arms, "top1", HOSTILE, 0.2)
-    figure = figures.differences_figure(*arms, HOSTILE, 0.2)
-    figure.axes[0].set_title("a$b$c", loc="left")
+    StudyPicture().png(comparison())
+    figure = figures.differences_figure(comparison())
+    figure.axes[0].set_yticks([0, 1], [HOSTILE, "a$b$c"])
     FigureCanvasAgg(figure).draw()
     for drawn in (picture.figure, figure):
         texts = [text for text in drawn.findobj(Text) if text.get_visible()]
@@ -179,35 +170,38 @@ def test_cost_figure_keeps_published_and_measured_apart():
 
 
 def test_the_forest_plot_shows_means_seeds_and_margin():
-    ax = figures.differences_figure(COMPARED, PAIRED, "eca", 0.2).axes[0]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["se", "eca(k=3)", "none"]
+    made = comparison()
+    ax = figures.differences_figure(made).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(DIFFERENCES)
     (margin,) = ax.patches
     assert margin.get_extents().transformed(ax.transData.inverted()).intervalx == pytest.approx(
         [-0.2, 0.2]
     )
     segments = ax.collections[0].get_segments()
-    assert segments[0][:, 0].tolist() == [-2.5, -0.5]
-    assert segments[2][:, 0].tolist() == [-3.0, 4.0]
+    assert segments[0][:, 0].tolist() == made.table.loc["se", ["low", "high"]].tolist()
     marks = {line.get_label(): line for line in ax.lines}
-    worse, undecided = (marks[f"mean, 95% interval: {each}"] for each in ("worse", "undecided"))
-    assert worse.get_xydata().tolist() == [[-1.5, 0]]
-    assert undecided.get_xydata().tolist() == [[0.5, 1], [0.5, 2]]
-    assert worse.get_marker() != undecided.get_marker()
-    dots = [line.get_xdata().tolist() for line in ax.lines if line.get_marker() == "o"]
-    assert dots == PAIRED.T.to_numpy().tolist()
-    assert ax.get_ylim() == (2.5, -0.5)
+    undecided = marks["mean, 95% interval: undecided"]
+    assert undecided.get_xydata().tolist() == [
+        [difference, row] for row, difference in enumerate(made.table["difference"])
+    ]
+    dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
+    assert np.array_equal(dots, made.differences.T.to_numpy(), equal_nan=True)
+    assert ax.get_ylim() == (3.5, -0.5)
 
 
-def test_accuracy_over_k_shows_fixed_k_and_levels():
-    ax = figures.kernel_sweep_figure(TRIALS, MEANS).axes[0]
+def test_differences_over_k_have_intervals_from_four_seeds_on():
+    made = comparison()
+    ax = figures.kernel_sweep_figure(made).axes[0]
     (bars,) = ax.containers
-    assert bars.lines[0].get_xydata().tolist() == [[1, 59.5], [5, 61]]
-    assert bars.lines[2][0].get_segments()[0][:, 1].tolist() == [58, 61]
-    level = next(line for line in ax.lines if line.get_label() == "eca")  # the spec's text
-    assert set(level.get_ydata()) == {61}
-    dots = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == "o"]
-    assert dots == [[59, 60], [61]]
-    assert ax.get_xticks().tolist() == [1, 5]
+    whole = made.table.loc[["eca(k=1)", "se"]]
+    assert bars.lines[0].get_xydata().tolist() == [[1, 0.5], [7, -1.5]]
+    assert [segment[:, 1].tolist() for segment in bars.lines[2][0].get_segments()] == [
+        pytest.approx(interval) for interval in whole[["low", "high"]].to_numpy().tolist()
+    ]
+    (few,) = (line for line in ax.lines if line.get_label() == "mean of fewer than 4 seeds")
+    assert few.get_xydata().tolist() == [[5, pytest.approx(1 / 3)], [9, 1]]
+    assert ax.get_xticks().tolist() == [5, 1, 7, 9]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["5", "1", "se", "none"]
 
 
 def test_powers_of_ten_are_written_without_formulas():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eca_lab import stats
+from eca_lab import report, stats
 from eca_lab.explorers import StudyExplorer
 from eca_lab.results import SETTING
 
@@ -28,8 +28,6 @@ def trials(dataset, backbone, recipe, arms, seeds):
 def results():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stats, "RESAMPLES", 99)
-        # statsmodels collects garbage at every adjustment, which beside torch takes 0.2 s.
-        patch.setattr("gc.collect", lambda *_: 0)
         yield pd.DataFrame(
             trials("photographs", "tiny", "rate=1", ARMS, 4)
             + trials("photographs", "resnet10", "rate=1", ["se", "none"], 3)
@@ -58,10 +56,10 @@ def test_every_state_shows_what_the_module_computes(panel, results):
         panel.backbone = setting["backbone"].iloc[0]
         for baseline, metric in itertools.product(setting["arm"].unique(), StudyExplorer.METRICS):
             panel.baseline, panel.metric = baseline, metric
-            expected = stats.compare(setting, baseline, metric, panel.margin)
-            pd.testing.assert_frame_equal(panel.compared, expected)
-            assert panel.conclusions[0] in panel._readout.value
-            for arm in expected["arm"]:
+            expected = stats.compare(setting, baseline, None, metric, panel.margin)
+            pd.testing.assert_frame_equal(panel.comparison.table, expected.table)
+            assert report.conclusions(expected)[0] in panel._readout.value
+            for arm in expected.table.index:
                 assert f">{arm}<" in panel._table.value
 
 
@@ -79,7 +77,7 @@ def test_a_wider_margin_never_takes_an_equivalence_back(panel):
     equal = []
     for margin in (0.1, 0.5, 2, 5):
         panel.margin = margin
-        equal.append((panel.compared["p_equivalence"] < 0.05).sum())
+        equal.append((panel.comparison.table["p_equivalence"] < 0.05).sum())
     assert equal == sorted(equal)
     assert equal[-1] > equal[0]
 
@@ -87,3 +85,13 @@ def test_a_wider_margin_never_takes_an_equivalence_back(panel):
 def test_no_results():
     with pytest.raises(ValueError, match="results without a trial"):
         StudyExplorer(pd.DataFrame())
+
+
+def test_a_baseline_that_finds_no_pair_changes_nothing(results):
+    first = results[results["recipe"] == "rate=1"].iloc[: 4 * len(ARMS)]
+    there = first["arm"] == "eca(k=3)"
+    panel = StudyExplorer(first.assign(device=there.map({True: "cuda", False: "cpu"})))
+    assert "4 of eca(k=3)" in panel._readout.value
+    with pytest.raises(ValueError, match=r"nothing to pair with eca\(k=3\)"):
+        panel.baseline = "eca(k=3)"
+    assert panel.baseline == "eca"

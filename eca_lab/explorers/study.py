@@ -3,9 +3,11 @@
 import ipywidgets
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from eca_lab import report, stats
 from eca_lab.checks import check_choice, check_number
 from eca_lab.explorers.panel import Panel, table, themed
 from eca_lab.figures import draw_differences, draw_kernel_sweep, new_figure, palette_png
+from eca_lab.results import SETTING
 
 
 class StudyExplorer(Panel):
@@ -40,7 +42,7 @@ class StudyExplorer(Panel):
             backbone = next(iter(backbones), None)
         if baseline is None and backbone in backbones:
             baseline = _usual_baseline(backbones[backbone])
-        self._table = ipywidgets.HTML()
+        self._table, self._made = ipywidgets.HTML(), {}
         state = {"data": data, "backbone": backbone, "metric": metric}
         super().__init__(StudyPicture(), **state, baseline=baseline, margin=margin)
         # Below the rest: it is wider than the column of the controls.
@@ -52,17 +54,12 @@ class StudyExplorer(Panel):
         return tuple(self._settings)
 
     @property
-    def compared(self):
-        """DataFrame of `eca_lab.stats.compare` for the present state."""
-        return self._compared
-
-    @property
-    def conclusions(self):
-        """The sentences of `eca_lab.stats.conclusions` for the present state."""
-        return self._conclusions
+    def comparison(self):
+        """The `eca_lab.stats.Comparison` of the present state."""
+        return self._comparison
 
     def _result(self):
-        verdicts = self._compared["verdict"].value_counts()
+        verdicts = self._comparison.table["verdict"].value_counts()
         return ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
 
     def _build_controls(self):
@@ -98,47 +95,42 @@ class StudyExplorer(Panel):
         check_choice("metric", state["metric"], self.METRICS)
         check_choice("baseline", state["baseline"], _arms(backbones[state["backbone"]]))
         check_number("margin", state["margin"], *self.MARGIN_LIMITS)
+        self._compare(state)
         return {**state, "margin": float(state["margin"])}
 
-    def _shown(self):
-        from eca_lab import stats
+    def _compare(self, state):
+        """The comparison at some margin; ValueError where nothing can be paired."""
+        *asked, _ = (state[name] for name in self.STATE)
+        if tuple(asked) not in self._made:
+            data, backbone, metric, baseline = asked
+            trials = self._settings[data][backbone]
+            self._made[tuple(asked)] = stats.compare(trials, baseline, metric=metric)
+        return self._made[tuple(asked)]
 
-        trials = self._trials
-        asked = trials, self.baseline, self.metric
-        self._compared = stats.compare(*asked, self.margin)
-        fixed = {stats.fixed_kernel_size(arm) for arm in _arms(trials)} - {None}
-        slope = stats.trend(trials, metric=self.metric) if len(fixed) > 1 else None
-        self._conclusions = stats.conclusions(self._compared, slope, self.baseline, self.margin)
+    def _shown(self):
+        self._comparison = self._compare(self._state).at(self.margin)
         rows = [("arm", "n", "difference", "95% interval", "p (Holm)", "verdict")]
-        for _, row in self._compared.iterrows():
+        for arm, row in self._comparison.table.iterrows():
             interval = f"{row['low']:+.2f} to {row['high']:+.2f}"
             numbers = f"{row['difference']:+.2f}", interval, f"{row['p_holm']:.2f}"
-            rows.append((row["arm"], row["n"], *numbers, row["verdict"]))
+            rows.append((arm, row["n"], *numbers, row["verdict"]))
         self._table.value = themed(table(rows), style="overflow-x: auto; white-space: nowrap")
-        return self._conclusions, {
-            "results": trials,
-            "means": stats.means(trials, self.metric),
-            "compared": self._compared,
-            "paired": stats.paired_differences(*asked),
-            "metric": self.metric,
-            "baseline": self.baseline,
-            "margin": self.margin,
-        }
+        return report.conclusions(self._comparison), {"comparison": self._comparison}
 
 
 class StudyPicture:
-    """The picture of a `StudyExplorer`: differences, and below accuracy over k."""
+    """The picture of a `StudyExplorer`: differences, and below the same over k."""
 
     def __init__(self):
         self.figure = new_figure(7.2, 7.8)
         self.canvas = FigureCanvasAgg(self.figure)
 
-    def png(self, results, means, compared, paired, metric, baseline, margin):
+    def png(self, comparison):
         """Draw one state, as two figures of `eca_lab.figures` do; a PNG of 720 x 780 pixels."""
         self.figure.clear()
-        upper, lower = self.figure.subplots(2, height_ratios=(max(3, len(compared)), 6))
-        draw_differences(upper, compared, paired, baseline, margin)
-        draw_kernel_sweep(lower, results, means, metric)
+        upper, lower = self.figure.subplots(2, height_ratios=(max(3, len(comparison.table)), 6))
+        draw_differences(upper, comparison)
+        draw_kernel_sweep(lower, comparison)
         for ax in (upper, lower):
             ax.legend(fontsize=8.5, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         self.canvas.draw()
@@ -156,8 +148,6 @@ def _usual_baseline(trials):
 
 def _named_settings(results):
     """The trials of each setting by a name for its data and recipe, and by backbone."""
-    from eca_lab.results import SETTING
-
     named = {}
     for _, trials in results.groupby(list(SETTING), sort=False):
         first = trials.iloc[0]
