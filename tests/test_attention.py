@@ -1,5 +1,4 @@
 import math
-import shutil
 
 import pytest
 import timm.layers
@@ -194,14 +193,6 @@ def test_compiles_to_one_graph(spec):
     torch.testing.assert_close(compiled_grad, eager_grad)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-def test_compiled_code_gives_the_same():
-    torch.compiler.reset()
-    module = make_attention("eca(k=5)", 32)
-    x = features()
-    torch.testing.assert_close(torch.compile(module)(x), module(x))
-
-
 # Rows take from columns: what the logit of channel i sees of channel j.
 def test_interaction_matrices_of_table_2():
     matrices = {
@@ -244,29 +235,25 @@ def test_eca_is_a_toeplitz_band(channels, kernel_size, data):
 
 @pytest.mark.parametrize("padding", ["zeros", "circular"])
 @pytest.mark.parametrize("order", ["identity", "shuffled"])
-@pytest.mark.parametrize("kernel_size", [1, 5, 9])
-def test_eca_convolves_as_torch_does(padding, order, kernel_size):
-    module = ECA(9, kernel_size, padding=padding, order=order).double()
-    torch.manual_seed(0)
-    conv = torch.nn.Conv1d(
-        1, 1, kernel_size, padding=kernel_size // 2, padding_mode=padding, bias=False
-    ).double()
-    torch.manual_seed(0)
-    assert torch.equal(ECA(9, kernel_size, padding=padding).conv.weight, conv.weight.float())
-    module.conv.load_state_dict(conv.state_dict())
-    y = torch.randn(3, 9, dtype=torch.float64, requires_grad=True)
-    p = module.permutation if order == "shuffled" else torch.arange(9)
-    expected = conv(y[:, p][:, None])[:, 0][:, p.argsort()]
-    logits = module.score(y)
-    torch.testing.assert_close(logits, expected)
-    upstream = torch.randn_like(logits)
-    for mine, other in zip(
-        torch.autograd.grad(logits, [y, module.conv.weight], upstream),
-        torch.autograd.grad(expected, [y, conv.weight], upstream),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, other)
-    assert torch.autograd.gradcheck(lambda y, _: module.score(y), [y, module.conv.weight])
+def test_eca_convolves_as_torch_does(padding, order):
+    for kernel_size in (1, 5, 9):
+        torch.manual_seed(0)
+        conv = torch.nn.Conv1d(
+            1, 1, kernel_size, padding=kernel_size // 2, padding_mode=padding, bias=False
+        )
+        torch.manual_seed(0)
+        module = ECA(9, kernel_size, padding=padding, order=order)
+        assert torch.equal(module.conv.weight, conv.weight)
+        module, conv = module.double(), conv.double()
+        y = torch.randn(3, 9, dtype=torch.float64, requires_grad=True)
+        p = module.permutation if order == "shuffled" else torch.arange(9)
+        logits, expected = module.score(y), conv(y[:, None, p])[:, 0, p.argsort()]
+        torch.testing.assert_close(logits, expected)
+        upstream = torch.randn_like(logits)
+        torch.testing.assert_close(
+            torch.autograd.grad(logits, [y, module.conv.weight], upstream),
+            torch.autograd.grad(expected, [y, conv.weight], upstream),
+        )
 
 
 def test_shuffled_eca_is_a_permuted_band():
