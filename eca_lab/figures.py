@@ -7,7 +7,6 @@ A cell that draws a figure of its own starts with `new_figure` and `dress`.
 """
 
 import io
-from itertools import cycle
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -148,26 +147,6 @@ def stages_figure(intervals, networks):
     return figure
 
 
-def walkthrough_figure(pooled, kernel, weights):
-    """One image through an ECA module: channel averages, the kernel, and the channel weights.
-
-    Args: pooled, (C,) averages; kernel, (k,) weights; weights, (C,) in (0, 1).
-    """
-    figure = new_figure(8.6, 2.9)
-    axes = figure.subplots(1, 3, width_ratios=(5, 1.6, 5))
-    channels = range(1, len(pooled) + 1)
-    axes[0].bar(channels, pooled, color=ORANGE)
-    dress(axes[0], "1. Average each channel", "channel", "average y (of the features)")
-    axes[1].bar(range(1, len(kernel) + 1), kernel, color=GREY)
-    dress(axes[1], "2. Convolve", "tap", "weight w")
-    axes[1].set_xticks(range(1, len(kernel) + 1))
-    axes[2].bar(channels, weights, color=BLUE)
-    axes[2].axhline(0.5, color=BLACK, linewidth=1, linestyle=":")
-    dress(axes[2], "3. Sigmoid, and multiply", "channel", "channel weight, 0 to 1")
-    axes[2].set_ylim(0, 1)
-    return figure
-
-
 def arms_figure(results):
     """Accuracy of every trial, arm by arm: seeds as faint dots, mean and standard deviation.
 
@@ -290,36 +269,6 @@ def _legend_below(figure):
     figure.legend(handles, labels, fontsize=9.5, loc="outside lower center", ncols=2)
 
 
-def interaction_figure(matrices):
-    """Interaction matrices as small multiples, each on its own scale.
-
-    Colours run from minus to plus the largest absolute entry of each matrix: signs and patterns
-    compare between panels, sizes do not.
-
-    Args:
-        matrices: name -> (C, C), row i holds what channel i's logit takes from each channel.
-    """
-    columns = min(4, len(matrices))
-    rows = -(-len(matrices) // columns)
-    figure = new_figure(0.9 + 1.95 * columns, 0.5 + 2.2 * rows)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for ax, (name, matrix) in zip(axes.flat, matrices.items(), strict=False):
-        matrix = np.asarray(matrix)
-        channels = len(matrix)
-        extent = (0.5, channels + 0.5, channels + 0.5, 0.5)
-        image = ax.imshow(unit(matrix), **SIGNED, extent=extent, interpolation="nearest")
-        dress(ax, name, "", "")
-        ax.set(xticks=[1, channels], yticks=[1, channels])
-        frame(ax)
-    for ax in axes.flat[len(matrices) :]:
-        ax.remove()
-    figure.supxlabel("input channel", fontsize=10.5)
-    figure.supylabel("output channel", fontsize=10.5)
-    bar = figure.colorbar(image, ax=figure.axes, ticks=[-1, 0, 1], aspect=30, pad=0.02)
-    bar.set_label("entry / largest in its panel", fontsize=10.5)
-    return figure
-
-
 def spectra_figure(spectra, title="Singular values of the Jacobian"):
     """Singular values by rank, both axes logarithmic: one faint line for each Jacobian.
 
@@ -348,37 +297,4 @@ def spectra_figure(spectra, title="Singular values of the Jacobian"):
         # What is zero but for rounding lies below.
         ax.set_ylim(largest * 1e-5, largest * 2)
     figure.legend(*ax.get_legend_handles_labels(), fontsize=10, loc="outside right upper")
-    return figure
-
-
-def cost_figure(published, measured):
-    """Accuracy against parameters, published and measured, in two panels.
-
-    In the manner of the paper's Figure 1: whole networks on the left, a line for each arm; on the
-    right the parameters of the attention alone, on an axis that is logarithmic from 10 on.
-
-    Args:
-        published: DataFrame with the columns arm, parameters (a count), top1 (percent).
-        measured: DataFrame with the columns arm, parameters (a count, of the attention modules),
-            top1 (percent), sd (in percentage points, for error bars).
-    """
-    figure = new_figure(9.6, 4.6)
-    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-    # An arm of both panels looks the same in both. Colours come round again with open markers.
-    faces = [{**style, "fillstyle": face} for face in ("full", "none") for style in STYLES]
-    arms = dict.fromkeys([*published["arm"], *measured["arm"]])
-    styles = dict(zip(arms, cycle(faces), strict=False))
-    for arm, points in published.groupby("arm", sort=False):
-        points = points.sort_values("parameters")
-        left.plot(points["parameters"] / 1e6, points["top1"], **styles[arm], linewidth=1, label=arm)
-    dress(left, "Published, on ImageNet", "parameters, millions (10⁶)", "top-1 accuracy, %")
-    for arm, points in measured.groupby("arm", sort=False):
-        style = {**styles[arm], "linewidth": 1, "capsize": 2.5, "label": arm}
-        right.errorbar(points["parameters"], points["top1"], points["sd"], **style)
-    dress(right, "Measured here", "parameters of the attention", "top-1 accuracy, %")
-    decades(right.xaxis, "symlog", linthresh=10)
-    for ax, columns in ((left, 2), (right, 4)):
-        ax.margins(0.08)
-        style = {"fontsize": 9.5, "frameon": False, "columnspacing": 1, "handletextpad": 0.4}
-        ax.legend(**style, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns)
     return figure
