@@ -96,7 +96,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, shortcut, gamma, beta, eps, score, *parameters):
         y, d, mu, var, r = _run(pool, x, gamma, beta, eps=eps)
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
             logits = score(y.requires_grad_())
         # Of one dtype and layout whatever the module: one graph for all.
         plain = logits.detach().to(y.dtype).contiguous()
