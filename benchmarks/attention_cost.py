@@ -26,7 +26,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from eca_lab import fused
 from eca_lab.attention import make_attention
@@ -167,20 +166,20 @@ def main(arguments=None):
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     torch.manual_seed(0)
-    tables = {}
-    settings = list(itertools.product(options.sizes, options.precisions))
-    for size, precision in tqdm(settings, desc="steps"):
+    for size, precision in itertools.product(options.sizes, options.precisions):
         with ExitStack() as stack:
             functions = steps(options.backbone, size, options.batch_size, precision, device, stack)
-            key = f"step of {options.backbone}, {size} px", precision
-            tables[key] = measure(functions, options.repeats, device)
+            table = measure(functions, options.repeats, device)
+        show(f"step of {options.backbone}, {size} px, {precision}", table)
     shapes = stage_shapes(options.blocks_of, options.sizes[0], options.batch_size)
-    for shape, precision in tqdm(list(itertools.product(shapes, options.precisions)), desc="ends"):
+    for shape, precision in itertools.product(shapes, options.precisions):
         table = measure(ends(shape, precision, device), options.repeats, device)
         table["passes"] = 2 * table["ms"] / table.loc["copy", "ms"]
-        tables["x".join(map(str, shape)), precision] = table
-    table = pd.concat(tables, names=["what", "precision", "arm, path"])
-    print(table.round(2).to_string(na_rep=""))
+        show(f"end of a block, {' x '.join(map(str, shape))}, {precision}", table)
+
+
+def show(title, table):
+    print(f"\n{title}\n{table.round(2).to_string()}", flush=True)
 
 
 if __name__ == "__main__":

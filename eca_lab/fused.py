@@ -16,8 +16,8 @@ over positions of g and of g (x - mu), and M = N H W:
     dx      = gamma r (w g + dy / (H W) - dbeta / M - r (x - mu) dgamma / M)
 
 Shapes: N images, C channels, H x W positions; x, shortcut, out, g: (N, C, H, W); y, d, logits, s0,
-s1: (N, C); mu, r, gamma, beta: (C,). The four functions of tensors alone go through torch.compile,
-once for all sizes: as they stand they would be several times slower than the modules.
+s1: (N, C); mu, r, gamma, beta: (C,). Four functions go through torch.compile, once for all sizes:
+as they stand they would be several times slower than the modules.
 """
 
 import warnings
@@ -43,11 +43,10 @@ def training_path(model, fused=True, dtype=torch.float32):
     `obstacle` and where torch.compile does not work. dtype is that of the feature maps,
     torch.bfloat16 under autocast. The state dict is the same either way.
     """
-    if fused:
-        reason = obstacle(model) or _compile_error(next(model.parameters()).device, dtype)
-        if reason:
-            _warn_once(f"training runs by the modules, not fused: {reason}")
-            fused = False
+    device = next(model.parameters()).device
+    if fused and (reason := obstacle(model) or _compile_error(device, dtype)):
+        _warn_once(f"training runs by the modules, not fused: {reason}")
+        fused = False
     for block in _blocks(model):
         block.trains_fused = fused
     try:
@@ -61,8 +60,8 @@ def obstacle(model):
     """Why a model cannot train fused, None if it can."""
     if not _blocks(model):
         return f"the blocks of {type(model).__name__} do not end in a ReLU"
-    pooled = all(_is_pooled(block.attention) for block in _blocks(model))
-    return None if pooled else "its attention depends on more than the means of the channels"
+    if not all(_is_pooled(block.attention) for block in _blocks(model)):
+        return "its attention depends on more than the means of the channels"
 
 
 def applies(block, bn, x, shortcut):
@@ -83,14 +82,13 @@ def applies(block, bn, x, shortcut):
 def bn_attention_add_relu(x, shortcut, bn, attention):
     """relu(attention(bn(x)) + shortcut) in training mode; moves the running statistics."""
     score = getattr(attention, "score", lambda y: torch.full_like(y, 1e4))  # the sigmoid is 1
-    scale = bn.weight, bn.bias, bn.eps
-    out, mean, var = _Fused.apply(x, shortcut, *scale, score, *attention.parameters())
+    others = bn.weight, bn.bias, bn.eps, score, *attention.parameters()
+    out, mean, var = _Fused.apply(x, shortcut, *others)
     with torch.no_grad():
         bn.num_batches_tracked += 1
         share = 1 / bn.num_batches_tracked.item() if bn.momentum is None else bn.momentum
-        count = x.numel() // x.shape[1]
         bn.running_mean.lerp_(mean, share)
-        bn.running_var.lerp_(var * (count / (count - 1)), share)
+        bn.running_var.lerp_(var / (1 - x.shape[1] / x.numel()), share)
     return out
 
 
@@ -98,7 +96,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, shortcut, gamma, beta, eps, score, *parameters):
         y, d, mu, var, r = _run(pool, x, gamma, beta, eps=eps)
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
             logits = score(y.requires_grad_())
         # Of one dtype and layout whatever the module: one graph for all.
         plain = logits.detach().to(y.dtype).contiguous()
@@ -126,7 +124,6 @@ class _Fused(torch.autograd.Function):
 
 
 def pool(x, gamma, beta, eps):
-    """y, d, mu, variance, r."""
     x = _wide(x)
     pivot = x[:1].mean((2, 3))  # near the mean, so that the squares are of small numbers
     shifted = x - _over(pivot)
@@ -144,7 +141,6 @@ def attend(x, shortcut, logits, mu, r, gamma, beta):
 
 
 def gate(grad, out, x, logits, mu, r, gamma, beta):
-    """g, s0, s1, dlogits."""
     g = torch.where(out <= 0, 0, grad)
     s0, s1 = _wide(g).sum((2, 3)), (_wide(g) * (_wide(x) - _over(mu))).sum((2, 3))
     w = torch.sigmoid(logits)
@@ -170,14 +166,18 @@ def _run(function, *tensors, **options):
 
 def _compile_error(device, dtype):
     """Compile what training needs, of sizes that differ, lest two be taken for one."""
+    from torch._inductor import config  # takes a while
+
     bn = nn.BatchNorm2d(3, device=device)
     x = torch.empty((2, 3, 4, 5), dtype=dtype, device=device, memory_format=torch.channels_last)
-    try:
-        out = bn_attention_add_relu(x, torch.empty_like(x), bn, nn.Identity())
-        out.backward(torch.empty_like(out))
-    except RuntimeError as error:  # no C++ compiler, or a Python that torch.compile does not know
-        reason, *_ = str(error).partition("\n\n")
-        return f"torch.compile: {' '.join(reason.split())}"
+    for anew in (False, True):  # who is killed while compiling leaves broken files in the cache
+        try:
+            with config.patch(force_disable_caches=anew):
+                out = bn_attention_add_relu(x, torch.empty_like(x), bn, nn.Identity())
+                return out.backward(torch.empty_like(out))
+        except RuntimeError as error:  # no C++ compiler, or a Python unknown to torch.compile
+            reason, *_ = str(error).partition("\n\n")
+    return f"torch.compile: {' '.join(reason.split())}"
 
 
 def _blocks(model):
