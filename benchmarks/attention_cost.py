@@ -30,6 +30,7 @@ from torch import nn
 from eca_lab import fused
 from eca_lab.attention import make_attention
 from eca_lab.models import build_model
+from eca_lab.provenance import provenance
 from eca_lab.train import check_device, stem_for
 
 ARMS = ("none", "eca", "se")
@@ -161,24 +162,34 @@ def main(arguments=None):
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=10, help="rounds that count")
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
+    parser.add_argument("--csv", metavar="PATH", help="file to write the tables to")
     options = parser.parse_args(arguments)
     device = check_device(options.device)
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    here = provenance(device)
+    print(here["device"], *(f"{name} {each}" for name, each in here["versions"].items()), sep=", ")
     torch.manual_seed(0)
+    tables = {}
     for size, precision in itertools.product(options.sizes, options.precisions):
         with ExitStack() as stack:
             functions = steps(options.backbone, size, options.batch_size, precision, device, stack)
             table = measure(functions, options.repeats, device)
-        show(f"step of {options.backbone}, {size} px, {precision}", table)
+        tables[f"step of {options.backbone}, {size} px, {precision}"] = table
+        show(tables)
     shapes = stage_shapes(options.blocks_of, options.sizes[0], options.batch_size)
     for shape, precision in itertools.product(shapes, options.precisions):
         table = measure(ends(shape, precision, device), options.repeats, device)
         table["passes"] = 2 * table["ms"] / table.loc["copy", "ms"]
-        show(f"end of a block, {' x '.join(map(str, shape))}, {precision}", table)
+        tables[f"end of a block, {' x '.join(map(str, shape))}, {precision}"] = table
+        show(tables)
+    if options.csv:
+        whole = pd.concat(tables, names=["what", "arm"]).round(3)
+        versions = {name: here["versions"][name] for name in ("python", "torch")}
+        whole.assign(device=here["device"], **versions).to_csv(options.csv)
 
 
-def show(title, table):
+def show(tables):
+    """Print the last of the tables."""
+    title, table = list(tables.items())[-1]
     print(f"\n{title}\n{table.round(2).to_string()}", flush=True)
 
 
