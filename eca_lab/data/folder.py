@@ -61,7 +61,7 @@ def _list_folder(folder):
                 "val/, which hold a folder of images for each class"
             )
     classes, others = (
-        sorted(path.name for path in split.iterdir() if path.is_dir()) for split in splits
+        sorted(each.name for each in split.iterdir() if each.is_dir()) for split in splits
     )
     if only := ", ".join(sorted({*classes} ^ {*others})):
         raise ValueError(f"{folder}: {only} in one split only; accepted are equal classes in both")
@@ -118,7 +118,7 @@ def _decode_folder(folder, classes, train, test, size):
             if problem:
                 problems.append(problem)
                 continue
-            height, width = image.shape[1:]
+            _, height, width = image.shape
             if images is None:
                 images = torch.empty((len(samples), 3, height, height), dtype=torch.uint8)
             if image.shape != images.shape[1:]:
