@@ -52,13 +52,11 @@ def find_checkpoint(folder, arm, seed, dataset="shapes32", backbone="tiny"):
 
 
 def save_checkpoint(path, model, card):
-    """Write the weights of a model to a file, and its card as JSON beside it.
+    """Write the weights of a model of `build_model` to a file, and its card as JSON beside it.
 
-    Args:
-        path: ends in ".safetensors"; the card gets the same name with ".json".
-        model: of `build_model`, on any device.
-        card: JSON-ready dict. Needed to load the model again: "arm", the spec string, and
-            "trial" of `eca_lab.train.trial_description`. The SHA-256 of the weights is added.
+    path ends in ".safetensors"; the card gets the same name with ".json". To load the model again,
+    it needs "arm", the spec string, and "trial" of `eca_lab.train.trial_description`. The SHA-256
+    of the weights is added.
 
     Raises:
         ValueError: another ending; a card that does not describe the model.
@@ -81,7 +79,7 @@ def save_checkpoint(path, model, card):
 
 
 def train_checkpoints(plan, out, device="cpu"):
-    """Train the networks of a sweep's plan that are not in the folder `out` yet; save them there.
+    """Save the networks of a sweep's plan in the folder `out`, training those that are not there.
 
     Gives their paths, in the order of the plan's trials.
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from eca_lab.checks import check_choice
-from eca_lab.data import augment, channel_statistics, normalize
+from eca_lab.data.augmentation import augment, channel_statistics, normalize
 from eca_lab.fused import training_path
 from eca_lab.models import add_attention, attention_specs, build_model
 from eca_lab.recipe import DECAYS, Recipe

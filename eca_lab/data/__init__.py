@@ -13,20 +13,12 @@ import numpy as np
 import torch
 
 from eca_lab.checks import check_choice, check_integer, shown
-from eca_lab.data.augmentation import augment, channel_statistics, normalize
 from eca_lab.data.dataset import Dataset, fingerprint_of, to_square
 from eca_lab.data.downloads import load_cifar, load_imagenette
 from eca_lab.data.folder import available_cores, load_folder
 from eca_lab.data.shapes import load_shapes
 
-__all__ = [
-    "Dataset",
-    "augment",
-    "available_cores",
-    "channel_statistics",
-    "load_dataset",
-    "normalize",
-]
+__all__ = ["Dataset", "available_cores", "load_dataset"]
 
 NAMES = ("shapes", "cifar10", "cifar100", "imagenette")
 

@@ -61,7 +61,7 @@ def _list_folder(folder):
                 "val/, which hold a folder of images for each class"
             )
     classes, others = (
-        sorted(each.name for each in split.iterdir() if each.is_dir()) for split in splits
+        sorted(path.name for path in split.iterdir() if path.is_dir()) for split in splits
     )
     if only := ", ".join(sorted({*classes} ^ {*others})):
         raise ValueError(f"{folder}: {only} in one split only; accepted are equal classes in both")
