@@ -27,7 +27,8 @@ from torchvision import transforms
 from tqdm import tqdm
 
 from eca_lab.checks import check_integer
-from eca_lab.data import Dataset, channel_statistics
+from eca_lab.data import Dataset
+from eca_lab.data.augmentation import channel_statistics
 from eca_lab.provenance import provenance
 from eca_lab.recipe import Recipe
 from eca_lab.train import (
@@ -186,7 +187,7 @@ def _autocast(device, precision):
 
 
 def _augmentation(size):
-    """What `eca_lab.data.augment` does, for PIL images."""
+    """What `eca_lab.data.augmentation.augment` does, for PIL images."""
     if size <= 32:
         crop = transforms.RandomCrop(size, padding=size // 8)
     else:

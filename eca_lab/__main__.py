@@ -10,13 +10,33 @@ import signal
 import sys
 import time
 import warnings
+from contextlib import suppress
 from importlib.metadata import version
 
 from eca_lab import checks, studies
 from eca_lab.recipe import Recipe
 from eca_lab.spec import BACKBONES, parse_spec
 
-BASELINE, MARGIN = "eca", 0.2  # of a comparison that no study declares
+# What an option is where it is not given. Until then it is None, so that it can be told.
+TRAINING = {
+    "data": "shapes",
+    "backbone": "tiny",
+    "arms": ["none", "se", "eca", "eca(k=3)"],
+    "seeds": 3,
+    "epochs": Recipe.epochs,
+    "batch_size": Recipe.batch_size,
+    "learning_rate": Recipe.learning_rate,
+    "out": "data/results/mine",
+    "precision": "auto",
+    "gpu_share": 1.0,
+}
+CHECKPOINTS = TRAINING | {
+    "arms": ["none", "se", "eca", "eca(k=9)", "eca(order=shuffled)"],
+    "epochs": 10,
+    "out": "data/checkpoints",
+    "precision": "float32",
+}
+COMPARISON = {"baseline": "eca", "metric": "top1", "margin": 0.2}
 
 
 def main(arguments=None):
@@ -27,7 +47,7 @@ def main(arguments=None):
     # Whoever reads a warning here is not the one who wrote the line that gave it.
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
-        return options.command(options)
+        return options.run(options)
     except LookupError as error:  # nothing to show, and why
         print(f"error: {error.args[0]}", file=sys.stderr)
         return 1
@@ -45,10 +65,17 @@ def main(arguments=None):
 def _sweep(options):
     if options.study is not None:
         _declare(options)
-    _fill(options, _TRAINING)
+    _fill(options)
     from eca_lab import commands
 
     return commands.run_sweep(options)
+
+
+def _checkpoints(options):
+    _fill(options)
+    from eca_lab import commands
+
+    return commands.train_checkpoints(options)
 
 
 def _declare(options):
@@ -59,19 +86,9 @@ def _declare(options):
         raise ValueError(f"--study {study.name}: its --setting is missing; accepted are {listed}")
     checks.check_choice("--setting", options.setting, tuple(study.settings))
     setting = study.settings[options.setting]
-    declared = {
-        "arms": setting.arms,
-        "size": setting.size,
-        "per_class": setting.per_class,
-        "backbone": setting.backbone,
-        "epochs": setting.epochs,
-        "classes": None,
-        "batch_size": None,
-        "learning_rate": None,
-        "out": study.results,
-        "precision": setting.precision,
-        "fused": setting.fused,
-    }
+    declared = dict.fromkeys(("classes", "batch_size", "learning_rate")) | {"out": study.results}
+    for name in ("arms", "size", "per_class", "backbone", "epochs", "precision", "fused"):
+        declared[name] = getattr(setting, name)
     for name, value in declared.items():
         if getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
@@ -82,9 +99,19 @@ def _declare(options):
             f"--study {study.name} --setting {setting.name}: its images are in no place known "
             "here; give their folder as --data folder:PATH"
         )
-    options.data = options.data or setting.data
-    options.device = options.device or setting.device
-    options.seeds = options.seeds or setting.seeds
+    for name in ("data", "device", "seeds"):
+        setattr(options, name, getattr(options, name) or getattr(setting, name))
+
+
+def _fill(options):
+    """Give what was not asked for its default."""
+    for name, value in options.defaults.items():
+        if getattr(options, name, None) is None:
+            setattr(options, name, value)
+    if getattr(options, "device", "") is None:
+        import torch
+
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _results(options):
@@ -97,9 +124,8 @@ def _results(options):
 def _compare(options):
     from eca_lab import report
 
-    asked = options.path, options.baseline, options.arms, options.margin, options.metric
     if options.study is not None:
-        if any(each is not None for each in asked):
+        if any(getattr(options, name) is not None for name in ("path", "arms", *COMPARISON)):
             raise ValueError(
                 f"--study {options.study} declares folder, baseline, arms, metric and margin: "
                 "accepted is nothing beside it"
@@ -107,73 +133,40 @@ def _compare(options):
         return 0 if report.print_study(studies.load_study(options.study)) else 1
     if options.path is None:
         raise ValueError("compare: the folder of results is missing, or --study NAME")
+    _fill(options)
     table = report.finished(options.path)
-    baseline = str(options.baseline or BASELINE)
+    recorded, baseline = tuple(table["arm"].unique()), str(options.baseline)
+    checks.check_choice("--baseline", baseline, recorded)
     family = options.arms and [arm for arm in map(str, options.arms) if arm != baseline]
-    recorded = list(dict.fromkeys(table["arm"]))
-    listed = ", ".join(recorded)
-    if family is not None:
-        if not family:
-            raise ValueError(
-                f"--arms {baseline}: that is the baseline; accepted are others of {listed}"
-            )
-        if absent := [arm for arm in family if arm not in recorded]:
-            raise ValueError(f"--arms {', '.join(absent)}: accepted are those recorded, {listed}")
-    if baseline not in recorded:
-        raise ValueError(f"--baseline {baseline}: accepted are those recorded, {listed}")
-    margin = MARGIN if options.margin is None else options.margin
-    metric = options.metric or "top1"
-    return 0 if report.print_comparisons(table, baseline, family, metric, margin) else 1
+    if family == []:
+        raise ValueError(
+            f"--arms {baseline}: that is the baseline; accepted are others of {', '.join(recorded)}"
+        )
+    for arm in family or ():
+        checks.check_choice("--arms", arm, recorded)
+    compared = report.print_comparisons(table, baseline, family, options.metric, options.margin)
+    return 0 if compared else 1
 
 
-def _checkpoints(options):
-    _fill(options, _TRAINING | _CHECKPOINTS)
-    from eca_lab import commands
+def _type(kind, check, **limits):
+    """A type of options for argparse, which prints the message of an ArgumentTypeError alone."""
 
-    return commands.train_checkpoints(options)
+    def read(text):
+        value = text
+        with suppress(ValueError):  # then the check refuses the text in its own words
+            value = kind(text)
+        try:
+            check("value", value, **limits)
+        except (TypeError, ValueError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return value
 
-
-def _fill(options, defaults):
-    """Give what was not asked for its default; it is None until then, so that it can be told."""
-    for name, value in defaults.items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    if options.device is None:
-        import torch
-
-        options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return read
 
 
-_TRAINING = {
-    "data": "shapes",
-    "backbone": "tiny",
-    "arms": ["none", "se", "eca", "eca(k=3)"],
-    "seeds": 3,
-    "epochs": Recipe.epochs,
-    "batch_size": Recipe.batch_size,
-    "learning_rate": Recipe.learning_rate,
-    "out": "data/results/mine",
-    "precision": "auto",
-    "fused": False,
-}
-_CHECKPOINTS = {
-    "arms": ["none", "se", "eca", "eca(k=9)", "eca(order=shuffled)"],
-    "epochs": 10,
-    "out": "data/checkpoints",
-    "precision": "float32",
-}
-
-
-def _count(text):
-    return _checked(int, text, checks.check_integer)
-
-
-def _positive(text):
-    return _checked(float, text, checks.check_number, above=0)
-
-
-def _arm(text):
-    return _checked(parse_spec, text)
+_count = _type(int, checks.check_integer)
+_positive = _type(float, checks.check_number, above=0)
+_arm = _type(parse_spec, lambda _, value: parse_spec(value))
 
 
 def _classes(text):
@@ -186,26 +179,9 @@ def _seconds(text):
     hours, minutes, seconds = (int(each or 0) for each in match.groups()) if match else (0, 0, 0)
     seconds += 60 * minutes + 3600 * hours
     if not seconds:
-        raise argparse.ArgumentTypeError(
-            f"{checks.shown(text)}: accepted is a time such as 90s, 25m or 1h30m"
-        )
+        accepted = "accepted is a time such as 90s, 25m or 1h30m"
+        raise argparse.ArgumentTypeError(f"{checks.shown(text)}: {accepted}")
     return seconds
-
-
-def _checked(read, text, check=None, **limits):
-    """What is read from a text, checked; argparse prints the message of an ArgumentTypeError."""
-    try:
-        value = read(text)
-    except ValueError as error:
-        if check is None:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        value = text  # which the check refuses in its own words
-    try:
-        if check is not None:
-            check("value", value, **limits)
-    except (TypeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return value
 
 
 def _parser():
@@ -215,109 +191,80 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"eca-lab {version('eca-lab')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    declared = f"what a study declares: {', '.join(studies.names())}"
 
-    command = commands.add_parser(
-        "sweep",
-        help="train every arm with every seed",
-        description="Train every arm with every seed and print mean, standard deviation and n. "
-        "Finished trials are kept in the output folder and skipped when the command is run again.",
-        epilog="Example: python -m eca_lab sweep --data cifar10 --backbone resnet18 --arms none se "
-        'eca "eca(k=3)" --seeds 5 --out data/results/mine',
-    )
-    command.set_defaults(command=_sweep)
-    add = command.add_argument
-    add("--study", metavar="NAME", help=f"what a study declares: {', '.join(studies.names())}")
-    add("--setting", metavar="NAME", help="one of the study's settings, such as small")
-    _add_training_arguments(command, _TRAINING)
-    add("--workers", type=_count, metavar="N", help="run trials in N processes of this machine")
-    add(
-        "--gpu-share",
-        type=_positive,
-        default=1.0,
-        metavar="SHARE",
-        help="of a GPU for each worker, such as 0.25, which lets four share one (default: 1)",
-    )
-    add(
-        "--ray",
-        metavar="ADDRESS",
-        help="run trials on the Ray cluster at HOST:PORT, or on the one of this machine: auto",
-    )
-    add(
-        "--budget",
-        type=_seconds,
-        metavar="TIME",
-        help="start no trial that would not end within this time from now, such as 25m",
-    )
-    add(
-        "--any-device",
-        action="store_true",
-        help="go on with seeds that were begun on another device, where they find no pair",
-    )
+    def command(run, defaults, text, more=None):
+        """A command; gives the function that adds an option of it, with the default in its help."""
+        made = commands.add_parser(run.__name__.strip("_"), help=text, description=more)
+        made.set_defaults(run=run, defaults=defaults)
 
-    command = commands.add_parser("results", help="print the table of recorded trials")
-    command.set_defaults(command=_results)
-    command.add_argument("path", help="folder of results")
+        def add(option, text="", **how):
+            default = defaults.get(option.strip("-").replace("-", "_"))
+            default = " ".join(default) if isinstance(default, list) else default
+            text += "" if default is None else f" (default: {default})"
+            made.add_argument(option, help=text, **how)
 
-    command = commands.add_parser(
-        "compare",
-        help="print the differences to a baseline arm",
-        description="Print the paired differences of every arm to a baseline arm, with intervals, "
-        "adjusted p and a verdict: better, worse, equivalent or undecided.",
-    )
-    command.set_defaults(command=_compare)
-    add = command.add_argument
-    add("path", nargs="?", help="folder of results")
-    add("--study", metavar="NAME", help=f"as a study declares it: {', '.join(studies.names())}")
-    add("--baseline", type=_arm, metavar="ARM", help=f"compare with this (default: {BASELINE})")
-    add(
-        "--arms",
-        type=_arm,
-        nargs="+",
-        metavar="ARM",
-        help="compare these alone, all arms if left out; p is adjusted over those compared, so "
-        "declare them before the trials",
-    )
-    add("--metric", help="top1 or top5, for example (default: top1)")
-    add(
-        "--margin",
-        type=_positive,
-        help=f"differences below this many points do not matter (default: {MARGIN})",
-    )
+        return add
 
-    command = commands.add_parser(
-        "checkpoints",
-        help="train networks and keep them",
-        description="Train every arm with every seed and keep the networks, each with a card. "
-        "Networks that are there already are kept.",
+    add = command(
+        _sweep,
+        TRAINING,
+        "train every arm with every seed",
+        "Train every arm with every seed and print mean, standard deviation and n. Finished trials "
+        "are kept in the output folder and skipped when the command is run again. Example: "
+        "python -m eca_lab sweep --data cifar10 --backbone resnet18 --arms none se eca "
+        '"eca(k=3)" --seeds 5 --out data/results/mine',
     )
-    command.set_defaults(command=_checkpoints)
-    _add_training_arguments(command, _TRAINING | _CHECKPOINTS)
+    add("--study", declared, metavar="NAME")
+    add("--setting", "one of the study's settings, such as small", metavar="NAME")
+    _add_training_options(add)
+    add("--workers", "run trials in N processes of this machine", type=_count, metavar="N")
+    text = "of a GPU for each worker, such as 0.25, which lets four share one"
+    add("--gpu-share", text, type=_positive, metavar="SHARE")
+    text = "run trials on the Ray cluster at HOST:PORT, or on the one of this machine: auto"
+    add("--ray", text, metavar="ADDRESS")
+    text = "start no trial that would not end within this time from now, such as 25m"
+    add("--budget", text, type=_seconds, metavar="TIME")
+    text = "go on with seeds that were begun on another device, where they find no pair"
+    add("--any-device", text, action="store_true")
+
+    add = command(_results, {}, "print the table of recorded trials")
+    add("path", "folder of results")
+
+    add = command(
+        _compare,
+        COMPARISON,
+        "print the differences to a baseline arm",
+        "Print the paired differences of every arm to a baseline arm, with intervals, adjusted p "
+        "and a verdict: better, worse, equivalent or undecided.",
+    )
+    add("path", "folder of results", nargs="?")
+    add("--study", declared, metavar="NAME")
+    add("--baseline", "compare with this", type=_arm, metavar="ARM")
+    text = "compare these alone; p is adjusted over them, so declare them before the trials"
+    add("--arms", text, type=_arm, nargs="+", metavar="ARM")
+    add("--metric", "top1 or top5, for example")
+    add("--margin", "differences below this many points do not matter", type=_positive)
+
+    add = command(
+        _checkpoints,
+        CHECKPOINTS,
+        "train networks and keep them",
+        "Train every arm with every seed and keep the networks, each with a card. Networks that "
+        "are there already are kept.",
+    )
+    _add_training_options(add)
     return parser
 
 
-def _add_training_arguments(command, defaults):
+def _add_training_options(add):
     """What to train and where to, for a command that makes a plan of it."""
-
-    def add(option, text, **how):
-        default = defaults.get(option.strip("-").replace("-", "_"))
-        default = " ".join(default) if isinstance(default, list) else default
-        suffix = "" if default is None else f" (default: {default})"
-        command.add_argument(option, help=text + suffix, **how)
-
-    add(
-        "--data",
-        "shapes (embedded), cifar10, cifar100, imagenette (downloaded), or folder:PATH with "
-        "train/ and test/ or val/ folders of one folder per class",
-    )
+    text = "shapes (embedded), cifar10, cifar100, imagenette (downloaded), or folder:PATH with "
+    add("--data", text + "train/ and test/ or val/ folders of one folder per class")
     add("--backbone", f"one of {', '.join(BACKBONES)}", choices=BACKBONES, metavar="NAME")
-    add(
-        "--arms",
-        "attention specs such as none, se, cbam, eca, eca(k=5), eca(k=3-5-5-7), eca(gamma=1, b=1); "
-        "quote those with parentheses",
-        nargs="+",
-        type=_arm,
-        metavar="ARM",
-    )
+    text = "attention specs such as none, se, cbam, eca, eca(k=5), eca(k=3-5-5-7), "
+    text += "eca(gamma=1, b=1); quote those with parentheses"
+    add("--arms", text, nargs="+", type=_arm, metavar="ARM")
     add("--seeds", "seeds 0 to N - 1", type=_count, metavar="N")
     add("--epochs", "epochs a trial", type=_count, metavar="N")
     add("--batch-size", "images a training step", type=_count, metavar="N")
@@ -327,17 +274,10 @@ def _add_training_arguments(command, defaults):
     add("--size", "resize images to a square of so many pixels", type=_count, metavar="N")
     add("--skip-unreadable", "leave out images that cannot be read", action="store_true")
     add("--device", "cpu or cuda (default: cuda where there is one)")
-    add(
-        "--precision",
-        "of training; auto takes bfloat16 where the device is made for it",
-        choices=("auto", "float32", "bfloat16"),
-    )
-    add(
-        "--fused",
-        "train the blocks fused, after up to a minute of compiling",
-        action="store_true",
-        default=None,
-    )
+    text = "of training; auto takes bfloat16 where the device is made for it"
+    add("--precision", text, choices=("auto", "float32", "bfloat16"))
+    text = "train the blocks fused, after up to a minute of compiling"
+    add("--fused", text, action="store_true", default=None)
     add("--out", "folder of the results")
 
 

@@ -12,7 +12,8 @@ the same four questions:
     forward(x):  (N, C, H, W) -> (N, C, H, W)  x * weights(x)
 
 No module has a bias, which is what the parameter counts of the paper's Table 3 imply. Weights are
-drawn as torch draws those of a layer with the same fan-in.
+drawn as torch draws those of a layer with the same fan-in. An argument that is not accepted, or
+does not fit the number of channels, is a TypeError or ValueError that names it.
 """
 
 import torch
@@ -87,10 +88,6 @@ class ECA(LinearAttention):
             the paper, or "circular", the other end of the channels.
         order: "identity", or "shuffled": convolve over a random but fixed order of the channels,
             drawn when the module is made, and put the logits back in place.
-
-    Raises:
-        TypeError, ValueError: as `adaptive_kernel_size`; k even, larger than C, or given together
-            with gamma or b; an unknown padding or order.
     """
 
     def __init__(
@@ -141,11 +138,7 @@ class ECA(LinearAttention):
 
 
 class ECANS(LinearAttention):
-    """ECA-NS: a band of k weights per channel, not shared between channels, k C in all (Table 2).
-
-    Raises:
-        TypeError, ValueError: kernel_size not a positive odd integer of at most channels.
-    """
+    """ECA-NS: a band of k weights per channel, not shared between them, k C in all (Table 2)."""
 
     def __init__(self, channels, kernel_size):
         super().__init__(channels)
@@ -197,9 +190,6 @@ class SEGroup(LinearAttention):
 
     The paper has g = 16 (SE-GC1), C/16 (SE-GC2) and C/8 (SE-GC3); a spec string gives the last two
     for any number of channels as "se_gc(group_size=16)" and "se_gc(group_size=8)".
-
-    Raises:
-        TypeError, ValueError: groups not a positive integer that divides channels.
     """
 
     def __init__(self, channels, groups):
@@ -216,12 +206,7 @@ class SEGroup(LinearAttention):
 
 
 class SE(ChannelAttention):
-    """Squeeze-and-Excitation: sigmoid(W2 ReLU(W1 y)) over C // r hidden units, 2 C^2 / r weights.
-
-    Raises:
-        TypeError, ValueError: reduction not a positive integer, or larger than channels, which
-            would leave no hidden unit.
-    """
+    """Squeeze-and-Excitation: sigmoid(W2 ReLU(W1 y)), C // r hidden units, 2 C^2 / r weights."""
 
     def __init__(self, channels, reduction=16):
         super().__init__(channels)
@@ -277,16 +262,9 @@ _CLASSES = {
 
 
 def make_attention(spec, channels, stage=None):
-    """Make the attention module that a spec names, ``nn.Identity()`` for "none".
+    """The attention module for so many channels that a spec names, ``nn.Identity()`` for "none".
 
-    Args:
-        spec: a spec string or `eca_lab.spec.Spec`.
-        channels: C of the feature map that it is to scale.
-        stage: index of the stage, needed where the spec gives a kernel size per stage.
-
-    Raises:
-        TypeError, ValueError: a spec that cannot be parsed, or that does not fit the number of
-            channels.
+    stage is the index of the stage, needed where the spec gives a kernel size per stage.
     """
     spec = parse_spec(spec)
     check_channels(channels)

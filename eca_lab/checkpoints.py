@@ -19,16 +19,16 @@ from eca_lab.models import InvertedResidual, attention_specs, blocks, build_mode
 from eca_lab.provenance import code_version, provenance
 from eca_lab.results import trial_identity
 from eca_lab.spec import parse_spec
-from eca_lab.train import check_device, progress_bar, train_network
+from eca_lab.train import check_device, progress_bar
 
 SUFFIX = ".safetensors"
 
 
-def checkpoint_name(description, arm, identity):
-    """The file name of a trained network: no other has that identity, of `trial_identity`."""
+def checkpoint_name(description, arm):
+    """The file name of a trained network, which no other trial has."""
     dataset, backbone, seed = (description[key] for key in ("dataset", "backbone", "seed"))
     beginning = _beginning(f"{dataset['name']}{dataset['size']}", backbone, arm, seed)
-    return f"{beginning}{identity[:8]}{SUFFIX}"
+    return f"{beginning}{trial_identity(description)[:8]}{SUFFIX}"
 
 
 def find_checkpoint(folder, arm, seed, dataset="shapes32", backbone="tiny"):
@@ -52,13 +52,11 @@ def find_checkpoint(folder, arm, seed, dataset="shapes32", backbone="tiny"):
 
 
 def save_checkpoint(path, model, card):
-    """Write the weights of a model to a file, and its card as JSON beside it.
+    """Write the weights of a model of `build_model` to a file, and its card as JSON beside it.
 
-    Args:
-        path: ends in ".safetensors"; the card gets the same name with ".json".
-        model: of `build_model`, on any device.
-        card: JSON-ready dict. Needed to load the model again: "arm", the spec string, and
-            "trial" of `eca_lab.train.trial_description`. The SHA-256 of the weights is added.
+    path ends in ".safetensors"; the card gets the same name with ".json". To load the model again,
+    it needs "arm", the spec string, and "trial" of `eca_lab.train.trial_description`. The SHA-256
+    of the weights is added.
 
     Raises:
         ValueError: another ending; a card that does not describe the model.
@@ -81,7 +79,7 @@ def save_checkpoint(path, model, card):
 
 
 def train_checkpoints(plan, out, device="cpu"):
-    """Train the networks of a sweep's plan that are not in the folder `out` yet; save them there.
+    """Save the networks of a sweep's plan in the folder `out`, training those that are not there.
 
     Gives their paths, in the order of the plan's trials.
 
@@ -93,25 +91,12 @@ def train_checkpoints(plan, out, device="cpu"):
     device, out = check_device(device), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     code = code_version()
-    paths = {
-        out / checkpoint_name(trial.description, trial.arm, trial.identity): trial
-        for trial in plan.trials
-    }
+    paths = {out / checkpoint_name(trial.description, trial.arm): trial for trial in plan.trials}
     todo = {path: trial for path, trial in paths.items() if not _is_saved(path, trial)}
     with progress_bar(len(todo) * plan.recipe.epochs) as bar:
         for path, trial in todo.items():
             bar.set_postfix_str(path.stem)
-            model, outcome = train_network(
-                plan.dataset,
-                plan.backbone,
-                trial.arm,
-                trial.seed,
-                plan.recipe,
-                device,
-                bar.update,
-                plan.precision,
-                plan.fused,
-            )
+            model, outcome = plan.train(trial, device, bar.update)
             card = {
                 "arm": str(trial.arm),
                 "classes": list(plan.dataset.classes),
@@ -168,7 +153,7 @@ def load_checkpoint(path):
 
 
 def load_released_checkpoint(path, backbone):
-    """Load a checkpoint of the ECA-Net authors' code release.
+    """The model, in evaluation mode, on the CPU, of a checkpoint of the authors' code release.
 
     Its ECA weights are called ``layer1.0.eca.conv.weight`` in ResNets and, in MobileNetV2, stand
     last in the ``conv`` sequence of a block. The kernel size of each module and the number of
@@ -178,9 +163,6 @@ def load_released_checkpoint(path, backbone):
         path: a file written by torch.save: a state dict, or a dict that holds one as
             "state_dict"; names with or without "module." before them.
         backbone: one of `eca_lab.models.BACKBONES`.
-
-    Returns:
-        The model, in evaluation mode, on the CPU.
 
     Raises:
         FileNotFoundError: no such file.
@@ -237,9 +219,8 @@ def _released_state(path):
         if name in named:
             raise ValueError(f"{path} holds both {name} and module.{name}: accepted is one of them")
         if not isinstance(value, torch.Tensor):
-            raise ValueError(
-                f"{path}: {shown(name)} is a {type(value).__name__}: accepted are tensors"
-            )
+            kind = type(value).__name__
+            raise ValueError(f"{path}: {shown(name)} is a {kind}: accepted are tensors")
         if not (value.is_floating_point() or name.endswith("num_batches_tracked")):
             raise ValueError(f"{path}: {shown(name)} is of {value.dtype}: accepted are floats")
         named[name] = value

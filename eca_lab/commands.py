@@ -12,56 +12,43 @@ AGAIN = "Run the same command again to"
 
 def run_sweep(options):
     """Plan, estimate, train, and print the table; the exit status."""
-    sweep.check_workers(options.device, options.workers, options.gpu_share, options.ray)
+    where = options.device, options.workers, options.gpu_share, options.ray
+    sweep.check_workers(*where)
     plan = _plan(options)
-    out = Path(options.out)
+    out, count = Path(options.out), len(plan.trials)
     out.mkdir(parents=True, exist_ok=True)
     records = results.set_aside(out)
     todo = sweep.remaining(plan, records)
-    _print_plan(plan, out, len(todo))
+    _print_plan(plan)
+    print(f"\n{count - len(todo)} of {count} trials are finished in {out}")
     estimate = None
-    if todo and options.ray is None:
-        print(f"{len(todo)} to run on {options.device}, ", end="", flush=True)
-        trial = plan.dataset, plan.backbone, todo[-1].arm, plan.recipe
-        estimate = train.estimate_seconds(*trial, options.device, plan.precision, plan.fused)
-        print(f"about {_duration(len(todo) * estimate)}." if estimate else "for an unknown time.")
     try:
-        failed = sweep.run_sweep(
-            plan,
-            out,
-            options.device,
-            options.workers,
-            options.gpu_share,
-            options.ray,
-            deadline=options.begin + options.budget if options.budget else None,
-            estimate=estimate,
-            any_device=options.any_device,
-            records=records,
-        )
+        if todo and options.ray is None:
+            print(f"{len(todo)} to run on {options.device}, ", end="", flush=True)
+            estimate = plan.estimate_seconds(todo[-1], options.device)
+            told = f"about {_duration(len(todo) * estimate)}" if estimate else "for an unknown time"
+            print(f"{told}.")
+        deadline = options.begin + options.budget if options.budget else None
+        how = deadline, estimate, options.any_device, records
+        failed = sweep.run_sweep(plan, out, *where, *how)
     except (KeyboardInterrupt, OSError, RuntimeError) as stop:
         left = len(sweep.remaining(plan, results.load_records(out)))
         interrupted = isinstance(stop, KeyboardInterrupt)
-        print(
-            f"\n{'Interrupted' if interrupted else f'error: {stop}'}: "
-            f"{len(plan.trials) - left} of {len(plan.trials)} trials are finished in {out}. "
-            f"{AGAIN} do the other {left}.",
-            file=sys.stderr,
+        _complain(
+            f"\n{'Interrupted' if interrupted else f'error: {stop}'}: {count - left} of {count} "
+            f"trials are finished in {out}. {AGAIN} do the other {left}."
         )
         return 130 if interrupted else 1
     table = sweep.plan_results(plan, out)
     report.print_results(table)
     for record in failed:
-        seed = record["trial"]["seed"]
-        print(f"failed: {record['arm']}, seed {seed}: {record['reason']}", file=sys.stderr)
+        _complain(f"failed: {record['arm']}, seed {record['trial']['seed']}: {record['reason']}")
     if failed:
+        _complain(f"{len(failed)} of {count} trials failed. {AGAIN} try them once more.")
+    if left := count - len(table) - len(failed):
         print(
-            f"{len(failed)} of {len(plan.trials)} trials failed. {AGAIN} try them once more.",
-            file=sys.stderr,
-        )
-    if left := len(plan.trials) - len(table) - len(failed):
-        print(
-            f"\n{left} of {len(plan.trials)} trials are left: the budget is used up, another sweep "
-            f"is running them, or their seeds were begun on another device. {AGAIN} go on."
+            f"\n{left} of {count} trials are left: the budget is used up, another sweep is running "
+            f"them, or their seeds were begun on another device. {AGAIN} go on."
         )
     return 1 if failed else 0
 
@@ -73,15 +60,18 @@ def train_checkpoints(options):
     try:
         paths = checkpoints.train_checkpoints(plan, options.out, options.device)
     except FloatingPointError as error:
-        print(
+        _complain(
             f"error: {error}. The networks trained before it are kept in {options.out}; a lower "
-            "--learning-rate may help.",
-            file=sys.stderr,
+            "--learning-rate may help."
         )
         return 1
     for path in paths:
         print(f"{path}: top-1 {checkpoints.load_checkpoint(path)[1]['top1']:.2f} %")
     return 0
+
+
+def _complain(text):
+    print(text, file=sys.stderr)
 
 
 def _plan(options):
@@ -100,8 +90,7 @@ def _plan(options):
     return sweep.plan_sweep(dataset, options.backbone, arms, options.seeds, recipe, *how)
 
 
-def _print_plan(plan, out, todo):
-    """Print what is to be trained, and how much of it is there."""
+def _print_plan(plan):
     dataset = plan.dataset
     print(
         f"{dataset.name}: {len(dataset.train_images):,} training and "
@@ -121,7 +110,6 @@ def _print_plan(plan, out, todo):
         print(f"  {trial.arm!s:{width}}  {parameters:>11,} parameters  {attention}")
     for arm, same in plan.duplicates.items():
         print(f"  `{arm}` on {plan.backbone} is `{same}`: the same trials, run once")
-    print(f"\n{len(plan.trials) - todo} of {len(plan.trials)} trials are finished in {out}")
 
 
 def _duration(seconds):

@@ -61,31 +61,25 @@ def multiply_adds(model, size, channels=3, convention="torch"):
     check_choice("convention", convention, CONVENTIONS)
     # Tensors without numbers take the place of the model's own for one call, and its BatchNorms
     # count nothing. Two images: from one, a BatchNorm in training may get a single value.
-    images = 2
+    images, paper = 2, convention == "paper"
     tensors = [*model.named_parameters(), *model.named_buffers()]
     stand_ins = {name: tensor.detach().to("meta") for name, tensor in tensors}
     x = torch.empty(images, channels, size, size, device="meta")
-    paper = convention == "paper"
     counter = FlopCounterMode(display=False, custom_mapping=_PAPER if paper else None)
     with torch.no_grad(), counter:
         torch.func.functional_call(model, stand_ins, x)
     counts = counter.get_flop_counts().get("Global", {})
     flops = sum(counts.values())
-    if paper:
-        return (flops - counts.get(_ATEN.convolution, 0) // 2) // images
-    return flops // 2 // images
+    return (flops - counts.get(_ATEN.convolution, 0) // 2 if paper else flops // 2) // images
 
 
 def table_3(published):
     """Table 3 of the paper, as printed and as counted, for the networks that can be built here.
 
-    Args:
-        published: DataFrame of data/paper/table3_backbones.csv.
-
-    Returns:
-        DataFrame indexed by the paper's (backbone, method), 14 rows: arm, ours; parameters and
-        flops as printed, such as "24.37M"; counted_parameters and counted_flops (of a 224 x 224
-        image, by convention "paper") in the unit of the printed number, not rounded.
+    Of the DataFrame of data/paper/table3_backbones.csv it makes one indexed by the paper's
+    (backbone, method), 14 rows: arm, ours; parameters and flops as printed, such as "24.37M";
+    counted_parameters and counted_flops (of a 224 x 224 image, by convention "paper") in the unit
+    of the printed number, not rounded.
     """
     rows = published.set_index(["backbone", "method"])[["parameters", "flops"]]
     rows = rows[rows.index.isin(_TABLE_3)]
@@ -94,14 +88,13 @@ def table_3(published):
         backbone, arm = _TABLE_3[key]
         with torch.device("meta"):
             model = build_model(backbone, arm).eval()
-        unit = {"M": MEBI, "G": GIBI}[flops[-1]]
-        count = multiply_adds(model, 224, convention="paper")
-        counted.append((arm, parameters(model) / MEBI, count / unit))
-    arms, counted_parameters, counted_flops = zip(*counted, strict=True)
-    return rows.assign(arm=arms, counted_parameters=counted_parameters, counted_flops=counted_flops)
+        count = multiply_adds(model, 224, convention="paper") / {"M": MEBI, "G": GIBI}[flops[-1]]
+        counted.append((arm, parameters(model) / MEBI, count))
+    columns = ["arm", "counted_parameters", "counted_flops"]
+    return rows.join(pd.DataFrame(counted, index=rows.index, columns=columns))
 
 
-def step_seconds(models, size, batch_size, repeats=10, channels=3):
+def step_seconds(models, size, batch_size, repeats=10):
     """Measured time of a forward pass and of a training step, each relative to the first model.
 
     The models take turns, one step each in every round and in the opposite order in every second
@@ -112,7 +105,7 @@ def step_seconds(models, size, batch_size, repeats=10, channels=3):
 
     Args:
         models: name -> classifier, all on one device, where the time is measured.
-        size, channels: of the images; size is their side in pixels.
+        size: side of the images in pixels.
         batch_size: images per step.
         repeats: rounds, at least 2.
 
@@ -120,17 +113,14 @@ def step_seconds(models, size, batch_size, repeats=10, channels=3):
         DataFrame indexed by (step, name), step being "forward" and "training": seconds, the median
         over the rounds; ratio, the median ratio to the first model; ratio_low and ratio_high, the
         quartiles of that ratio.
-
-    Raises:
-        TypeError, ValueError: naming what is not accepted.
     """
-    for name, value in (("size", size), ("batch_size", batch_size), ("channels", channels)):
-        check_integer(name, value)
+    check_integer("size", size)
+    check_integer("batch_size", batch_size)
     check_integer("repeats", repeats, least=2)  # to see the spread
     if not models:
         raise ValueError("models={}: accepted is at least one")
     device = next(next(iter(models.values())).parameters()).device
-    x = torch.randn(batch_size, channels, size, size, device=device)
+    x = torch.randn(batch_size, 3, size, size, device=device)
     rows = []
     for step in (_forward, _training):
         seconds = {name: [] for name in models}
@@ -174,16 +164,13 @@ def _training(model, x):
 _ATEN = torch.ops.aten
 
 
-def _elements_in(x, *_, **__):
-    return math.prod(x)
-
-
 # What the paper's convention counts beside convolutions and matrix products, from the shapes of an
 # operator's inputs and output.
 _PAPER = {
     _ATEN.native_batch_norm: lambda x, *_, **__: 4 * math.prod(x),
     **dict.fromkeys(
-        (_ATEN.relu, _ATEN.relu_, _ATEN.hardtanh_, _ATEN.mean, _ATEN.amax), _elements_in
+        (_ATEN.relu, _ATEN.relu_, _ATEN.hardtanh_, _ATEN.mean, _ATEN.amax),
+        lambda x, *_, **__: math.prod(x),
     ),
     _ATEN.max_pool2d_with_indices: lambda *_, out_shape, **__: math.prod(out_shape[0]),
 }

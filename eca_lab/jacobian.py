@@ -23,9 +23,7 @@ TOLERANCE = 1e-5
 def logit_jacobian(module, y):
     """Jacobians of y -> score(y), (N, C) -> (N, C, C), at each of the N descriptors.
 
-    Args:
-        module: an `eca_lab.attention.ChannelAttention`.
-        y: (N, module.channels) descriptors, as `module.squeeze` gives them; or a ValueError.
+    module is an `eca_lab.attention.ChannelAttention`, y as its `squeeze` gives it, or a ValueError.
     """
     return _jacobian(module.score, module, y)
 
@@ -82,10 +80,7 @@ def bandwidth(matrices):
 
 
 def sensitivity(matrices):
-    """How much all weights move with one channel's mean, (..., C, C) -> (..., C).
-
-    The Euclidean norm of each column.
-    """
+    """How much all weights move with one channel's mean, (..., C, C) -> (..., C): column norms."""
     return torch.linalg.vector_norm(matrices, dim=-2)
 
 
@@ -96,15 +91,10 @@ def measures(matrices):
     channels.
     """
     spectra = torch.linalg.svdvals(matrices)
-    return pd.DataFrame(
-        {
-            "rank": rank(spectra).cpu(),
-            "effective_rank": effective_rank(spectra).cpu(),
-            "diagonal_share": diagonal_share(matrices).cpu(),
-            "bandwidth": bandwidth(matrices).cpu(),
-            "sensitivity": sensitivity(matrices).mean(-1).cpu(),
-        }
-    )
+    columns = {each.__name__: each(spectra) for each in (rank, effective_rank)}
+    columns |= {each.__name__: each(matrices) for each in (diagonal_share, bandwidth)}
+    columns["sensitivity"] = sensitivity(matrices).mean(-1)
+    return pd.DataFrame({name: values.cpu() for name, values in columns.items()})
 
 
 @torch.no_grad()

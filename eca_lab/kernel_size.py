@@ -35,9 +35,7 @@ def adaptive_kernel_size(channels, gamma=2, b=1, ties="up"):
         k, a positive odd integer.
 
     Raises:
-        TypeError: channels is not an integer; gamma or b is not a real number.
-        ValueError: channels < 1, gamma not within 0.001 to 1000, b not within -1000 to 1000,
-            unknown ties.
+        TypeError, ValueError: naming the argument that is not accepted.
 
     Source: Equation 12; Figure 3 for the ties.
     """
@@ -72,12 +70,8 @@ def channels_for_kernel_size(k, gamma=2, b=1):
     """Number of channels that belongs to a kernel size: C = phi(k) = 2^(gamma * k - b).
 
     The inverse of psi before rounding: psi(phi(k)) = k. A float, since gamma * k - b need not be
-    a non-negative integer.
-
-    Raises:
-        TypeError: k is not an integer; gamma or b is not a real number.
-        ValueError: k even or not positive, gamma or b as for `adaptive_kernel_size`, or 2^1024
-            channels and more.
+    a non-negative integer. ValueError for 2^1024 channels and more, else as
+    `adaptive_kernel_size`.
 
     Source: Equation 11.
     """
@@ -94,8 +88,7 @@ def channel_interval(k, gamma=2, b=1, ties="up"):
 
     With ties up the real bounds are 2^(gamma (k - 1) - b) <= C < 2^(gamma (k + 1) - b). They are
     returned rounded up to integers and no smaller than 1, so that ``range(*channel_interval(k))``
-    holds the very C with ``adaptive_kernel_size(C, gamma, b) == k``. The range is empty where no
-    integer lies between the bounds.
+    holds the very C with ``adaptive_kernel_size(C, gamma, b) == k``, maybe none.
 
     With a negative b, the absolute value in Equation 12 also maps some C < 2^(-b) to k, by the
     mirrored branch where log2(C) + b < 0. They are not part of the interval.
@@ -120,11 +113,8 @@ def channel_interval(k, gamma=2, b=1, ties="up"):
 # Output channels of each stage: what the last 1x1 or 3x3 convolution of a block leaves, where the
 # ECA module stands.
 _STAGE_CHANNELS = {
-    "resnet18": (64, 128, 256, 512),
-    "resnet34": (64, 128, 256, 512),
-    "resnet50": (256, 512, 1024, 2048),
-    "resnet101": (256, 512, 1024, 2048),
-    "resnet152": (256, 512, 1024, 2048),
+    **dict.fromkeys(("resnet18", "resnet34"), (64, 128, 256, 512)),
+    **dict.fromkeys(("resnet50", "resnet101", "resnet152"), (256, 512, 1024, 2048)),
     "mobilenet_v2": (16, 24, 32, 64, 96, 160, 320),
 }
 
@@ -144,21 +134,19 @@ NETWORKS = tuple(_STAGE_CHANNELS)
 def stage_channels(network):
     """Output channels of the blocks of each stage, e.g. (256, 512, 1024, 2048) for resnet50.
 
-    Raises:
-        ValueError: network is not one of `NETWORKS`.
+    network is one of `NETWORKS`, or a ValueError.
     """
-    return _lookup(_STAGE_CHANNELS, network)
+    check_choice("network", network, NETWORKS)
+    return _STAGE_CHANNELS[network]
 
 
 def released_kernel_sizes(network):
     """Kernel size per stage of the authors' released checkpoint, e.g. (3, 5, 5, 7) for resnet50.
 
-    They do not follow Equation 12: see notebook 01.
-
-    Raises:
-        ValueError: network is not one of `NETWORKS`.
+    They do not follow Equation 12: see notebook 01. Arguments as for `stage_channels`.
     """
-    return _lookup(_RELEASED_KERNEL_SIZES, network)
+    check_choice("network", network, NETWORKS)
+    return _RELEASED_KERNEL_SIZES[network]
 
 
 def check_channels(channels):
@@ -187,8 +175,3 @@ def check_mapping(gamma, b):
 def _decimal(number):
     """The rational number that a float is written as: 0.1 is one tenth."""
     return Fraction(str(number))
-
-
-def _lookup(table, network):
-    check_choice("network", network, table)
-    return table[network]

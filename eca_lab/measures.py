@@ -3,7 +3,7 @@
 Shapes: N images, C channels of a layer. Needs no torch.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -27,16 +27,9 @@ def class_share(weights, labels):
     It is 0 in the mean, and so below 0 about as often as above, for weights that do not depend on
     the class, while eta^2 = 1 - SSW / SST is (G - 1) / (N - 1) in the mean.
 
-    Args:
-        weights: (N, C).
-        labels: (N,) classes.
-
-    Returns:
-        (C,) at most 1; NaN for a channel whose weight does not vary.
-
-    Raises:
-        ValueError: weights that are not (N, C); labels that are not (N,); fewer than two classes,
-            or no more images than classes.
+    Arguments are weights (N, C) and the classes (N,). Gives (C,) at most 1; NaN for a channel whose
+    weight does not vary. ValueError for other shapes, fewer than two classes, or no more images
+    than classes.
     """
     weights, labels = _matrix("weights", weights), np.asarray(labels)
     images = len(weights)
@@ -65,25 +58,19 @@ def effective_channels(weights):
 
         (sum_c v_c)^2 / sum_c v_c^2
 
-    C if all vary alike, 1 if one alone varies, 0 if none does.
-
-    Args:
-        weights: (N, C).
+    C if all vary alike, 1 if one alone varies, 0 if none does. weights are (N, C).
     """
     variances = _matrix("weights", weights).var(0)
     variances = variances[variances > _CONSTANT]
     return float(variances.sum() ** 2 / (variances**2).sum()) if len(variances) else 0.0
 
 
-@dataclass(frozen=True)
-class NeighbourCorrelation:
-    """How alike the descriptors of neighbouring channels are, see `neighbour_correlation`.
+class NeighbourCorrelation(NamedTuple):
+    """Of `neighbour_correlation`.
 
-    Attributes:
-        neighbours: mean correlation of the pairs of neighbours.
-        pairs: mean correlation of all pairs of channels: what a random order has in the mean.
-        low, high: 95% of random orders have their mean correlation of neighbours between these.
-        p: share of random orders that are as far from `pairs` as the order at hand, or farther.
+    neighbours is the mean correlation of the pairs of neighbours, pairs that of all pairs, which a
+    random order has in the mean. 95% of random orders are between low and high; p is the share of
+    those that are as far from pairs as the order at hand, or farther.
     """
 
     neighbours: float
@@ -106,8 +93,7 @@ def neighbour_correlation(descriptors, reach=1, orders=2000, seed=0):
             [:, module.permutation] of it. A channel that does not vary has r = 0 with all others.
         reach: how far apart neighbours may be, 1 to C - 2; k // 2 for what a kernel of size k
             joins with its centre.
-        orders: how many random orders.
-        seed: of the random orders.
+        orders: how many random orders, drawn from the seed.
 
     Raises:
         TypeError, ValueError: descriptors that are not (N, C) with N > 2; reach or orders not a

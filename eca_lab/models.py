@@ -112,22 +112,24 @@ def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
 
     Args:
         backbone: one of `BACKBONES`.
-        attention: a spec string or an `eca_lab.spec.Spec`; a kernel size per stage, as in
-            "eca(k=3-5-5-7)", needs as many as the backbone has stages.
+        attention: a spec; a kernel size per stage, as in "eca(k=3-5-5-7)", needs as many as the
+            backbone has stages.
         num_classes: size of the classifier.
         stem: "imagenet", torchvision's, which takes a quarter of the resolution; or "cifar", for
             images up to 64 pixels: a 3x3 convolution of stride 1 and no pooling.
 
     Raises:
-        ValueError: an unknown backbone, attention or stem, or an attention that does not fit the
-            widths of the backbone.
+        ValueError: naming what is unknown, or does not fit the widths of the backbone.
     """
     check_choice("backbone", backbone, BACKBONES)
     check_choice("stem", stem, STEMS)
     attention = parse_spec(attention)
     model = _BACKBONES[backbone](num_classes=num_classes)
-    if stem == "cifar":
-        _use_cifar_stem(model)
+    if stem == "cifar" and backbone == "mobilenet_v2":
+        model.features[0][0].stride = (1, 1)  # already 3x3, and no pooling follows
+    elif stem == "cifar":
+        model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
+        model.maxpool = nn.Identity()
     add_attention(model, attention)
     return model
 
@@ -135,8 +137,7 @@ def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
 def add_attention(model, attention):
     """Put a freshly drawn attention module into every block of a model of `build_model`.
 
-    Raises:
-        ValueError: as `build_model`. The model is then unchanged.
+    ValueError as there; the model is then unchanged.
     """
     places = list(blocks(model))
     attention = parse_spec(attention)
@@ -185,11 +186,3 @@ def blocks(model):
         stage += channels != previous
         previous = channels
         yield name, block, channels, stage
-
-
-def _use_cifar_stem(model):
-    if isinstance(model, mobilenetv2.MobileNetV2):
-        model.features[0][0].stride = (1, 1)  # already 3x3, and no pooling follows
-        return
-    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
-    model.maxpool = nn.Identity()

@@ -11,8 +11,8 @@ Shapes: N images, C channels of a layer. A layer is known by the name of its att
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -31,17 +31,12 @@ _GATES = {
 }
 
 
-# --- Recording --------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class WeightRecord:
-    """The channel weights of every image in every attention layer.
+    """The channel weights of every image in every attention layer, in the order of the layers.
 
-    Attributes:
-        weights: layer -> (N, C) float32 array, in the order in which the layers stand in the model.
-        descriptors: layer -> (N, C) float32 array, the mean of each channel of the layer's input;
-            None if they were not asked for.
+    weights maps a layer to a (N, C) float32 array, and so do descriptors, the means of each channel
+    of the layer's input; None if they were not asked for.
     """
 
     weights: dict
@@ -63,10 +58,8 @@ def record_weights(model, images, prepare=None, batch_size=250, descriptors=Fals
 
     The model runs in evaluation mode, on the device and in the dtype of its parameters, and is
     left as it was found, also on an error. Within `intervene` the changed weights are recorded.
-    Takes 4 bytes for each image and channel of each layer, twice that with the descriptors.
 
     Args:
-        model: a module that takes a batch of images.
         images: (N, ...) tensor, on any device.
         prepare: function from a batch of images to the model's input, so that uint8 images may
             stay uint8: `eca_lab.train.input_transform(dataset)` for our networks, or the
@@ -118,30 +111,26 @@ def _run(model, images, prepare, batch_size, watches):
         )
     like = next(model.parameters(), torch.empty(0))
     kept = [{layer: [] for layer in layers} for _ in watches]
-    found = [{} for _ in watches]
     with ExitStack() as stack:
         for module in model.modules():
             stack.callback(setattr, module, "training", module.training)
         model.eval()
         for watch, by_layer in zip(watches, kept, strict=True):
             for layer, module in layers.items():
-                stack.enter_context(watch(module, by_layer[layer].append))
+                stack.enter_context(watch(module, partial(_append, by_layer[layer])))
         stack.enter_context(torch.inference_mode())
-        for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            batch = images[part].to(like.device)
+        for passes, batch in enumerate(images.split(batch_size)):
+            batch = batch.to(like.device)
             model((batch if prepare is None else prepare(batch)).to(like.dtype))
-            for by_layer, arrays in zip(kept, found, strict=True):
-                for layer, tensors in by_layer.items():
-                    if len(tensors) != 1:
-                        raise ValueError(
-                            f"{layer} ran {len(tensors)} times in a pass: accepted is once"
-                        )
-                    value = tensors.pop().float().cpu().numpy()
-                    if layer not in arrays:
-                        arrays[layer] = np.empty((len(images), *value.shape[1:]), np.float32)
-                    arrays[layer][part] = value
-    return found
+            for layer in layers:
+                for by_layer in kept:
+                    if (times := len(by_layer[layer]) - passes) != 1:
+                        raise ValueError(f"{layer} ran {times} times in a pass: accepted is once")
+    return [{layer: torch.cat(each).numpy() for layer, each in by.items()} for by in kept]
+
+
+def _append(tensors, tensor):
+    tensors.append(tensor.float().cpu())
 
 
 def _watch_weights(module, keep):
@@ -158,9 +147,6 @@ def _watch_inputs(module, keep):
     return module.register_forward_pre_hook(lambda _, inputs: keep(inputs[0].clone()))
 
 
-# --- Interventions ----------------------------------------------------------------------------
-
-
 @contextmanager
 def intervene(model, layer, change):
     """While the context is open, change the channel weights of one layer.
@@ -168,12 +154,9 @@ def intervene(model, layer, change):
         with intervene(model, "layer2.attention", freeze(record.weights[...].mean(0))):
             ...
 
-    Contexts may be nested, also on one layer, where the inner change comes last.
-
-    Args:
-        layer: one of `attention_layers(model)`.
-        change: function from the weights (N, C) of a batch to those that are applied in their
-            stead: `scale`, `freeze`, `permute` and `swap` make one, `off` is one.
+    Contexts may be nested, also on one layer, where the inner change comes last. A change is a
+    function from the weights (N, C) of a batch to those that are applied in their stead: `scale`,
+    `freeze`, `permute` and `swap` make one, `off` is one.
 
     Raises:
         TypeError, ValueError: no such layer, or one that shares its weights' module with another;
@@ -191,7 +174,7 @@ def intervene(model, layer, change):
 def scale(factor):
     """A change for `intervene`: multiply the weights by a number, or each by its own, (C,)."""
     factor = _vector("factor", factor)
-    return lambda weights: weights * _fit("factor", factor, weights)
+    return lambda weights: weights * factor(weights)
 
 
 def freeze(weights):
@@ -200,14 +183,11 @@ def freeze(weights):
     With their mean over images, a fixed scale per channel is left, and nothing of the image.
     """
     frozen = _vector("weights", weights)
-    return lambda weights: _fit("weights", frozen, weights).expand_as(weights)
+    return lambda weights: frozen(weights).expand_as(weights)
 
 
 def permute(order):
-    """A change for `intervene`: channel c gets the weight of channel order[c], for every image.
-
-    order: (C,) integers, each of 0 to C - 1 once.
-    """
+    """A change for `intervene`: channel c gets the weight of channel order[c], for every image."""
     order = _permutation(order)
 
     def change(weights):
@@ -250,19 +230,12 @@ def renumber(model, layer, order):
     belong to no channel, so it sees other neighbours, and so does an ECA of shuffled order, which
     keeps its permutation. Weights that are recorded meanwhile are in the new order.
 
-    Args:
-        layer: one of `attention_layers(model)`.
-        order: (C,) integers, each of 0 to C - 1 once.
-
     Raises:
         ValueError: no such layer, or one that shares its weights' module with another; order not a
             permutation. From the model, when its length is not the layer's number of channels.
     """
     module, order = _layer(model, layer), _permutation(order)
-
-    def renumbered(_, inputs):
-        _check_length("order", order, inputs[0])
-        return (inputs[0][:, order.to(inputs[0].device)],)
+    renumbered = permute(order)
 
     def in_place(_, __, output):
         return output[:, order.argsort().to(output.device)]
@@ -274,7 +247,7 @@ def renumber(model, layer, order):
                 if size == len(order):
                     own = order.to(parameter.device)
                     parameter.data = parameter.data.index_select(dimension, own)
-        stack.callback(module.register_forward_pre_hook(renumbered).remove)
+        stack.callback(module.register_forward_pre_hook(lambda _, x: renumbered(x[0])).remove)
         stack.callback(module.register_forward_hook(in_place).remove)
         yield
 
@@ -333,20 +306,20 @@ def _check_own_gates(layers, names):
 
 
 def _vector(name, values):
-    """A number or (C,) numbers as a tensor."""
+    """A number or (C,) numbers as a function, which gives them as a tensor like weights (N, C)."""
     values = torch.as_tensor(values, dtype=torch.float32)
     if values.dim() > 1 or not values.isfinite().all():
         raise ValueError(
             f"{name} of shape {tuple(values.shape)}: accepted is a finite number, or one for each "
             "channel"
         )
-    return values
 
+    def like(weights):
+        if values.dim() == 1:
+            _check_length(name, values, weights)
+        return values.to(weights)
 
-def _fit(name, vector, weights):
-    if vector.dim() == 1:
-        _check_length(name, vector, weights)
-    return vector.to(weights)
+    return like
 
 
 def _permutation(order):

@@ -11,15 +11,12 @@ import torch
 
 def provenance(device):
     """Hardware and versions on a torch.device."""
+    name = f"{_processor()}, {torch.get_num_threads()} threads"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-    else:
-        name = f"{_processor()}, {torch.get_num_threads()} threads"
-    packages = {name: version(name) for name in ("torch", "torchvision", "numpy")}
-    return {
-        "device": f"{device.type}: {name}",
-        "versions": {"python": platform.python_version(), **packages},
-    }
+    versions = {each: version(each) for each in ("torch", "torchvision", "numpy")}
+    versions = {"python": platform.python_version(), **versions}
+    return {"device": f"{device.type}: {name}", "versions": versions}
 
 
 def _processor():

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 
-from eca_lab import results, studies
+from eca_lab import results
 from eca_lab.spec import parse_spec
 
 
@@ -19,9 +19,7 @@ def print_results(table):
 def finished(folder):
     """The finished trials in a folder, as `eca_lab.results.load_results` gives them.
 
-    Raises:
-        FileNotFoundError: no such folder.
-        LookupError: no finished trial. The message says how many failed, and why.
+    LookupError without any, telling how many failed, and why; FileNotFoundError: no such folder.
     """
     records = results.load_records(folder).values()
     table = results.as_results(each for each in records if each["status"] == "finished")
@@ -36,10 +34,8 @@ def finished(folder):
 def print_comparisons(table, baseline, family, metric, margin):
     """Every arm of the family, or all, against the baseline, setting by setting.
 
-    A setting without the baseline, or without a pair, is named with the reason and skipped.
-
-    Returns:
-        how many settings were compared.
+    A setting without the baseline, or without a pair, is named with the reason and skipped. Gives
+    how many were compared.
     """
     from eca_lab import stats
 
@@ -54,55 +50,54 @@ def print_comparisons(table, baseline, family, metric, margin):
             print(f"Skipped: {error}.")
             continue
         compared += 1
-        print_comparison(comparison)
+        print(
+            f"Minus {baseline}, in points of {metric}; 95% intervals; p by Holm over "
+            f"{comparison.table['p'].count()} comparisons; p of equivalence within {margin:g}; "
+            "detectable with 80% power\n"
+        )
+        _print_table(comparison.table[_COLUMNS].reset_index())
+        for note in notes(comparison):
+            print(note)
         if missing := [arm for arm in family or () if arm not in there]:
             print(f"No trials yet: {', '.join(missing)}.")
     return compared
 
 
-def print_comparison(comparison):
-    """The table of a comparison, and what was left out."""
-    print(
-        f"Minus {comparison.baseline}, in points of {comparison.metric}; 95% intervals; p by Holm "
-        f"over {comparison.table['p'].count()} comparisons; p of equivalence within "
-        f"{comparison.margin:g}; detectable with 80% power\n"
-    )
-    columns = ["n", "difference", "low", "high", "p_holm", "p_equivalence", "detectable", "verdict"]
-    _print_table(comparison.table[columns].reset_index())
-    for note in notes(comparison):
-        print(note)
+_COLUMNS = ["n", "difference", "low", "high", "p_holm", "p_equivalence", "detectable", "verdict"]
 
 
 def print_study(study):
     """Every setting of a declared study: its family, its slope, and what can be concluded.
 
-    Returns:
-        how many settings have trials.
-
-    Raises:
-        LookupError: no finished trial in its folder.
+    Gives how many settings were compared; LookupError without any finished trial in its folder.
     """
     from eca_lab import stats
 
-    table, found = finished(study.results), 0
+    table, compared = finished(study.results), 0
     print(f"{study.name}: {study.question}")
     for setting in study.settings.values():
         trials = setting.trials(table)
         if trials.empty:
-            print(f"\n{setting.name}: no trials yet. {studies.command(study, setting)}")
+            command = f"sweep --study {study.name} --setting {setting.name}"
+            print(f"\n{setting.name}: no trials yet. python -m eca_lab {command}")
             continue
-        found += print_comparisons(trials, study.baseline, setting.family, "top1", study.margin) > 0
-        if study.slope is not None:
-            print_slope(stats.trend(trials, study.slope.over), study.slope)
-    return found
+        compared += print_comparisons(trials, study.baseline, setting.family, "top1", study.margin)
+        if slope := study.slope:
+            found = stats.trend(trials, slope.over)
+            print(
+                f"{'Primary contrast' if slope.primary else 'Contrast beside them'}: "
+                f"{found['slope']:+.3f} points per {slope.per} ({found['low']:+.3f} to "
+                f"{found['high']:+.3f}, p {found['p']:.2f}, n = {found['n']}); 80% power for "
+                f"{found['detectable']:.3f}"
+            )
+    return compared
 
 
 def conclusions(comparison):
-    """What an `eca_lab.stats.Comparison` allows to say.
+    """What an `eca_lab.stats.Comparison` allows to say, as a list of sentences.
 
-    Returns:
-        list of sentences: on the arms that fix k, on the other arms, on what this number of seeds
-        could have found or shown to be equal, and the `notes`.
+    They are on the arms that fix k, on the other arms, on what this number of seeds could have
+    found or shown to be equal, and the `notes`.
     """
     table, slope = comparison.table, comparison.slope
     is_fixed = table.index.map(lambda arm: parse_spec(arm).fixed_kernel_size is not None)
@@ -148,29 +143,20 @@ def _power(comparison):
     if known.empty:
         return f"{seeds} no spread could be measured"
     closest, wanted = known["equivalent_within"].idxmin(), DIFFERENCES[1]
+    equal = (known["p_equivalence"] < LEVEL).sum()
     return (
         f"{seeds} a true difference of {_range(known['detectable'], '{:.2f}')} points, depending "
         f"on the arm, would have been found with {POWER:.0%} probability (before adjustment), and "
         f"{wanted} points would take {_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equality "
-        f"within the margin of {comparison.margin:g} points is shown for "
-        f"{(known['p_equivalence'] < LEVEL).sum()} of {len(known)} arms, the closest being "
-        f"{closest}, equal within {known.loc[closest, 'equivalent_within']:.2f}"
+        f"within the margin of {comparison.margin:g} points is shown for {equal} of {len(known)} "
+        f"arms, the closest being {closest}, equal within "
+        f"{known.loc[closest, 'equivalent_within']:.2f}"
     )
 
 
 def _range(values, form):
     low, high = form.format(values.min()), form.format(values.max())
     return low if low == high else f"{low} to {high}"
-
-
-def print_slope(found, slope):
-    """The contrast of a study, and whether it is the one that is not adjusted."""
-    print(
-        f"{'Primary contrast' if slope.primary else 'Contrast beside them'}: "
-        f"{found['slope']:+.3f} points per {slope.per} ({found['low']:+.3f} to "
-        f"{found['high']:+.3f}, p {found['p']:.2f}, n = {found['n']}); 80% power for "
-        f"{found['detectable']:.3f}"
-    )
 
 
 def _print_setting(trials):

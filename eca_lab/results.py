@@ -4,7 +4,6 @@ import base64
 import hashlib
 import itertools
 import json
-import math
 import re
 import warnings
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from eca_lab.checks import check_integer, check_number
 from eca_lab.files import written_whole
 from eca_lab.spec import parse_spec
 
@@ -26,9 +26,8 @@ RUN = ("device", "precision", "path")
 def trial_identity(description):
     """The name of a trial: a hash of what it computes, 16 hexadecimal digits.
 
-    Args:
-        description: dict of `eca_lab.train.trial_description`. Only what the computation depends
-            on counts: of the data set its fingerprint, of the arm the resolved attention.
+    Of the description, by `eca_lab.train.trial_description`, only what the computation depends on
+    counts: of the data set its fingerprint, of the arm the resolved attention.
     """
     known_by = {**description, "dataset": description["dataset"]["fingerprint"]}
     return _digest(known_by)
@@ -46,44 +45,31 @@ def write_record(folder, record):
 
 
 def load_records(folder):
-    """The records in a folder, by identity.
+    """The records in a folder, by identity; FileNotFoundError without such a folder.
 
     What ends in .json and is not a record of this schema, or does not fit its checksum or its
     identity, is named in a warning and left out.
-
-    Raises:
-        FileNotFoundError: no such folder.
     """
-    records = {}
-    for path, record, problem in _read_all(folder):
-        if problem is None:
-            records[record["identity"]] = record
-        else:
-            warnings.warn(f"{path} is not counted: {problem}", stacklevel=2)
-    return records
+
+    def leave_out(path, problem):
+        warnings.warn(f"{path} is not counted: {problem}", stacklevel=4)
+
+    return _read_all(folder, leave_out)
 
 
 def set_aside(folder):
-    """Move the files that `load_records` would not count into a folder `rejected`, with a warning.
+    """The same, but what does not count is moved into a folder `rejected`, with a warning."""
+    rejected = Path(folder) / "rejected"
 
-    Gives the records that do count, as `load_records`.
+    def move(path, problem):
+        rejected.mkdir(exist_ok=True)
+        place, number = rejected / path.name, itertools.count(2)
+        while place.exists():
+            place = rejected / f"{path.stem}-{next(number)}{path.suffix}"
+        path.rename(place)
+        warnings.warn(f"{path} was moved to {place}: {problem}", stacklevel=4)
 
-    Raises:
-        FileNotFoundError: no such folder.
-    """
-    rejected, records = Path(folder) / "rejected", {}
-    for path, record, problem in _read_all(folder):
-        if problem is None:
-            records[record["identity"]] = record
-        else:
-            rejected.mkdir(exist_ok=True)
-            number = itertools.count(2)
-            place = rejected / path.name
-            while place.exists():
-                place = rejected / f"{path.stem}-{next(number)}{path.suffix}"
-            path.rename(place)
-            warnings.warn(f"{path} was moved to {place}: {problem}", stacklevel=2)
-    return records
+    return _read_all(folder, move)
 
 
 def is_finished(folder, identity):
@@ -130,13 +116,8 @@ def as_results(records):
 def summarize(results, metric="top1"):
     """Mean, standard deviation (of one trial, n - 1) and n of a metric per arm.
 
-    Args:
-        results: DataFrame of `load_results`.
-        metric: one of its numeric columns.
-
-    Returns:
-        DataFrame indexed by the columns of `SETTING` and arm, in the order of the results, with
-        the columns mean, sd (NaN where n is 1), n, seconds (mean per trial) and parameters.
+    Gives a DataFrame indexed by the columns of `SETTING` and arm, in the order of the results of
+    `load_results`: mean, sd (NaN where n is 1), n, seconds (mean per trial) and parameters.
     """
     groups = results.groupby([*SETTING, "arm"], sort=False)
     return groups.agg(
@@ -160,18 +141,20 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def _read_all(folder):
-    """(path, record, problem) of every .json in a folder, either of the last two being None."""
-    folder = Path(folder)
+def _read_all(folder, reject):
+    """Records by identity; reject is called with the path of every other .json, and its problem."""
+    records, folder = {}, Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of results")
     for path in sorted(folder.glob("*.json")):
         try:
-            yield path, _read(path), None
+            record = _read(path)
+            records[record["identity"]] = record
         except FileNotFoundError:  # moved by another sweep in the meantime
             continue
         except ValueError as error:
-            yield path, None, error
+            reject(path, error)
+    return records
 
 
 def _read(path):
@@ -221,16 +204,16 @@ def _row(record):
 
 
 def _check_row(row):
-    """Raise ValueError unless every value is of its kind: text, a whole number, a finite number."""
+    """Raise TypeError or ValueError unless every value is of its kind."""
     parse_spec(row["arm"])
     for name, value in row.items():
-        kind = _KINDS.get(name, str)
-        if isinstance(value, bool) or not isinstance(value, kind):
-            raise ValueError(f"{name}={value!r}: accepted is {_KIND_NAMES[kind]}")
-        if kind is not str and not math.isfinite(value):
-            raise ValueError(f"{name}={value!r}: accepted is a finite number")
+        if name in _WHOLE:
+            check_integer(name, value, least=0)
+        elif name in _NUMBERS:
+            check_number(name, value)
+        elif not isinstance(value, str):
+            raise TypeError(f"{name}={value!r}: accepted is a text")
 
 
-_KINDS = dict.fromkeys(("size", "train", "test", "epochs", "seed", "parameters"), int)
-_KINDS |= dict.fromkeys(("top1", "top5", "loss", "seconds", "images_per_second"), (int, float))
-_KIND_NAMES = {str: "a text", int: "a whole number", (int, float): "a number"}
+_WHOLE = "size", "train", "test", "epochs", "seed", "parameters"
+_NUMBERS = "top1", "top5", "loss", "seconds", "images_per_second"

@@ -92,15 +92,10 @@ class Spec:
 
 
 def parse_spec(text):
-    """Read a spec string such as "none", "se(r=8)", "eca", "eca(k=5)" or "eca(k=3-5-5-7)".
+    """The `Spec` of a text such as "none", "se(r=8)", "eca", "eca(k=5)" or "eca(k=3-5-5-7)".
 
-    Args:
-        text: the string; a `Spec` is given back as it is.
-
-    Raises:
-        TypeError: neither of the two.
-        ValueError: an unknown name or argument, an argument twice or missing, or a value that is
-            not accepted. The message says what is.
+    A `Spec` is given back as it is. TypeError for what is neither; ValueError for an unknown name
+    or argument, one that is given twice or missing, or a value that is not accepted.
     """
     if isinstance(text, Spec):
         return text
@@ -121,10 +116,8 @@ def _read(text):
     """Name and arguments of a spec string, the arguments in the order of the grammar."""
     match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
     if match is None or match[1] not in GRAMMAR:
-        raise ValueError(
-            f"accepted are {', '.join(NAMES)}, with arguments as in se(r=8), eca(k=5) or "
-            "eca(k=3-5-5-7)"
-        )
+        arguments = "with arguments as in se(r=8), eca(k=5) or eca(k=3-5-5-7)"
+        raise ValueError(f"accepted are {', '.join(NAMES)}, {arguments}")
     name, known, given = match[1], GRAMMAR[match[1]], {}
     for argument in match[2].split(",") if match[2] and match[2].strip() else []:
         key, equals, value = (part.strip() for part in argument.partition("="))

@@ -51,11 +51,7 @@ class Comparison:
     table: pd.DataFrame
 
     def at(self, margin):
-        """The same comparison with another margin: only the equivalence and verdicts change.
-
-        Raises:
-            TypeError, ValueError: margin not a finite number above 0.
-        """
+        """The same comparison with another margin: only the equivalence and verdicts change."""
         check_number("margin", margin, above=0)
         table = self.table.copy()
         error = table["sd"] / np.sqrt(table["n"])
@@ -104,13 +100,9 @@ def compare(results, baseline, family=None, metric="top1", margin=0.2):
 
     Args:
         results: DataFrame of `eca_lab.results.load_results`, of one data set, backbone and recipe.
-        baseline: the arm to compare with.
         family: the arms to compare, all others if left out.
         metric: a numeric column.
         margin: differences nearer to 0 than this count as none. Declare it before the trials.
-
-    Returns:
-        Comparison.
 
     Raises:
         TypeError, ValueError: margin not a finite number above 0; no such baseline, arm or metric;
@@ -123,8 +115,7 @@ def compare(results, baseline, family=None, metric="top1", margin=0.2):
     for arm in (baseline, *family):
         if arm not in by_seed:
             raise ValueError(f"no trial of {arm}: there are {', '.join(by_seed)}")
-    pairs = {}
-    left_out = {}
+    pairs, left_out = {}, {}
     for arm in family:
         both = by_seed[[arm, baseline]].dropna()
         fitting = (runs[arm] == runs[baseline]).reindex(both.index)
@@ -155,21 +146,14 @@ def means(results, metric="top1"):
     """Mean of every arm over its seeds, with a 95% interval by Student's t.
 
     They are about one arm alone; whether two differ is for `compare` to say. Arguments and errors
-    as there.
-
-    Returns:
-        DataFrame indexed by arm, in the order of the results: n, mean, low, high (NaN where n is 1
-        or the values do not vary).
+    as there. Gives a DataFrame indexed by arm, in the order of the results: n, mean, low, high (NaN
+    where n is 1 or the values do not vary).
     """
-    rows = {}
-    for arm, values in _by_seed(results, metric)[0].items():
-        values = values.dropna().to_numpy()
-        low, high = (math.nan, math.nan)
-        if _varies(values, values):
-            low, high = _t_interval(values, CONFIDENCE)
-        rows[arm] = len(values), values.mean(), low, high
-    columns = ["n", "mean", "low", "high"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("arm")
+    by_seed, _ = _by_seed(results, metric)
+    varies = [_varies(values.dropna().to_numpy(), values) for _, values in by_seed.items()]
+    n, mean, error = by_seed.count(), by_seed.mean(), by_seed.sem().where(varies)
+    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=error)
+    return pd.DataFrame({"n": n, "mean": mean, "low": low, "high": high}).rename_axis("arm")
 
 
 def trend(results, over, metric="top1"):
@@ -179,9 +163,7 @@ def trend(results, over, metric="top1"):
     one way of computing (`eca_lab.results.RUN`), then Student's t over the seeds. What is fitted
     is a line: a rise and fall about the middle is no trend.
 
-    Args:
-        results, metric: as for `compare`.
-        over: dict arm -> number; arms without results do not count.
+    over maps arms to that number; arms without results do not count.
 
     Returns:
         dict: values, the numbers, ascending; n, of seeds; left_out, of seeds that all arms have,
@@ -212,21 +194,13 @@ def trend(results, over, metric="top1"):
     centred = np.array(values) - np.mean(values)
     slopes = table @ centred / (centred @ centred)
     n = len(slopes)
-    low = high = p = detectable = math.nan
+    found = dict.fromkeys(("low", "high", "p", "detectable"), math.nan)
     if _varies(slopes, table):
-        low, high = map(float, _t_interval(slopes, CONFIDENCE))
-        p = float(stats.ttest_1samp(slopes, 0).pvalue)
-        detectable = float(detectable_effect(n) * slopes.std(ddof=1))
-    return {
-        "values": tuple(values),
-        "n": n,
-        "left_out": int((~fitting).sum()),
-        "slope": float(slopes.mean()),
-        "low": low,
-        "high": high,
-        "p": p,
-        "detectable": detectable,
-    }
+        found["low"], found["high"] = map(float, _t_interval(slopes, CONFIDENCE))
+        found["p"] = float(stats.ttest_1samp(slopes, 0).pvalue)
+        found["detectable"] = float(detectable_effect(n) * slopes.std(ddof=1))
+    left_out, slope = int((~fitting).sum()), float(slopes.mean())
+    return {"values": tuple(values), "n": n, "left_out": left_out, "slope": slope, **found}
 
 
 @functools.cache
@@ -244,12 +218,9 @@ def detectable_effect(n):
 
 
 def needed_pairs(effect):
-    """How many pairs show a true mean difference of so many standard deviations.
+    """How many pairs show a true mean difference of so many standard deviations, as above.
 
-    With 80% probability, by a two-sided t-test at 5%. A whole number, rounded up, at least 2.
-
-    Raises:
-        TypeError, ValueError: effect not a finite number above 0.
+    A whole number, rounded up, at least 2.
     """
     check_number("effect", effect, above=0)
     if effect >= detectable_effect(3):  # too few for the solver
@@ -262,6 +233,9 @@ _COLUMNS = [
     "equivalent_within", "correlation", "detectable",
     *(f"seeds_{difference}" for difference in DIFFERENCES), "verdict",
 ]  # fmt: skip
+
+
+_ONE_SETTING = "accepted are those of one data set, backbone and recipe"
 
 
 def _by_seed(results, metric):
@@ -277,17 +251,12 @@ def _by_seed(results, metric):
     for column in SETTING:
         found = results[column].unique() if column in results else []
         if len(found) > 1:
-            raise ValueError(
-                f"results of several {column}, {', '.join(map(str, found))}: accepted are those "
-                "of one data set, backbone and recipe"
-            )
+            listed = ", ".join(map(str, found))
+            raise ValueError(f"results of several {column}, {listed}: {_ONE_SETTING}")
     twice = results[results.duplicated(["arm", "seed"])]
     if len(twice):
         arm, seed = twice.iloc[0][["arm", "seed"]]
-        raise ValueError(
-            f"two results of {arm} with seed {seed}: accepted are those of one data set, "
-            "backbone and recipe"
-        )
+        raise ValueError(f"two results of {arm} with seed {seed}: {_ONE_SETTING}")
     run = results.reindex(columns=RUN, fill_value="unknown").agg(", ".join, axis="columns")
     by_seed, runs = (
         results.assign(_run=run).pivot_table(

@@ -82,11 +82,7 @@ def names(folder=FOLDER):
 
 
 def load_study(name, folder=FOLDER):
-    """The declaration of a study.
-
-    Raises:
-        ValueError: no such study; a file that does not declare one. The message says what is wrong.
-    """
+    """The declaration of a study; ValueError for one that is not there, or not well declared."""
     if name not in names(folder):
         raise ValueError(f"study={name!r}: accepted are {', '.join(names(folder))}")
     path = Path(folder) / f"{name}.toml"
@@ -116,8 +112,3 @@ def load_study(name, folder=FOLDER):
 
 def _arms(texts):
     return tuple(str(parse_spec(text)) for text in texts)
-
-
-def command(study, setting):
-    """The command that runs a setting of a study."""
-    return f"python -m eca_lab sweep --study {study.name} --setting {setting.name}"

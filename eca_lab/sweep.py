@@ -5,7 +5,7 @@ import time
 import warnings
 from collections import Counter, defaultdict
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -51,8 +51,8 @@ class Trial:
 class Plan:
     """The trials of a sweep, in the order in which they run: all arms of seed 0, then of seed 1.
 
-    duplicates maps an arm to the arm that resolves to the same network and runs in its place.
-    precision and fused are how all of them train, see `eca_lab.train.train_network`.
+    duplicates maps an arm to the arm that resolves to the same network and runs in its place. The
+    rest is what all trials share, see `eca_lab.train.train_network`.
     """
 
     dataset: Dataset
@@ -67,12 +67,47 @@ class Plan:
     def arms(self):
         return list(dict.fromkeys(trial.arm for trial in self.trials))
 
+    def train(self, trial, device="cpu", on_epoch=None):
+        """Train one of the trials: network and outcome, as `eca_lab.train.train_network`."""
+        how = self.recipe, device, on_epoch, self.precision, self.fused
+        return train_network(self.dataset, self.backbone, trial.arm, trial.seed, *how)
+
+    def run(self, trial, device, on_epoch):
+        """What is recorded of a trial by whoever trains it: no error in it ends a sweep."""
+        try:
+            outcome = {"status": "finished", **self.train(trial, device, on_epoch)[1]}
+        except Exception as error:
+            outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        return {**outcome, **provenance(torch.device(device))}
+
+    def estimate_seconds(self, trial, device="cpu"):
+        """About how many seconds a trial takes, from a few batches of it.
+
+        None where it cannot be told, as for lack of memory: the trial itself will say why.
+        """
+        data, batch_size = self.dataset, self.recipe.batch_size
+        few = replace(
+            data,
+            train_images=data.train_images[: 4 * batch_size],
+            train_labels=data.train_labels[: 4 * batch_size],
+            test_images=data.test_images[:batch_size],
+            test_labels=data.test_labels[:batch_size],
+        )
+        sample = replace(self, dataset=few, recipe=replace(self.recipe, epochs=1))
+        try:
+            for _ in range(2):  # the first warms up
+                _, outcome = sample.train(trial, device)
+        except Exception:
+            return None
+        # A forward pass takes about a third of a training step.
+        images = self.recipe.epochs * len(data.train_images) + len(data.test_images) / 3
+        return images / outcome["images_per_second"]
+
 
 def check_arms(backbone, arms, seeds):
-    """The arms as `Spec` objects, if they can be built on the backbone. Needs no data.
+    """The arms as `Spec` objects, if they can be built on the backbone; else TypeError, ValueError.
 
-    Raises:
-        TypeError, ValueError: naming what is not accepted, of the arms, the backbone or seeds.
+    Needs no data.
     """
     check_integer("seeds", seeds)
     if not arms:
@@ -86,12 +121,10 @@ def check_arms(backbone, arms, seeds):
 
 
 def plan_sweep(dataset, backbone, arms, seeds, recipe=None, precision="float32", fused=False):
-    """Make the trials of a sweep: seeds 0 to seeds - 1 of every arm.
+    """The `Plan` of a sweep: seeds 0 to seeds - 1 of every arm. Raises as `check_arms`.
 
     Arms that resolve to the same network are one trial per seed, under the name that gives the
-    kernel size.
-
-    precision and fused are as `eca_lab.train.train_network` takes them. Raises as `check_arms`.
+    kernel size. What else is given is as for `eca_lab.train.train_network`.
     """
     check_choice("precision", precision, PRECISIONS)
     recipe = recipe or Recipe()
@@ -115,36 +148,6 @@ def plan_sweep(dataset, backbone, arms, seeds, recipe=None, precision="float32",
     return Plan(dataset, backbone, recipe, tuple(trials), duplicates, precision, fused)
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a worker does with each trial of a plan. No error of a trial ends a sweep."""
-
-    dataset: Dataset
-    backbone: str
-    recipe: Recipe
-    precision: str
-    fused: bool
-
-    def __call__(self, trial, device, on_epoch):
-        try:
-            _, outcome = train_network(
-                self.dataset,
-                self.backbone,
-                trial.arm,
-                trial.seed,
-                self.recipe,
-                device,
-                on_epoch,
-                self.precision,
-                self.fused,
-            )
-        except Exception as error:
-            outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        else:
-            outcome = {"status": "finished", **outcome}
-        return {**outcome, **provenance(torch.device(device))}
-
-
 def run_sweep(
     plan,
     out,
@@ -164,26 +167,21 @@ def run_sweep(
     Several may share a folder: what one of them is running, the others leave to it.
 
     Args:
-        plan: of `plan_sweep`.
-        out: folder, made if it is not there. What is no valid record in it is moved into its
-            folder `rejected`, with a warning.
-        device: "cpu", "cuda", or one CUDA device such as "cuda:1".
-        workers: so many processes of this machine; None runs all in this one.
-        gpu_share: of a GPU for each worker, above 0 and at most 1; 0.25 lets four share a GPU.
-        ray: address of a Ray cluster, which runs as many trials at once as it has CPU cores, or
-            shares of a GPU.
+        out: made if it is not there. What is no valid record in it is moved into its folder
+            `rejected`, with a warning.
+        device, workers, gpu_share, ray: where the trials run, see `check_workers`.
         deadline: by `time.monotonic`. A trial that would probably not end before is not started.
         estimate: seconds that a trial takes, for the deadline; None if that is not known.
         any_device: run the seeds that were `begun_elsewhere`, too; else they are left alone, with
             a warning. On Ray, whose devices are not known before, all are run.
         records: of `eca_lab.results.set_aside`, where the folder was read already.
 
-    Gives the list of the records of the trials that failed.
+    Gives the records of the trials that failed.
 
     Raises:
-        TypeError, ValueError, ImportError, ConnectionError: as `check_workers`.
+        TypeError, ValueError, ImportError, OSError: as `check_workers`; a folder that cannot be
+            made or written.
         RuntimeError: the workers die before they are ready.
-        OSError: the folder cannot be made or written.
     """
     devices = check_workers(device, workers, gpu_share, ray)
     out = Path(out)
@@ -202,7 +200,6 @@ def run_sweep(
         todo = [trial for trial in todo if trial.seed not in elsewhere]
     if not todo:
         return []
-    job = Job(plan.dataset, plan.backbone, plan.recipe, plan.precision, plan.fused)
     epochs = plan.recipe.epochs
     # A trial that is still running in another sweep on this folder has its file locked.
     claims, started, progress, failed = {}, {}, Counter(), []
@@ -231,12 +228,13 @@ def run_sweep(
         bar = stack.enter_context(progress_bar(len(todo) * epochs))
         stack.callback(lambda: [_release(claim) for claim in claims.values()])
         if ray is not None:
-            ended = outcomes(RayPool(job, ray, device, gpu_share), to_start(), on_epoch, on_retry)
+            pool = RayPool(plan.run, ray, device, gpu_share)
+            ended = outcomes(pool, to_start(), on_epoch, on_retry)
         elif workers is not None:
-            pool = ProcessPool(job, devices[: len(todo)], gpu_share)
+            pool = ProcessPool(plan.run, devices[: len(todo)], gpu_share)
             ended = outcomes(pool, to_start(), on_epoch, on_retry)
         else:
-            ended = ((trial, job(trial, device, partial(on_epoch, trial))) for trial in to_start())
+            ended = ((each, plan.run(each, device, partial(on_epoch, each))) for each in to_start())
         stack.enter_context(closing(ended))
         code = code_version()
         for trial, outcome in ended:
@@ -259,7 +257,14 @@ def run_sweep(
 
 
 def check_workers(device, workers=None, gpu_share=1.0, ray=None):
-    """The devices of the workers of `run_sweep`, whose arguments these are; None on Ray.
+    """The devices of the workers of a sweep; None on Ray, whose nodes have them.
+
+    Args:
+        device: "cpu", "cuda", or one CUDA device such as "cuda:1".
+        workers: so many processes of this machine; None runs all in this one.
+        gpu_share: of a GPU for each worker, above 0 and at most 1; 0.25 lets four share a GPU.
+        ray: address of a Ray cluster, which runs as many trials at once as it has CPU cores, or
+            shares of a GPU.
 
     Raises:
         TypeError, ValueError: naming what is not accepted.
@@ -275,7 +280,7 @@ def check_workers(device, workers=None, gpu_share=1.0, ray=None):
             raise ValueError(f"workers={workers} with ray={ray!r}: accepted is one of the two")
         check_choice("device", device, ("cpu", "cuda"))
         check_ray(ray)
-        return None  # the nodes have the devices
+        return None
     device = check_device(device)
     if workers is None:
         return [str(device)]

@@ -5,7 +5,7 @@ import hashlib
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from eca_lab.checks import check_choice
-from eca_lab.data import augment, channel_statistics, normalize
+from eca_lab.data.augmentation import augment, channel_statistics, normalize
 from eca_lab.fused import training_path
 from eca_lab.models import add_attention, attention_specs, build_model
 from eca_lab.recipe import DECAYS, Recipe
@@ -52,10 +52,10 @@ def train_network(
 
     Returns:
         The network, in evaluation mode on the device, and its outcome, a dict: top1 and top5 in
-        percent (top5 with fewer than five classes: of all of them), correct (the test images
-        classified correctly, see `eca_lab.results.unpack_correct`), loss_curve (mean training
-        loss of each epoch), seconds (of training), images_per_second, and, for trials compare by
-        equal ones alone, precision ("float32" or "bfloat16") and path ("modules" or "fused").
+        percent (top5 with fewer than five classes: of all of them), correct (for
+        `eca_lab.results.unpack_correct`), loss_curve (mean training loss of each epoch), seconds
+        (of training), images_per_second, precision ("float32" or "bfloat16") and path ("modules"
+        or "fused").
 
     Raises:
         ValueError: a backbone, arm or device that is not accepted; fewer images than a batch.
@@ -90,7 +90,8 @@ def train_network(
             total, steps = torch.zeros((), device=device), 0
             for images, labels in batches(dataset, recipe.batch_size, order, augmentation):
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    loss = _loss(model, images, labels, mean, std, recipe.label_smoothing)
+                    logits = model(_as_input(images, mean, std))
+                    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -144,31 +145,6 @@ def input_transform(dataset):
     """
     mean, std = channel_statistics(dataset.train_images)
     return partial(_as_input, mean=mean, std=std)
-
-
-def estimate_seconds(dataset, backbone, arm, recipe, device, precision="float32", fused=False):
-    """About how many seconds a trial takes, from a few batches of it.
-
-    None where it cannot be told, as for lack of memory: the trial itself will say why.
-    """
-    sample = replace(
-        dataset,
-        train_images=dataset.train_images[: 4 * recipe.batch_size],
-        train_labels=dataset.train_labels[: 4 * recipe.batch_size],
-        test_images=dataset.test_images[: recipe.batch_size],
-        test_labels=dataset.test_labels[: recipe.batch_size],
-    )
-    one_epoch = replace(recipe, epochs=1)
-    try:
-        for _ in range(2):  # the first warms up
-            _, trial = train_network(
-                sample, backbone, arm, 0, one_epoch, device, None, precision, fused
-            )
-    except Exception:
-        return None
-    # A forward pass takes about a third of a training step.
-    images = recipe.epochs * len(dataset.train_images) + len(dataset.test_images) / 3
-    return images / trial["images_per_second"]
 
 
 def trial_description(dataset, backbone, arm, seed, recipe):
@@ -271,49 +247,30 @@ def _optimizer(model, recipe, train_size):
         {"params": decayed, "weight_decay": recipe.weight_decay},
         {"params": undecayed, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.SGD(
-        groups, recipe.learning_rate, momentum=recipe.momentum, nesterov=True, fused=True
-    )
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        recipe.learning_rate,
-        total_steps=recipe.epochs * (train_size // recipe.batch_size),
-        pct_start=recipe.warmup,
-        anneal_strategy=DECAYS[recipe.decay],
-        cycle_momentum=False,
-    )
-    return optimizer, scheduler
+    rate, steps = recipe.learning_rate, recipe.epochs * (train_size // recipe.batch_size)
+    how = {"pct_start": recipe.warmup, "anneal_strategy": DECAYS[recipe.decay]}
+    optimizer = torch.optim.SGD(groups, rate, recipe.momentum, nesterov=True, fused=True)
+    schedules = torch.optim.lr_scheduler
+    return optimizer, schedules.OneCycleLR(optimizer, rate, steps, cycle_momentum=False, **how)
 
 
+@torch.inference_mode()
+@_without_tf32()
 def _accuracy(model, dataset, mean, std):
     """top1 and top5 in percent, and which test images were right."""
-    ranks = _ranks(model, dataset, mean, std)
+    model.eval()
+    ranks = []  # how many classes score above the true one: 0 is right, below 5 is in the top 5
+    tests = dataset.test_images.split(500), dataset.test_labels.split(500)
+    for images, labels in zip(*tests, strict=True):
+        # In float32 on any device: bfloat16 logits would tie.
+        logits = model(_as_input(images, mean, std))
+        ranks.append((logits > logits.gather(1, labels[:, None])).sum(1).cpu())
+    ranks = torch.cat(ranks).numpy()
     return {
         "top1": round(100 * float((ranks < 1).mean()), 4),
         "top5": round(100 * float((ranks < 5).mean()), 4),
         "correct": base64.b64encode(np.packbits(ranks < 1)).decode(),
     }
-
-
-@torch.inference_mode()
-@_without_tf32()
-def _ranks(model, dataset, mean, std):
-    """How many classes score above the true one, for each test image: (N,)."""
-    model.eval()
-    ranks = []
-    for images, labels in zip(
-        dataset.test_images.split(500), dataset.test_labels.split(500), strict=True
-    ):
-        # In float32 on any device: bfloat16 logits would tie.
-        logits = model(_as_input(images, mean, std))
-        # 0 is right, below 5 is in the top 5.
-        ranks.append((logits > logits.gather(1, labels[:, None])).sum(1).cpu())
-    return torch.cat(ranks).numpy()
-
-
-def _loss(model, images, labels, mean, std, label_smoothing):
-    logits = model(_as_input(images, mean, std))
-    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 
 def _as_input(images, mean, std):

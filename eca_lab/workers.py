@@ -34,9 +34,7 @@ def outcomes(pool, trials, on_epoch, on_retry):
 
     A trial is taken only when a worker is free for it. on_epoch and on_retry are called with a
     trial after each of its epochs, and before it starts anew. The pool is closed, whatever happens.
-
-    Raises:
-        RuntimeError: the workers die before they are ready.
+    RuntimeError: the workers die before they are ready.
     """
     trials, again, more = iter(trials), deque(), True
     free, running, attempts, deaths = [], {}, Counter(), 0
@@ -184,9 +182,7 @@ def _use(threads, device, memory):
 class RayPool:
     """Actors on the Ray cluster at an address, each with a CPU core, or with a share of a GPU.
 
-    Raises:
-        ImportError, OSError: as `check_ray`.
-        ValueError: a cluster without a GPU, where the device is "cuda".
+    Raises as `check_ray`, and ValueError for a cluster without a GPU, where the device is "cuda".
     """
 
     def __init__(self, job, address, device, share=1.0):
@@ -196,13 +192,11 @@ class RayPool:
         # The nodes run this very code, whatever is installed there.
         modules = {"py_modules": [eca_lab]}
         ray.init(address, runtime_env=modules, log_to_driver=False, logging_level="error")
-        resources = ray.cluster_resources()
+        there = ray.cluster_resources()
+        self.size, self._demand = int(there["CPU"]), {"num_cpus": 1}
         if device == "cuda":
-            self.size = int(resources.get("GPU", 0)) * int(1 / share)
+            self.size = int(there.get("GPU", 0)) * int(1 / share)
             self._demand = {"num_cpus": 0, "num_gpus": share}
-        else:
-            self.size = int(resources["CPU"])
-            self._demand = {"num_cpus": 1}
         if not self.size:
             ray.shutdown()
             raise ValueError(f"device='cuda': no node of the Ray cluster at {address} has a GPU")
@@ -218,15 +212,12 @@ class RayPool:
         self._pending[worker.run.remote(trial)] = worker
 
     def wait(self):
-        events = []
-        done, _ = self._ray.wait(list(self._pending))
-        for reference in done:
-            actor = self._pending.pop(reference)
-            try:
-                events.append((actor, self._ray.get(reference)))
-            except self._ray.exceptions.RayError:
-                events.append((actor, DIED))
-        return events
+        (done,), _ = self._ray.wait(list(self._pending))
+        actor = self._pending.pop(done)
+        try:
+            return [(actor, self._ray.get(done))]
+        except self._ray.exceptions.RayError:
+            return [(actor, DIED)]
 
     def close(self):
         self._ray.shutdown()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eca_lab import checkpoints, train
+from eca_lab import sweep, train
 from eca_lab.checkpoints import (
     checkpoint_name,
     find_checkpoint,
@@ -21,7 +21,7 @@ from eca_lab.data import load_dataset
 from eca_lab.kernel_size import released_kernel_sizes
 from eca_lab.models import attention_specs, build_model, kernel_sizes
 from eca_lab.recipe import Recipe
-from eca_lab.results import trial_identity, unpack_correct
+from eca_lab.results import unpack_correct
 from eca_lab.sweep import plan_sweep
 from eca_lab.train import input_transform, train_network, trial_description
 
@@ -242,9 +242,9 @@ def test_checkpoints_are_trained_once_and_kept(dataset, tmp_path, monkeypatch):
     assert 100 * right.float().mean() == pytest.approx(card["top1"])
 
     trained = []
-    genuine = checkpoints.train_network
+    genuine = sweep.train_network
     monkeypatch.setattr(
-        checkpoints, "train_network", lambda *a, **k: trained.append(str(a[2])) or genuine(*a, **k)
+        sweep, "train_network", lambda *a, **k: trained.append(str(a[2])) or genuine(*a, **k)
     )
     tensors = paths[0].read_bytes()
     assert train_checkpoints(plan, tmp_path) == paths
@@ -260,7 +260,7 @@ def test_no_checkpoint_is_overwritten(dataset, tmp_path, monkeypatch):
     def fake(dataset, backbone, arm, seed, *_, **__):
         return build_model(backbone, arm, len(dataset.classes), "cifar"), {"top1": 50.0}
 
-    monkeypatch.setattr(checkpoints, "train_network", fake)
+    monkeypatch.setattr(sweep, "train_network", fake)
     near = ["eca(gamma=1, b=1)", "eca(gamma=1, b=-1)"]
     plan = plan_sweep(dataset, "tiny", near, 1, QUICK)
     longer = plan_sweep(dataset, "tiny", near, 1, replace(QUICK, epochs=2))
@@ -271,7 +271,7 @@ def test_no_checkpoint_is_overwritten(dataset, tmp_path, monkeypatch):
 
     def refused(message):
         wider = plan_sweep(dataset, "tiny", [*near, "se"], 1, QUICK)
-        monkeypatch.setattr(checkpoints, "train_network", None)
+        monkeypatch.setattr(sweep, "train_network", None)
         with pytest.raises(FileExistsError, match=message):
             train_checkpoints(wider, tmp_path)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -298,7 +298,7 @@ def test_they_are_there_and_small():
     assert {"none", "se", "eca", "eca(k=9)", "eca(order=shuffled)"} == {c["arm"] for c in cards}
     for path, card in zip(PATHS, cards, strict=True):
         trial = card["trial"]
-        assert checkpoint_name(trial, card["arm"], trial_identity(trial)) == path.name
+        assert checkpoint_name(trial, card["arm"]) == path.name
     assert {path.stem for path in PATHS} == {path.stem for path in FOLDER.glob("*.json")}
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 15e6
     assert find_checkpoint(FOLDER, "eca(k=9)", 2) in PATHS

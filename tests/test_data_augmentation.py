@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from eca_lab.data import (
+from eca_lab.data import augmentation
+from eca_lab.data.augmentation import (
     augment,
-    augmentation,
     channel_statistics,
     flip_and_crop,
     normalize,

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from eca_lab import __main__, checkpoints, models, sweep, train
+from eca_lab import __main__, models, sweep
 from eca_lab.checkpoints import find_checkpoint, load_checkpoint
 from eca_lab.cost import parameters
 from eca_lab.data import available_cores
@@ -342,7 +342,7 @@ def test_the_budget_counts_from_the_start_of_the_command(tmp_path, monkeypatch, 
     now, estimates = time.monotonic(), []
     moments = iter([now, now + 50])
     monkeypatch.setattr(__main__.time, "monotonic", lambda: next(moments, now + 50))
-    monkeypatch.setattr(train, "estimate_seconds", lambda *_: estimates.append(1) or 1.0)
+    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: estimates.append(1) or 1.0)
     arguments = [*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]
     assert __main__.main([*arguments, "--budget", "40s"]) == 0
     assert trained == []
@@ -350,6 +350,21 @@ def test_the_budget_counts_from_the_start_of_the_command(tmp_path, monkeypatch, 
     assert __main__.main([*arguments, "--budget", "60s"]) == 0
     assert len(trained) == 1
     assert len(estimates) == 2  # one a command
+
+
+def test_estimate_is_from_the_rate_of_a_few_batches(dataset, monkeypatch):
+    given = []
+
+    def rate(sample, backbone, arm, seed, recipe, *_):
+        given.append((len(sample.train_images), recipe.epochs))
+        return None, {"images_per_second": 10.0}
+
+    monkeypatch.setattr(sweep, "train_network", rate)
+    recipe = dataclasses.replace(QUICK, epochs=30, batch_size=4)
+    plan = plan_sweep(dataset, "tiny", ["eca"], 1, recipe)
+    # Thirty epochs of 64 images, and a forward pass, a third of the work, of 20.
+    assert plan.estimate_seconds(plan.trials[0]) == pytest.approx((30 * 64 + 20 / 3) / 10)
+    assert given == [(16, 1)] * 2
 
 
 def test_an_estimate_that_fails_ends_nothing(tmp_path, capsys):
@@ -513,7 +528,7 @@ def test_the_command_for_checkpoints(tmp_path, monkeypatch, capsys):
     def diverges(*_, **__):
         raise FloatingPointError("the loss is nan in epoch 1")
 
-    monkeypatch.setattr(checkpoints, "train_network", diverges)
+    monkeypatch.setattr(sweep, "train_network", diverges)
     assert __main__.main(["checkpoints", *arguments, "--arms", "eca", "se"]) == 1
     assert f"the loss is nan in epoch 1. The networks trained before it are kept in {tmp_path}" in (
         capsys.readouterr().err

@@ -10,7 +10,6 @@ from eca_lab.results import unpack_correct
 from eca_lab.train import (
     batches,
     check_device,
-    estimate_seconds,
     generator,
     initial_model,
     input_transform,
@@ -199,21 +198,6 @@ def test_weight_decay_leaves_out_biases_and_batchnorm():
 def test_a_loss_that_is_not_finite_ends_the_trial(dataset):
     with pytest.raises(FloatingPointError, match=r"the loss is \w+ in epoch \d"):
         train_network(dataset, "tiny", "none", 0, dataclasses.replace(QUICK, learning_rate=1e30))
-
-
-def test_estimate_is_from_the_rate_of_a_few_batches(dataset, monkeypatch):
-    given = []
-
-    def rate(sample, backbone, arm, seed, recipe, *_):
-        given.append((len(sample.train_images), recipe.epochs))
-        return None, {"images_per_second": 10.0}
-
-    monkeypatch.setattr(train, "train_network", rate)
-    recipe = dataclasses.replace(QUICK, epochs=30, batch_size=4)
-    # Thirty epochs of 64 images, and a forward pass, a third of the work, of 20.
-    estimate = estimate_seconds(dataset, "tiny", "eca", recipe, "cpu")
-    assert estimate == pytest.approx((30 * 64 + 20 / 3) / 10)
-    assert given == [(16, 1)] * 2
 
 
 @pytest.mark.parametrize(

@@ -13,29 +13,12 @@ import numpy as np
 import torch
 
 from eca_lab.checks import check_choice, check_integer, shown
-from eca_lab.data.augmentation import (
-    augment,
-    channel_statistics,
-    flip_and_crop,
-    normalize,
-    random_resized_crop,
-)
 from eca_lab.data.dataset import Dataset, fingerprint_of, to_square
 from eca_lab.data.downloads import load_cifar, load_imagenette
 from eca_lab.data.folder import available_cores, load_folder
 from eca_lab.data.shapes import load_shapes
 
-__all__ = [
-    "NAMES",
-    "Dataset",
-    "augment",
-    "available_cores",
-    "channel_statistics",
-    "flip_and_crop",
-    "load_dataset",
-    "normalize",
-    "random_resized_crop",
-]
+__all__ = ["Dataset", "available_cores", "load_dataset"]
 
 NAMES = ("shapes", "cifar10", "cifar100", "imagenette")
 
@@ -62,8 +45,7 @@ def load_dataset(
             200 of the same seed, whatever the other classes.
         unreadable: "error", or "skip" to leave out the images that cannot be decoded.
 
-    Returns:
-        A `Dataset` on the CPU. Its tensors may be shared with other calls: never write into them.
+    Gives a `Dataset` on the CPU, whose tensors may be shared with others: never write into them.
 
     Raises:
         TypeError, ValueError: an argument that is not accepted; more classes or images asked for
@@ -108,12 +90,12 @@ def _check_arguments(name, size, classes, per_class, seed, unreadable):
 def _select(source, size, classes, per_class, seed):
     """The chosen classes and training images of a data set, resized."""
     chosen = torch.tensor(_choose_classes(source, classes, seed))
+    test = torch.isin(source.test_labels, chosen).nonzero().flatten()
     if per_class is None:
         train = torch.isin(source.train_labels, chosen).nonzero().flatten()
     else:
         drawn = [_draw_images(source, label, per_class, seed) for label in chosen.tolist()]
         train = torch.cat(drawn).sort().values
-    test = torch.isin(source.test_labels, chosen).nonzero().flatten()
     size = size or source.size
     return replace(
         source,
@@ -157,8 +139,5 @@ def _take(images, indices, size):
     images = images if len(indices) == len(images) else images[indices]
     if images.shape[-1] == size:
         return images
-    resized = torch.empty((len(images), 3, size, size), dtype=torch.uint8)
     # Some at a time: on the way they may be of 32 bits a value.
-    for source, target in zip(images.split(64), resized.split(64), strict=True):
-        target.copy_(to_square(source, size))
-    return resized
+    return torch.cat([to_square(part, size) for part in images.split(64)])

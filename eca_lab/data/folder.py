@@ -118,7 +118,7 @@ def _decode_folder(folder, classes, train, test, size):
             if problem:
                 problems.append(problem)
                 continue
-            height, width = image.shape[1:]
+            _, height, width = image.shape
             if images is None:
                 images = torch.empty((len(samples), 3, height, height), dtype=torch.uint8)
             if image.shape != images.shape[1:]:
