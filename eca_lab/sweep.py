@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.data import Dataset
+from eca_lab.fused import obstacle
 from eca_lab.models import add_attention, build_model
 from eca_lab.provenance import code_version, provenance
 from eca_lab.recipe import Recipe
@@ -120,18 +121,28 @@ def check_arms(backbone, arms, seeds):
     return arms
 
 
+def _obstacles(backbone, arms):
+    """Why which arms cannot train fused, as a text; empty if all can."""
+    with torch.device("meta"):
+        models = {arm: build_model(backbone, arm) for arm in arms}
+    reasons = {arm: obstacle(model) for arm, model in models.items()}
+    return "; ".join(f"{arm}: {reason}" for arm, reason in reasons.items() if reason)
+
+
 def plan_sweep(dataset, backbone, arms, seeds, recipe=None, precision="float32", fused=False):
     """The `Plan` of a sweep: seeds 0 to seeds - 1 of every arm. Raises as `check_arms`.
 
     Arms that resolve to the same network are one trial per seed, under the name that gives the
-    kernel size. What else is given is as for `eca_lab.train.train_network`.
+    kernel size. What else is given is as for `eca_lab.train.train_network`; where one arm cannot
+    train fused none does, with a warning: trials of different paths would be no pairs.
     """
     check_choice("precision", precision, PRECISIONS)
     recipe = recipe or Recipe()
-    described = {
-        arm: trial_description(dataset, backbone, arm, 0, recipe)
-        for arm in check_arms(backbone, arms, seeds)
-    }
+    arms = check_arms(backbone, arms, seeds)
+    if fused and (reasons := _obstacles(backbone, arms)):
+        fused = False
+        warnings.warn(f"all arms train by the modules, not fused: {reasons}", stacklevel=2)
+    described = {arm: trial_description(dataset, backbone, arm, 0, recipe) for arm in arms}
     same_network = {}  # identity with seed 0 -> its arms
     for arm, description in described.items():
         same_network.setdefault(trial_identity(description), []).append(arm)

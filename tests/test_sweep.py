@@ -534,3 +534,10 @@ def test_the_command_for_checkpoints(tmp_path, monkeypatch, capsys):
         capsys.readouterr().err
     )
     assert path.exists()
+
+
+def test_all_arms_train_by_one_path(dataset):
+    assert plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK, fused=True).fused
+    with pytest.warns(UserWarning, match="all arms train by the modules, not fused: cbam: its"):
+        plan = plan_sweep(dataset, "tiny", ["none", "cbam", "eca"], 1, QUICK, fused=True)
+    assert not plan.fused
