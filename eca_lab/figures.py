@@ -147,32 +147,6 @@ def stages_figure(intervals, networks):
     return figure
 
 
-def arms_figure(results):
-    """Accuracy of every trial, arm by arm: seeds as faint dots, mean and standard deviation.
-
-    Args:
-        results: DataFrame of `eca_lab.results.load_results`, of one data set and backbone.
-    """
-    import seaborn  # takes two seconds and brings pyplot, which no other figure needs
-
-    arms = list(dict.fromkeys(results["arm"]))
-    figure = new_figure(7.2, 1.3 + 0.36 * len(arms))
-    ax = figure.add_subplot()
-    both = {"data": results, "x": "top1", "y": "arm", "order": arms, "ax": ax}
-    seaborn.stripplot(**both, color=SKY, size=6, alpha=0.6, jitter=0.12, label="one trial")
-    style = {"color": BLUE, "marker": "D", "markersize": 6, "linestyle": "none", "capsize": 0.25}
-    style |= {"err_kws": {"linewidth": 1.8}, "label": "mean, standard deviation"}
-    seaborn.pointplot(**both, **style, errorbar="sd")
-    first = results.iloc[0]
-    title = f"{first['backbone']} on {first['train']:,} images of {first['dataset']}"
-    dress(ax, title, "top-1 accuracy after the last epoch, %", "")
-    ax.get_legend().remove()
-    handles, labels = ax.get_legend_handles_labels()
-    shown = dict(zip(labels, handles, strict=True))
-    figure.legend(shown.values(), shown, fontsize=9.5, loc="outside lower right", ncols=2)
-    return figure
-
-
 def differences_figure(comparison):
     """Forest plot of an `eca_lab.stats.Comparison`: differences, 95% intervals, and the margin.
 

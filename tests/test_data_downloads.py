@@ -1,4 +1,11 @@
+import hashlib
+import http.server
+import io
+import pickle
+import tarfile
+import threading
 import urllib.request
+from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 
@@ -8,7 +15,7 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from eca_lab.data import dataset, downloads, folder, load_dataset
+from eca_lab.data import downloads, folder, load_dataset
 
 WNIDS = tuple(datasets.Imagenette._WNID_TO_CLASS)
 
@@ -17,35 +24,98 @@ def _pixels(seed, *shape):
     return np.random.RandomState(seed).randint(0, 256, shape, np.uint8)
 
 
-def test_cifar(tmp_path, monkeypatch):
-    asked = []
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """An HTTP server on this machine: (folder that it serves, its address, requests so far).
 
-    class Cifar:
-        classes = ("cat", "dog", "eel")
-        root = None
+    torchvision's download does not read file:// addresses.
+    """
+    requests = []
 
-        def __init__(self, root, train, download=False):
-            asked.append(download)
-            Cifar.root = root if download else Cifar.root
-            if root != Cifar.root:
-                raise RuntimeError("Dataset not found or corrupted.")
-            self.data = _pixels(train, 6, 32, 32, 3)
-            self.targets = [0, 2, 1, 1, 0, 2] if train else [2, 1, 0, 0, 1, 2]
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            requests.append(self.path)
 
-    monkeypatch.setattr(datasets, "CIFAR100", Cifar)
-    loaded = load_dataset("cifar100", root=tmp_path / "new" / "root")
-    assert asked == [False, True, False]
-    assert np.array_equal(loaded.train_images.permute(0, 2, 3, 1), _pixels(1, 6, 32, 32, 3))
-    assert np.array_equal(loaded.test_images.permute(0, 2, 3, 1), _pixels(0, 6, 32, 32, 3))
-    assert loaded.train_labels.tolist() == [0, 2, 1, 1, 0, 2]
-    assert loaded.test_labels.tolist() == [2, 1, 0, 0, 1, 2]
-    assert (loaded.name, loaded.classes, loaded.skipped) == ("cifar100", ("cat", "dog", "eel"), 0)
+    served = tmp_path / "served"
+    served.mkdir()
+    monkeypatch.setenv("no_proxy", "*")
+    handler = partial(Handler, directory=str(served))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, args=[0.01])
+        thread.start()
+        yield served, f"http://127.0.0.1:{httpd.server_port}", requests
+        httpd.shutdown()
+        thread.join()
 
-    source = downloads.load_cifar("cifar100", tmp_path / "new" / "root")
-    assert asked[3:] == [False, False]
-    tensors = [getattr(loaded, tensor) for tensor in dataset.TENSORS]
-    assert all(tensor.is_contiguous() for tensor in tensors)
-    assert source.fingerprint == dataset.fingerprint_of(["cat", "dog", "eel"], *tensors)
+
+def _archive(path, files):
+    """Write a .tar.gz of {name: bytes}; returns its MD5."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return _md5(path.read_bytes())
+
+
+def _md5(content):
+    return hashlib.md5(content).hexdigest()
+
+
+@pytest.fixture(params=["cifar10", "cifar100"])
+def cifar(request, server, monkeypatch):
+    """A small archive in the format of CIFAR: (name, {split: rows of pixels}, {split: labels})."""
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+    kind = kind[request.param]
+    key, count = ("labels", 10) if request.param == "cifar10" else ("fine_labels", 100)
+    random = np.random.RandomState(count)
+    files, pixels, labels = {}, {"train": [], "test": []}, {"train": [], "test": []}
+    for split, entries in (("train", kind.train_list), ("test", kind.test_list)):
+        for name, _ in entries:
+            rows = random.randint(0, 256, (2 * count, 3072), np.uint8)
+            drawn = random.permutation(np.arange(2 * count) % count).tolist()
+            files[name] = pickle.dumps({"data": rows, key: drawn, "coarse_labels": None})
+            pixels[split].append(rows)
+            labels[split] += drawn
+    names = [f"class {i}" for i in range(count)]
+    files[kind.meta["filename"]] = pickle.dumps({kind.meta["key"]: names})
+    served, address, _ = server
+    in_folder = {f"{kind.base_folder}/{name}": content for name, content in files.items()}
+    monkeypatch.setattr(kind, "tgz_md5", _archive(served / kind.filename, in_folder))
+    monkeypatch.setattr(kind, "url", f"{address}/{kind.filename}")
+    for entries in ("train_list", "test_list"):
+        sums = [[name, _md5(files[name])] for name, _ in getattr(kind, entries)]
+        monkeypatch.setattr(kind, entries, sums)
+    monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": _md5(files[kind.meta["filename"]])})
+    return request.param, {split: np.concatenate(rows) for split, rows in pixels.items()}, labels
+
+
+def test_cifar(cifar, server, tmp_path):
+    name, pixels, labels = cifar
+    loaded = load_dataset(name, root=tmp_path / "new" / "root")
+    for split in ("train", "test"):
+        images = getattr(loaded, f"{split}_images")
+        # A row of CIFAR is 1024 red values, then green and blue, each row by row.
+        assert images.is_contiguous()
+        assert np.array_equal(images.numpy(), pixels[split].reshape(-1, 3, 32, 32))
+        assert getattr(loaded, f"{split}_labels").tolist() == labels[split]
+    assert loaded.classes == tuple(f"class {i}" for i in range(len(set(labels["test"]))))
+    assert (loaded.name, loaded.size, loaded.skipped) == (name, 32, 0)
+
+    _, _, requests = server
+    assert requests
+    requests.clear()
+    assert load_dataset(name, root=tmp_path / "new" / "root").fingerprint == loaded.fingerprint
+    assert requests == []
+    assert load_dataset(name, root=tmp_path / "other").fingerprint == loaded.fingerprint
+
+
+def test_damaged_cifar_is_restored(cifar, tmp_path):
+    name, _, _ = cifar
+    before = load_dataset(name, root=tmp_path)
+    path = next(path for path in tmp_path.rglob("*") if path.name in ("data_batch_2", "train"))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert load_dataset(name, root=tmp_path).fingerprint == before.fingerprint
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagenette"])

@@ -20,14 +20,7 @@ from eca_lab.stats import compare
 HOSTILE = "$x^{$"
 INTERVALS = [(1, 1, 8), (3, 8, 128), (5, 128, 2048)]
 
-MATRICES = {"a": np.diag([1.0, -2.0]), "b": np.zeros((3, 3)), "c": np.arange(9.0).reshape(3, 3)}
 SPECTRA = {"SE": [[2, 1, 0, 0], [3, 0.5, 0, 0]], "ECA": [[1, 1, 1, 0.5]]}
-PUBLISHED = pd.DataFrame(
-    {"arm": ["SE", "ECA", "SE"], "parameters": [49e6, 25e6, 28e6], "top1": [77.6, 77.5, 76.7]}
-)
-MEASURED = pd.DataFrame(
-    {"arm": ["none", "ECA"], "parameters": [0, 12], "top1": [90, 91], "sd": [0.5, np.nan]}
-)
 
 DIFFERENCES = {
     "se": [-2, -1, -1.5, -1.5], "eca(k=5)": [0.5, 0.5, 0, None], "eca(k=1)": [-0.5, 1.5, 0, 1],
@@ -48,10 +41,7 @@ def comparison():
 
 FIGURES = [
     (figures.stages_figure, (INTERVALS, {"A": (16, 64), "B": (256, 512, 1024)})),
-    (figures.walkthrough_figure, ([1, 2], [0.5], [0.1, 0.9])),
-    (figures.interaction_figure, (MATRICES,)),
     (figures.spectra_figure, (SPECTRA,)),
-    (figures.cost_figure, (PUBLISHED, MEASURED)),
     (figures.differences_figure, (comparison(),)),
     (figures.kernel_sweep_figure, (comparison(),)),
 ]
@@ -74,14 +64,14 @@ def test_every_figure_has_titles_labels_and_a_white_face():
 
 
 def test_figures_are_shown_as_small_pngs_that_look_the_same():
-    figure = figures.interaction_figure(MATRICES)
+    figure = figures.spectra_figure(SPECTRA)
     with Image.open(io.BytesIO(figure._repr_png_())) as shown:
         assert shown.mode == "P"
         # Versions of matplotlib differ in how they round inches at 100 dpi.
         assert np.allclose(shown.size, figure.get_size_inches() * 100, atol=1.01)
         small = np.asarray(shown.convert("RGB")).astype(int)
     # From a new figure: drawing the same one again lays it out again, a little differently.
-    canvas = FigureCanvasAgg(figures.interaction_figure(MATRICES))
+    canvas = FigureCanvasAgg(figures.spectra_figure(SPECTRA))
     canvas.draw()
     assert len(figure._repr_png_()) < 0.9 * len(figures.palette_png(canvas))
     assert np.abs(small - np.asarray(canvas.buffer_rgba())[:, :, :3]).max() < 16
@@ -121,22 +111,6 @@ def test_stages_figure():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
 
 
-def test_interaction_figure_scales_every_panel_by_its_largest_entry():
-    *panels, bar = figures.interaction_figure(MATRICES).axes
-    assert [ax.get_title(loc="left") for ax in panels] == list(MATRICES)
-    shown = [ax.images[0] for ax in panels]
-    assert np.array_equal(shown[0].get_array(), np.diag([0.5, -1]))
-    assert np.array_equal(shown[1].get_array(), np.zeros((3, 3)))
-    assert np.array_equal(shown[2].get_array(), np.arange(9).reshape(3, 3) / 8)
-    for image in shown:
-        assert image.get_clim() == (-1, 1)
-        white = image.to_rgba(np.zeros((1, 1)))[0, 0]
-        assert white[:3].min() > 0.95
-    assert bar.get_ylabel() == "entry / largest in its panel"
-
-    assert len(figures.interaction_figure({str(n): np.eye(4) for n in range(7)}).axes) == 8
-
-
 def test_spectra_figure_draws_a_line_for_every_jacobian():
     (ax,) = figures.spectra_figure(SPECTRA, title="At initialisation").axes
     assert ax.get_title(loc="left") == "At initialisation"
@@ -149,24 +123,6 @@ def test_spectra_figure_draws_a_line_for_every_jacobian():
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     (legend,) = ax.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["SE", "ECA"]
-
-
-def test_cost_figure_keeps_published_and_measured_apart():
-    published, measured = figures.cost_figure(PUBLISHED, MEASURED).axes
-    whole = {line.get_label(): line for line in published.lines}
-    assert list(whole) == ["SE", "ECA"]
-    joined = whole["SE"].get_xydata().tolist()
-    assert joined == [[28, 76.7], [49, 77.6]]  # in order of parameters
-    points = {bars.get_label(): (bars[0], bars[2]) for bars in measured.containers}
-    assert list(points) == ["none", "ECA"]
-    line, errors = points["none"]
-    assert line.get_xydata().tolist() == [[0, 90]]
-    assert errors[0].get_segments()[0].tolist() == [[0, 89.5], [0, 90.5]]
-    assert measured.get_xlim()[0] < 0  # no parameters at all have a place on the axis
-    one, other = whole["ECA"], points["ECA"][0]
-    assert (one.get_color(), one.get_marker()) == (other.get_color(), other.get_marker())
-    lines = (*whole.values(), points["none"][0])
-    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 3
 
 
 def test_the_forest_plot_shows_means_seeds_and_margin():
