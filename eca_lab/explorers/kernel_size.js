@@ -103,15 +103,15 @@ function tellRounding({ channels: C, gamma, b, ties }, { k, tie }) {
   const t = (octaves + b) / gamma;
   const offset = b < 0 ? `− ${-b}` : `+ ${b}`;
   const [sign, written] = equals(octaves, whole).split(" ");
-  const log = ["(log", html("sub", {}, "2")];
+  const log = () => ["(log", html("sub", {}, "2")];
   const rule = tie ? `ties go ${ties}` : "and a kernel size is positive";
   const last =
     tie === null
       ? [`Nearest odd integer to ${equals(Math.abs(t), exact).slice(2)}: `]
       : [html("b", {}, "A tie"), `: ${tie} is midway between ${signed(tie - 1)} and ${tie + 1}; ${rule}: `];
   return [
-    ["k = |t|", html("sub", {}, "odd"), " with t = ", ...log, " C + b) / γ"],
-    ["t = ", ...log, ` ${C} ${offset}) / ${gamma} ${sign} (${written} ${offset}) / ${gamma} ${equals(t, exact)}`],
+    ["k = |t|", html("sub", {}, "odd"), " with t = ", ...log(), " C + b) / γ"],
+    ["t = ", ...log(), ` ${C} ${offset}) / ${gamma} ${sign} (${written} ${offset}) / ${gamma} ${equals(t, exact)}`],
     [...last, html("b", {}, `k = ${k}`)],
   ];
 }
@@ -122,8 +122,10 @@ const tellStage = ([C, k, released], i) =>
 
 function tellRow(i, C, k) {
   const [first, last, weight] = row(i, C, k);
-  if (first === last) return `Channel ${i} hears itself alone, with w${weight} of ${k}.`;
-  return `Channel ${i} hears channels ${first} to ${last}, with w${weight} to w${weight + last - first} of ${k}.`;
+  const w = (number) => "w" + String(number).replace(/\d/g, (digit) => "₀₁₂₃₄₅₆₇₈₉"[digit]);
+  if (first === last) return `Channel ${i} hears itself alone, by ${w(weight)} of ${k}.`;
+  const weights = `${w(weight)} to ${w(weight + last - first)} of ${k}`;
+  return `Channel ${i} hears channels ${first} to ${last}, by ${weights}.`;
 }
 
 // --- Pictures ---

@@ -225,7 +225,7 @@ const STYLE = `
 [data-jp-theme-light="false"] .eca-lab {
   --blue: #56b4e9; --orange: #e69f00; --red: #ff8c42; --sky: #2f7fae; --bad: #ff8a80;
 }
-.eca-lab > .columns { display: grid; gap: 8px 20px; padding: 4px 2px; }
+.eca-lab > .columns { display: grid; gap: 8px 20px; padding: 4px; }
 @container (min-width: 780px) {
   .eca-lab > .columns { grid-template-columns: minmax(0, 1fr) 300px; }
   .eca-lab .picture { grid-row: span 2; }
@@ -253,7 +253,8 @@ const STYLE = `
 .eca-lab .state { display: flex; gap: 8px; align-items: start; margin-top: 6px; }
 .eca-lab code { font: 12px/1.5 var(--jp-code-font-family, monospace); color: inherit;
   background: none; padding: 2px 0; overflow-wrap: anywhere; flex: 1; }
-.eca-lab table { border-collapse: collapse; margin: 6px 0; }
+.eca-lab table { border-collapse: collapse; margin: 6px 0; font: inherit; color: inherit; }
+.eca-lab caption { text-align: left; color: inherit; padding: 0; }
 .eca-lab th { text-align: left; font-weight: 600; padding: 1px 10px 1px 0; }
 .eca-lab td { text-align: right; padding: 1px 4px; }
 .eca-lab td button { padding: 0 5px; min-height: 22px; }
