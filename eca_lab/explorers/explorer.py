@@ -19,7 +19,7 @@ class Explorer(anywidget.AnyWidget):
     together; what is not accepted raises a `StateError` and changes nothing. Several are changed at
     once within ``hold_trait_notifications()``.
 
-    A subclass names them in STATE and defines each as ``traitlets.Any().tag(sync=True)``, sets
+    A subclass names them in STATE and defines each as ``traitlets.TraitType(None).tag(sync=True)``, sets
     ``_proposed = traitlets.validate(*STATE)(check_proposal)``, and names in MODULE the file that
     draws. It gives `_checked(state)`, which returns the state to take or raises; `_result()`, in a
     few words; and `_figure()`, for readers without a kernel.

@@ -53,11 +53,11 @@ class KernelSizeExplorer(Explorer):
         "k > C": {"channels": 4, "gamma": 0.5, "b": 1},
     }
 
-    channels = traitlets.Any().tag(sync=True)
-    gamma = traitlets.Any().tag(sync=True)
-    b = traitlets.Any().tag(sync=True)
-    ties = traitlets.Any().tag(sync=True)
-    network = traitlets.Any().tag(sync=True)
+    channels = traitlets.TraitType(None).tag(sync=True)
+    gamma = traitlets.TraitType(None).tag(sync=True)
+    b = traitlets.TraitType(None).tag(sync=True)
+    ties = traitlets.TraitType(None).tag(sync=True)
+    network = traitlets.TraitType(None).tag(sync=True)
     _proposed = traitlets.validate(*STATE)(check_proposal)
 
     def __init__(self, channels=256, gamma=2, b=1, ties="up", network="resnet50"):
