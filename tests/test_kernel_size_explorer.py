@@ -111,7 +111,11 @@ def test_the_figure_draws_the_state():
     assert band.images[0].get_array().shape == (4, 4, 3)
     steps = kernel_size_figure(KernelSizeExplorer(4, 0.5), 8192).axes[0]
     assert steps.get_title("right") == "C = 4, k = 7 > C: cannot be built"
-    (title,) = (text for text in steps.get_children() if getattr(text, "get_text", str)() == steps.get_title("right"))
+    (title,) = (
+        text
+        for text in steps.get_children()
+        if getattr(text, "get_text", str)() == steps.get_title("right")
+    )
     assert same_color(title.get_color(), figures.VERMILLION)
 
 

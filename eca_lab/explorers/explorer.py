@@ -1,4 +1,4 @@
-"""What explorers drawn in the page are made of: a checked state, and the ES module that draws it."""
+"""What explorers drawn in the page are made of: a checked state, an ES module that draws it."""
 
 import base64
 from pathlib import Path
@@ -19,8 +19,8 @@ class Explorer(anywidget.AnyWidget):
     together; what is not accepted raises a `StateError` and changes nothing. Several are changed at
     once within ``hold_trait_notifications()``.
 
-    A subclass names them in STATE and defines each as ``traitlets.TraitType(None).tag(sync=True)``, sets
-    ``_proposed = traitlets.validate(*STATE)(check_proposal)``, and names in MODULE the file that
+    A subclass names them in STATE, defines each as ``traitlets.TraitType(None).tag(sync=True)``
+    (unlike Any, it has None checked too), sets ``_proposed = traitlets.validate(*STATE)(check_proposal)``, and names in MODULE the file that
     draws. It gives `_checked(state)`, which returns the state to take or raises; `_result()`, in a
     few words; and `_figure()`, for readers without a kernel.
 

@@ -118,7 +118,7 @@ function tellRounding({ channels: C, gamma, b, ties }, { k, tie }) {
 
 const tellStage = ([C, k, released], i) =>
   `Stage ${i + 1}: C = ${C}, k = ${k} by Equation 12, ` +
-  (k === released ? "and so released" : `but released with ${released}`);
+  (k === released ? "as released" : `but released with ${released}`);
 
 function tellRow(i, C, k) {
   const [first, last, weight] = row(i, C, k);

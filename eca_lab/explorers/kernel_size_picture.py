@@ -1,4 +1,4 @@
-"""The picture of the kernel size for readers without a kernel: what the page draws, standing still."""
+"""What the explorer of the kernel size shows to readers without a kernel."""
 
 import numpy as np
 from matplotlib import colormaps

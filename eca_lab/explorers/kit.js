@@ -216,7 +216,7 @@ function drag(picture, node, move, end = () => {}) {
 const STYLE = `
 .eca-lab {
   --ink: var(--jp-ui-font-color1, #212121); --soft: var(--jp-ui-font-color2, #616161);
-  --page: var(--jp-layout-color1, #fff); --edge: var(--jp-border-color1, #9e9e9e);
+  --page: var(--jp-layout-color0, #fff); --edge: var(--jp-border-color1, #9e9e9e);
   --grid: var(--jp-border-color2, #e0e0e0);
   --blue: #0072b2; --orange: #b87400; --red: #c24a00; --sky: #56b4e9; --bad: #b3261e;
   container-type: inline-size; color: var(--ink); background: var(--page);
@@ -255,7 +255,7 @@ const STYLE = `
   background: none; padding: 2px 0; overflow-wrap: anywhere; flex: 1; }
 .eca-lab table { border-collapse: collapse; margin: 6px 0; font: inherit; color: inherit; }
 .eca-lab caption { text-align: left; color: inherit; padding: 0; }
-.eca-lab th { text-align: left; font-weight: 600; padding: 1px 10px 1px 0; }
+.eca-lab th { text-align: right; font-weight: 600; padding: 1px 10px 1px 0; }
 .eca-lab td { text-align: right; padding: 1px 4px; }
 .eca-lab td button { padding: 0 5px; min-height: 22px; }
 `;
