@@ -20,7 +20,8 @@ class Explorer(anywidget.AnyWidget):
     once within ``hold_trait_notifications()``.
 
     A subclass names them in STATE, defines each as ``traitlets.TraitType(None).tag(sync=True)``
-    (unlike Any, it has None checked too), sets ``_proposed = traitlets.validate(*STATE)(check_proposal)``, and names in MODULE the file that
+    (which has None checked too, unlike Any), sets
+    ``_proposed = traitlets.validate(*STATE)(check_proposal)``, and names in MODULE the file that
     draws. It gives `_checked(state)`, which returns the state to take or raises; `_result()`, in a
     few words; and `_figure()`, for readers without a kernel.
 
