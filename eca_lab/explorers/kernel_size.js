@@ -333,8 +333,7 @@ function parameters(reduction) {
   node.append(html("div", { class: "title" }, "Parameters of one module"), picture);
   const raise = (power) => (power < 0 ? "⁻" : "") + "⁰¹²³⁴⁵⁶⁷⁸"[Math.abs(power)];
   let size = 0;
-  function draw({ k, se }) {
-    const width = node.clientWidth;
+  function draw({ k, se }, width) {
     const x = scale(-1, 8, 68, width - 12);
     if (size !== (size = width)) {
       const every = width < 300 ? 3 : 2;
@@ -437,12 +436,13 @@ function render({ model, el }) {
     write(lines[4], `Every C from ${grouped(first)} to ${grouped(last)} shares k = ${k}.`);
     write(lines[5], `Parameters of a module: ECA ${k}; SE with r = ${given.reduction}, 2C²/r = ${grouped(se)}.`);
     fillTable(network, stages, C);
-    const width = chart.clientWidth;
-    if (width) steps.draw(state, shown, width);
-    if (width) counts.draw(shown);
+    if (widths[0] !== view.width) widths = [view.width, chart.clientWidth, counts.node.clientWidth];
+    if (widths[1]) steps.draw(state, shown, widths[1]);
+    if (widths[1]) counts.draw(shown, widths[2]);
     matrix.draw(state, shown);
   }
 
+  let widths = []; // of all, of the staircase, of the parameters
   // Rebuilt only where it changes, so that a button that was pressed keeps the focus.
   let filled = "";
   function fillTable(network, stages, C) {

@@ -54,7 +54,10 @@ function connect({ model, el }, names, draw, look) {
     view.redraw();
   };
   for (const name of names) model.on(`change:${name}`, view.redraw);
-  const resized = new ResizeObserver(view.redraw);
+  const resized = new ResizeObserver(() => {
+    view.width = root.clientWidth; // a size that is read while drawing costs a layout
+    view.redraw();
+  });
   resized.observe(root);
   view.close = () => {
     cancelAnimationFrame(frame);
