@@ -26,6 +26,7 @@ SLIDERS = (ipywidgets.IntSlider, ipywidgets.FloatSlider)
 # Values that no panel takes for an attribute of that name.
 WRONG = {
     "channels": (0, 8193, 64.0, True, "64"),
+    "network": ("vgg16", 0),
     "reduction": (65, 0, 1.5),
     "kernel_size": (4, 65, -1),
     "groups": (5, True, 0),
