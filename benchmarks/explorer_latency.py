@@ -1,18 +1,15 @@
-"""How long a reader waits for the kernel-size panel: key press to new read-out and new picture.
+"""How long a reader waits for an explorer drawn in the page: from hand to painted picture.
 
     python benchmarks/explorer_latency.py
 
-Measured with JupyterLab 4.6 and headless Chromium on two shared CPU cores: Python median 14 to 23
-ms (n = 159), browser median 70 to 75 ms (n = 60), depending on what else runs. Some 40 ms of that
-pass whatever the panel does: Jupyter's server leaves Nagle's algorithm on, which holds a small
-message back until the browser has acknowledged the one before.
-
-Opens notebook 01 in JupyterLab and Chromium as tests/test_browser.py does, moves the slider of C by
-arrow keys, one press after the other, and prints the median and the 90th percentile in
-milliseconds. A press ends when the page has both the new text and the decoded picture. Prints also
-the time that Python alone takes from setting an attribute to having the PNG.
+Opens notebook 01 in JupyterLab and headless Chromium as tests/test_browser.py does. Presses arrow
+keys on the slider of C, one after the other, and drags the point along the staircase. Prints the
+median and the 95th percentile in milliseconds, from the time stamp of the event to the first task
+after the frame in which its picture was drawn, and how long after a drag's release its last state
+was on the screen.
 """
 
+import random
 import statistics
 import sys
 import tempfile
@@ -27,35 +24,39 @@ from test_browser import (
     chromium,
     jupyterlab,
     new_page,
-    readout,
     run_notebook,
+    told,
 )
 
-from eca_lab.explorers import KernelSizeExplorer
+PRESSES = 120
+MOVES = 60
 
-PRESSES = 60
-
-# Notes when a key goes down, when the read-out changes, and when the new picture has been loaded.
+# Notes how long it takes from an event to the task after the frame that paints what it changed.
 WATCH = """
-readout => {
+code => {
+    let since = null;
     const latency = window.latency = [];
-    let pressed, waiting;
-    const arrived = () => {
-        waiting -= 1;
-        if (waiting === 0) latency.push(performance.now() - pressed);
-    };
-    document.addEventListener("keydown", event => {
-        pressed = event.timeStamp;
-        waiting = 2;
-    }, true);
-    new MutationObserver(arrived).observe(readout, {childList: true});
-    document.querySelector("img.widget-image").addEventListener("load", arrived);
+    for (const name of ["keydown", "pointermove", "pointerup"])
+        addEventListener(name, event => {
+            if (name !== "pointermove" || event.buttons) since ??= event.timeStamp;
+            if (name === "pointerup") window.released = event.timeStamp;
+        }, true);
+    new MutationObserver(() => {
+        const channel = new MessageChannel();
+        const pressed = since;
+        since = null;
+        channel.port1.onmessage = () => {
+            window.last = performance.now();
+            if (pressed !== null) latency.push(window.last - pressed);
+        };
+        channel.port2.postMessage(0);
+    }).observe(code, {childList: true, characterData: true, subtree: true});
 }
 """
 
 
-def browser_latency(presses=PRESSES):
-    """Milliseconds from key press to new read-out and picture, one number per press."""
+def measure(presses=PRESSES, moves=MOVES):
+    """Milliseconds of key presses, of moves of a drag, and from its release to the last state."""
     with (
         tempfile.TemporaryDirectory() as directory,
         jupyterlab(Path(directory)) as lab,
@@ -63,31 +64,34 @@ def browser_latency(presses=PRESSES):
     ):
         page = new_page(browser)
         run_notebook(page, lab.url(NOTEBOOK))
-        readout(page).evaluate(WATCH)
+        told(page).evaluate(WATCH)
         channels_slider(page).focus()
         for press in range(presses):
             page.keyboard.press("ArrowRight" if press < presses // 2 else "ArrowLeft")
-            page.wait_for_function(f"window.latency.length === {press + 1}")
-        return page.evaluate("window.latency")
-
-
-def python_latency():
-    """Milliseconds from setting `channels` to having the PNG, for every stop of the slider."""
-    panel = KernelSizeExplorer()
-    times = []
-    for channels in panel.CHANNEL_STOPS:
-        start = time.perf_counter()
-        panel.channels = channels
-        times.append(1000 * (time.perf_counter() - start))
-    return times
+            page.wait_for_function(f"window.latency.length === {press + 1}", polling=5)
+            # A reader's keys do not wait for the beginning of a frame, as polling may.
+            time.sleep(random.uniform(0.02, 0.05))
+        keys = page.evaluate("window.latency.splice(0)")
+        point = page.locator(".eca-lab .chart .point")
+        point.scroll_into_view_if_needed()
+        place = point.bounding_box()
+        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x - 200, y, steps=moves)
+        page.mouse.up()
+        page.wait_for_timeout(500)
+        return keys, *page.evaluate("[window.latency, window.last - window.released]")
 
 
 def report(name, times):
-    """Print the median and the 90th percentile of some milliseconds."""
-    median, ninetieth = statistics.median(times), statistics.quantiles(times, n=10)[-1]
-    print(f"{name}: median {median:.0f} ms, 90th percentile {ninetieth:.0f} ms, n = {len(times)}")
+    """Print the median and the 95th percentile of some milliseconds."""
+    median, high = statistics.median(times), statistics.quantiles(times, n=20)[-1]
+    print(f"{name}: median {median:.1f} ms, 95th percentile {high:.1f} ms, n = {len(times)}")
 
 
 if __name__ == "__main__":
-    report("Python, attribute to PNG", python_latency())
-    report("browser, key press to read-out and picture", browser_latency())
+    keys, moves, backlog = measure()
+    report("key press to painted picture", keys)
+    report("move of a drag to painted picture", moves)
+    print(f"release to last state: {max(backlog, 0):.1f} ms")

@@ -3,6 +3,8 @@
 The helpers are used by benchmarks/explorer_latency.py too.
 """
 
+import functools
+import itertools
 import json
 import os
 import re
@@ -15,6 +17,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from eca_lab.kernel_size import adaptive_kernel_size
@@ -188,8 +191,13 @@ def choose(page, menu, item):
 
 
 def channels_slider(page):
-    """The handle of the panel's first slider, which takes the arrow keys when focused."""
-    return page.locator(".widget-slider [role=slider]").first
+    """The slider of C of the explorer of the kernel size."""
+    return page.locator(".eca-lab").get_by_label("channels C", exact=True)
+
+
+def told(page):
+    """The line of Python that gives the state of the explorer of the kernel size."""
+    return page.locator(".eca-lab .state code")
 
 
 def handle(page, description):
@@ -223,11 +231,59 @@ def wait_for_next_picture(page, source):
     )
 
 
-def test_notebook_runs_and_the_panel_follows_the_keyboard(lab, page):
+GRID = """async ([text, given, samples]) => {
+    const blob = new Blob([text], {type: "text/javascript"});
+    const {numbers, psi, row, runs} = await import(URL.createObjectURL(blob));
+    const {gamma, b} = given.stops, result = {k: [], intervals: [], shown: [], rows: []};
+    for (const ties of ["up", "down"]) for (const g of gamma) for (const o of b) {
+        result.k.push(samples.map(C => psi(C, g, o, ties)));
+        result.intervals.push(runs(g, o, ties).map(run => [run.first, run.last, run.k]));
+    }
+    for (const network of Object.keys(given.networks))
+        result.shown.push(numbers({channels: 129, gamma: 2.5, b: -1, ties: "up", network}, given));
+    for (const [C, k] of [[1, 1], [4, 7], [31, 3], [256, 5]])
+        result.rows.push(Array.from({length: C}, (_, i) => row(i + 1, C, k)));
+    return result;
+}"""
+
+
+def test_the_page_computes_what_python_computes(page):
+    from eca_lab.explorers import KernelSizeExplorer
+    from eca_lab.kernel_size import TIES, released_kernel_sizes, stage_channels
+
+    panel = KernelSizeExplorer()
+    around = {2**n + d for n in range(14) for d in (-1, 0, 1)} & set(range(1, 8193))
+    samples = sorted({*panel.CHANNEL_STOPS, *around})
+    result = page.evaluate(GRID, [panel._esm, panel.given, samples])
+    grid = itertools.product(TIES, panel.GAMMA_STOPS, panel.B_STOPS)
+    for (ties, gamma, b), ks, intervals in zip(grid, result["k"], result["intervals"], strict=True):
+        psi = functools.partial(adaptive_kernel_size, gamma=gamma, b=b, ties=ties)
+        assert ks == [psi(C) for C in samples], (gamma, b, ties)
+        # psi falls, if at all, down to C = 2^-b, and then never again: the ends tell the whole run.
+        assert intervals[0][0] == 1
+        for first, last, k in intervals:
+            assert psi(first) == psi(last) == k != psi(last + 1)
+        assert [run[0] for run in intervals[1:]] == [run[1] + 1 for run in intervals[:-1]]
+    for network, shown in zip(panel.given["networks"], result["shown"], strict=True):
+        assert (shown["k"], shown["se"]) == (adaptive_kernel_size(129, 2.5, -1), 129**2 / 8)
+        widths = stage_channels(network)
+        formula = [adaptive_kernel_size(C, 2.5, -1) for C in widths]
+        released = released_kernel_sizes(network)
+        assert shown["stages"] == [list(s) for s in zip(widths, formula, released, strict=True)]
+    for (C, k), rows in zip([(1, 1), (4, 7), (31, 3), (256, 5)], result["rows"], strict=True):
+        band = sum(w * np.eye(C, k=w - (k + 1) // 2, dtype=int) for w in range(1, k + 1))
+        for entries, (first, last, weight) in zip(band, rows, strict=True):
+            assert np.flatnonzero(entries).tolist() == list(range(first - 1, last))
+            assert entries[first - 1] == weight
+
+
+def test_notebook_runs_and_its_explorer_follows_keyboard_and_mouse(lab, page):
     from playwright.sync_api import expect
 
     from eca_lab.explorers import KernelSizeExplorer
 
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
     original = (ROOT / NOTEBOOK).read_bytes()
     run_notebook(page, lab.url(NOTEBOOK))
     cells = save(page, lab.folder / NOTEBOOK)
@@ -235,38 +291,86 @@ def test_notebook_runs_and_the_panel_follows_the_keyboard(lab, page):
     assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
 
-    box = page.locator(".widget-text input[type=number]").first
+    explorer = page.locator(".eca-lab")
+    shown = explorer.locator("[role=status]")
+    box = explorer.get_by_label("channels C, any value")
     expect(box).to_have_value("256")
-    first_picture = picture(page)[1]
 
     # Seventeen stops down from 256 lead across 128, where k changes.
     channels_slider(page).focus()
     stops = KernelSizeExplorer.CHANNEL_STOPS
     start = stops.index(256)
     for channels in reversed(stops[start - 17 : start]):
-        source = picture(page)[0]
         page.keyboard.press("ArrowLeft")
-        expect(box).to_have_value(str(channels))
-        expect(readout(page)).to_contain_text(f"log2 {channels} ")
-        k = adaptive_kernel_size(channels)
-        expect(readout(page)).to_contain_text(re.compile(rf"(Nearest|tie).*: k = {k}(?!\d)"))
-        wait_for_next_picture(page, source)
-    assert (channels, k) == (123, 3)
-    source, last_picture = picture(page)
-    assert first_picture.startswith(b"\x89PNG")
-    assert last_picture.startswith(b"\x89PNG")
-    assert last_picture != first_picture
+        expect(told(page)).to_have_text(f"KernelSizeExplorer(channels={channels}, gamma=2, b=1)")
+        expect(shown).to_have_text(re.compile(rf"k = {adaptive_kernel_size(channels)}$"))
+    assert channels == 123
+    # Every control by its keys to both ends.
+    for label, values in (("channels C", stops), ("slope γ", (0.5, 4)), ("offset b", (-4, 4))):
+        explorer.get_by_label(label, exact=True).focus()
+        for key, value in (("Home", values[0]), ("End", values[-1])):
+            page.keyboard.press(key)
+            expect(explorer.get_by_label(f"{label}, any value")).to_have_value(str(value))
+    explorer.get_by_label("ties go").focus()
+    page.keyboard.press("ArrowDown")
+    expect(told(page)).to_contain_text("gamma=4, b=4, ties='down'")
+    explorer.get_by_label("network").focus()
+    page.keyboard.press("End")
+    expect(explorer.locator("caption")).to_have_text("Stages of MobileNetV2")
+    explorer.get_by_role("button", name="C = 320").press("Enter")
+    expect(told(page)).to_contain_text("channels=320, ")
+    explorer.get_by_role("button", name="Reset").press("Enter")
+    expect(told(page)).to_have_text("KernelSizeExplorer(channels=256, gamma=2, b=1)")
+    explorer.get_by_role("slider", name="row of the matrix").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowDown")
+    expect(explorer.locator(".told")).to_have_text(
+        "Channel 3 hears channels 1 to 5, by w₁ to w₅ of 5."
+    )
 
-    # The box takes any channels up to 8192, and says so where it is given something else.
-    box.fill("0")
-    box.press("Enter")
-    expect(page.get_by_text("channels=0: accepted is an integer from 1 to 8192")).to_be_visible()
+    # The box takes any channels up to 8192, and says why not where it is given something else.
+    for wrong in ("0", "64.5", "8193"):
+        box.fill(wrong)
+        box.press("Enter")
+        why = f"channels={wrong}: accepted is an integer from 1 to 8192"
+        expect(explorer.get_by_role("alert").first).to_have_text(why)
+        expect(told(page)).to_contain_text("channels=256,")
     box.fill("2048")
     box.press("Enter")
-    expect(readout(page)).to_contain_text("log2 2048 ")
-    expect(page.get_by_text("channels=0")).to_have_count(0)
-    wait_for_next_picture(page, source)
+    expect(shown).to_have_text("A tie: 6 is midway between 5 and 7; ties go up: k = 7")
+    expect(explorer.get_by_role("alert").first).to_be_empty()
+
+    def pull(mark, right, up):
+        place = mark.bounding_box()
+        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + right, y - up, steps=5)
+        page.mouse.up()
+
+    explorer.get_by_role("button", name="Reset").click()
+    chart = explorer.locator(".chart")
+    chart.scroll_into_view_if_needed()
+    # 26 pixels are one k: the line at 2^12 goes from 6.5 to 7.5, so gamma from 2 to 13 / 7.5.
+    pull(chart.locator(".handle", has_text="γ"), 0, 26)
+    expect(told(page)).to_contain_text("gamma=1.7, b=1")
+    pull(chart.locator(".handle", has_text="b"), 0, -26)
+    expect(told(page)).to_contain_text("gamma=1.7, b=-0.5")
+    pull(chart.locator(".point"), -100, 0)
+    expect(told(page)).not_to_contain_text("channels=256,")
+    pull(chart.locator(".formula").nth(1), 0, 0)
+    expect(told(page)).to_contain_text("channels=512,")
+    expect(chart.locator(".tip")).to_contain_text("Stage 2: C = 512, k = 5 by Equation 12, as")
+
     expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+    for width in (1280, 700):
+        page.set_viewport_size({"width": width, "height": 1000})
+        places = [explorer.locator(each) for each in (".picture", ".controls", ".readout")]
+        picture, controls, readout = (each.bounding_box() for each in places)
+        assert picture["y"] <= controls["y"] < readout["y"]
+        beside = picture["x"] + picture["width"] <= controls["x"]
+        assert beside or controls["y"] - (picture["y"] + picture["height"]) < 20
+    assert errors == []
     assert (ROOT / NOTEBOOK).read_bytes() == original
 
 

@@ -3,8 +3,6 @@
 import base64
 import dataclasses
 import io
-import subprocess
-import sys
 
 import ipywidgets
 import pandas as pd
@@ -16,7 +14,6 @@ from eca_lab import explorers, stats
 from eca_lab.attention import ECA, SE
 from eca_lab.explorers import (
     ChannelWeightExplorer,
-    KernelSizeExplorer,
     ReductionExplorer,
     StudyExplorer,
 )
@@ -29,9 +26,6 @@ SLIDERS = (ipywidgets.IntSlider, ipywidgets.FloatSlider)
 # Values that no panel takes for an attribute of that name.
 WRONG = {
     "channels": (0, 8193, 64.0, True, "64"),
-    "gamma": (0, 0.4, 4.1, float("nan"), "2"),
-    "b": (5, float("-inf"), None),
-    "ties": ("even",),
     "network": ("vgg16", 0),
     "reduction": (65, 0, 1.5),
     "kernel_size": (4, 65, -1),
@@ -76,14 +70,13 @@ def given(dataset):
     }
 
 
-@pytest.fixture(scope="module", params=["kernel size", "reduction", "study", "channel weights"])
+@pytest.fixture(scope="module", params=["reduction", "study", "channel weights"])
 def shared(request, given):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stats, "RESAMPLES", 99)
         # statsmodels collects garbage at every adjustment, which beside torch takes 0.2 s.
         patch.setattr("gc.collect", lambda *_: 0)
         yield {
-            "kernel size": KernelSizeExplorer,
             "reduction": lambda: ReductionExplorer(trained=given["trained"]),
             "study": lambda: StudyExplorer(given["results"]),
             "channel weights": lambda: ChannelWeightExplorer(given["networks"], given["dataset"]),
@@ -217,12 +210,3 @@ def test_controls_have_labels_and_the_read_out_is_themed(panel):
     assert all(each.description or each.tooltip for each in widgets(panel, BOXES))
     assert "var(--jp-ui-font-color1)" in panel._readout.value
     assert "<h" not in panel._readout.value
-
-
-def test_the_kernel_size_explorer_needs_no_torch():
-    code = (
-        "from eca_lab.explorers import KernelSizeExplorer; KernelSizeExplorer().channels = 64; "
-        "import sys; print(*sorted({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == []
