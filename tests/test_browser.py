@@ -493,10 +493,10 @@ def test_names_run_nothing_in_the_page(lab, page):
     from playwright.sync_api import expect
 
     cells = [
-        "from eca_lab import data, explorers, models\nfrom dataclasses import replace",
+        "from eca_lab import checkpoints, data, explorers\nfrom dataclasses import replace",
         "name = '<img src=x onerror=alert(1)>'\n"
-        "path = '../data/checkpoints/shapes32-tiny-eca-seed0.safetensors'\n"
-        "networks = {name: models.load_checkpoint(path)[0]}\n"
+        "path = checkpoints.find_checkpoint('../data/checkpoints', 'eca', 0)\n"
+        "networks = {name: checkpoints.load_checkpoint(path)[0]}\n"
         "shapes = data.load_dataset('shapes')\n"
         "shapes = replace(shapes, classes=(name, *shapes.classes[1:]))",
         "panel = explorers.ChannelWeightExplorer(networks, shapes)\npanel",
