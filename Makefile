@@ -7,7 +7,7 @@ LOWEST := .venv-lowest/bin
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
          --nbval-cell-timeout 120
 # Two workers of one thread each; tests/conftest.py says what must stay together.
-XDIST := -n 2 --dist loadscope
+XDIST := -n 2 --dist loadscope --no-loadscope-reorder
 # Progress bars are for people: in recorded and compared outputs they would be noise.
 QUIET := TQDM_DISABLE=1
 

@@ -23,10 +23,17 @@ class _ByFile(LoadScopeScheduling):
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
         # What starts many processes goes one after the other.
-        return "processes" if file.endswith(("_browser.py", "_kill.py", "_ray.py")) else file
+        return "processes" if file.endswith(_PROCESSES) else file
+
+
+_PROCESSES = ("_browser.py", "_ray.py")
 
 
 def pytest_collection_modifyitems(items):
+    # What takes longest first, so that no worker is left alone with it.
+    items.sort(
+        key=lambda item: (not item.path.name.endswith(_PROCESSES), item.path.suffix == ".py")
+    )
     for item in items:
         # An nbval cell says by options["check"] whether its outputs are compared.
         if hasattr(item, "cell"):
