@@ -81,7 +81,7 @@ def _checkpoints(options):
 def _declare(options):
     """Take from the declaration of a study what it declares; ValueError for what contradicts it."""
     study = studies.load_study(options.study)
-    if options.setting is None and len(study.settings) > 1:
+    if options.setting is None:
         listed = ", ".join(study.settings)
         raise ValueError(f"--study {study.name}: its --setting is missing; accepted are {listed}")
     checks.check_choice("--setting", options.setting, tuple(study.settings))

@@ -83,7 +83,11 @@ def print_study(study):
             continue
         compared += print_comparisons(trials, study.baseline, setting.family, "top1", study.margin)
         if slope := study.slope:
-            found = stats.trend(trials, slope.over)
+            try:
+                found = stats.trend(trials, slope.over)
+            except ValueError as error:  # not all of its arms have run
+                print(f"No contrast: {error}.")
+                continue
             print(
                 f"{'Primary contrast' if slope.primary else 'Contrast beside them'}: "
                 f"{found['slope']:+.3f} points per {slope.per} ({found['low']:+.3f} to "

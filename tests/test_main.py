@@ -1,9 +1,11 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
+from eca_lab import studies
 from eca_lab.__main__ import main
 from eca_lab.recipe import Recipe
 from eca_lab.results import write_record
@@ -133,6 +135,20 @@ def test_a_setting_without_the_baseline_is_skipped(tmp_path, make_record, capsys
     assert "epochs=2" in out
     assert "Skipped: no trial of eca: there are none, se." in out
     assert out.count("undecided") == 1
+
+
+def test_a_study_that_is_partly_run(tmp_path, make_record, monkeypatch, capsys):
+    study = studies.load_study("fixed-k")
+    for seed in range(3):
+        for arm in ("eca", "eca(k=1)"):  # of one k there is no slope
+            record = make_record(arm, seed, 50.0 + seed, recipe=Recipe(epochs=4))
+            write_record(tmp_path, record)
+    monkeypatch.setattr(studies, "load_study", lambda _: replace(study, results=tmp_path))
+    assert main(["compare", "--study", "fixed-k"]) == 0
+    out = capsys.readouterr().out
+    assert "No trials yet: none, se, eca(k=3)" in out
+    assert "No contrast: a trend over [1]: accepted are at least two arms" in out
+    assert "resnet18: no trials yet" in out
 
 
 def test_failed_trials_alone(tmp_path, make_record, capsys):
