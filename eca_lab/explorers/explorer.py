@@ -25,6 +25,11 @@ class Explorer(anywidget.AnyWidget):
     draws. It gives `_checked(state)`, which returns the state to take or raises; `_result()`, in a
     few words; and `_figure()`, for readers without a kernel.
 
+    What the page cannot compute itself it asks the kernel: a subclass names in ASKED the attributes
+    that this follows from, and gives `_answer()`, a dict as JSON can hold it, but for arrays, as
+    bytes. The page meets the answer's `asked` again, and so knows whether it is the latest one's.
+    `_recorded()` gives the states (changes of the first) that a page without a kernel shall answer.
+
     Args:
         state: the attributes to begin with.
         given: what else the page is told, as JSON can hold it.
@@ -35,7 +40,10 @@ class Explorer(anywidget.AnyWidget):
     USUAL: ClassVar = {}  # what repr leaves out
     PRESETS: ClassVar = {}  # description of a button -> what it sets
 
+    ASKED = ()
+
     given = traitlets.Dict().tag(sync=True)
+    answer = traitlets.Dict().tag(sync=True)
 
     def __init_subclass__(cls, **keywords):
         # A page cannot fetch the kit, so the kit stands before what uses it, in one text.
@@ -48,6 +56,18 @@ class Explorer(anywidget.AnyWidget):
         super().__init__(**state)
         told = {"name": type(self).__name__, "usual": self.USUAL, "presets": self.PRESETS}
         self.given = {**told, "initial": self._state(), **given}
+        if self.ASKED:
+            self._answer_anew()
+            self.observe(self._answer_anew, self.ASKED)
+
+    def _answer_anew(self, _=None):
+        # Called once for each of the traits that changed together: the first call sees them all.
+        asked = {name: getattr(self, name) for name in self.ASKED}
+        if self.answer.get("asked") != asked:
+            self.answer = {"asked": asked, **self._answer()}
+
+    def _recorded(self):
+        return ()
 
     def _state(self):
         return {name: getattr(self, name) for name in self.STATE}

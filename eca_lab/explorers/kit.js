@@ -38,6 +38,14 @@ function connect({ model, el }, names, draw, look) {
   let unsent = false;
   const view = { root, given: model.get("given"), shows: [] };
   view.state = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
+  // What the kernel said last. It is fresh if it was asked for this state; else draw it, but for
+  // what the page knows better, until the answer is there: .eca-lab.waiting tells the reader.
+  view.answer = (state) => {
+    const answer = model.get("answer");
+    const fresh = Object.entries(answer.asked).every(([name, value]) => state[name] === value);
+    root.classList.toggle("waiting", !fresh);
+    return { ...answer, fresh };
+  };
   view.redraw = () => {
     frame ||= requestAnimationFrame(() => {
       frame = 0;
@@ -53,7 +61,7 @@ function connect({ model, el }, names, draw, look) {
     unsent = true;
     view.redraw();
   };
-  for (const name of names) model.on(`change:${name}`, view.redraw);
+  for (const name of [...names, "answer"]) model.on(`change:${name}`, view.redraw);
   const resized = new ResizeObserver(() => {
     view.width = root.clientWidth; // a size that is read while drawing costs a layout
     view.redraw();
@@ -62,7 +70,7 @@ function connect({ model, el }, names, draw, look) {
   view.close = () => {
     cancelAnimationFrame(frame);
     resized.disconnect();
-    for (const name of names) model.off(`change:${name}`, view.redraw);
+    for (const name of [...names, "answer"]) model.off(`change:${name}`, view.redraw);
   };
   return view;
 }
