@@ -29,6 +29,7 @@ TRAINING = {
     "out": "data/results/mine",
     "precision": "auto",
     "gpu_share": 1.0,
+    "keep": 0,  # which a study alone asks for
 }
 CHECKPOINTS = TRAINING | {
     "arms": ["none", "se", "eca", "eca(k=9)", "eca(order=shuffled)"],
@@ -99,6 +100,7 @@ def _declare(options):
             f"--study {study.name} --setting {setting.name}: its images are in no place known "
             "here; give their folder as --data folder:PATH"
         )
+    options.keep = setting.keep
     for name in ("data", "device", "seeds"):
         setattr(options, name, getattr(options, name) or getattr(setting, name))
 

@@ -90,24 +90,27 @@ def train_checkpoints(plan, out, device="cpu"):
     """
     device, out = check_device(device), Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    code = code_version()
     paths = {out / checkpoint_name(trial.description, trial.arm): trial for trial in plan.trials}
     todo = {path: trial for path, trial in paths.items() if not _is_saved(path, trial)}
     with progress_bar(len(todo) * plan.recipe.epochs) as bar:
         for path, trial in todo.items():
             bar.set_postfix_str(path.stem)
             model, outcome = plan.train(trial, device, bar.update)
-            card = {
-                "arm": str(trial.arm),
-                "classes": list(plan.dataset.classes),
-                **outcome,
-                "trial": trial.description,
-                **provenance(device),
-                "code": code,
-                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-            save_checkpoint(path, model, card)
+            keep_checkpoint(out, plan, trial, model, {**outcome, **provenance(device)})
     return list(paths)
+
+
+def keep_checkpoint(out, plan, trial, model, outcome):
+    """Save the network of a trial in the folder `out`, its outcome and provenance on its card."""
+    card = {
+        "arm": str(trial.arm),
+        "classes": list(plan.dataset.classes),
+        **outcome,
+        "trial": trial.description,
+        "code": code_version(),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    save_checkpoint(Path(out) / checkpoint_name(trial.description, trial.arm), model, card)
 
 
 def _is_saved(path, trial):

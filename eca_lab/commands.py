@@ -86,7 +86,7 @@ def _plan(options):
         per_class=options.per_class,
         unreadable="skip" if options.skip_unreadable else "error",
     )
-    how = options.precision, options.fused
+    how = options.precision, options.fused, options.keep
     return sweep.plan_sweep(dataset, options.backbone, arms, options.seeds, recipe, *how)
 
 

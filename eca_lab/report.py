@@ -67,7 +67,7 @@ _COLUMNS = ["n", "difference", "low", "high", "p_holm", "p_equivalence", "detect
 
 
 def print_study(study):
-    """Every setting of a declared study: its family, its slope, and what can be concluded.
+    """Every setting of a declared study: its family, its primary contrast, and its slope.
 
     Gives how many settings were compared; LookupError without any finished trial in its folder.
     """
@@ -82,6 +82,19 @@ def print_study(study):
             print(f"\n{setting.name}: no trials yet. python -m eca_lab {command}")
             continue
         compared += print_comparisons(trials, study.baseline, setting.family, "top1", study.margin)
+        if study.primary:
+            try:
+                first = stats.compare(trials, study.primary, [study.baseline], "top1", study.margin)
+            except ValueError as error:  # one of the two has not run
+                print(f"No primary contrast: {error}.")
+                continue
+            row = first.table.loc[study.baseline]
+            print(
+                f"Primary contrast, not adjusted: {study.baseline} minus {study.primary} "
+                f"{row['difference']:+.3f} points ({row['low']:+.3f} to {row['high']:+.3f}, p "
+                f"{row['p']:.2f}, p of equivalence {row['p_equivalence']:.2f}, n = {row['n']}): "
+                f"{row['verdict']}; 80% power for {row['detectable']:.3f}"
+            )
         if slope := study.slope:
             try:
                 found = stats.trend(trials, slope.over)

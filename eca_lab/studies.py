@@ -50,6 +50,7 @@ class Setting:
     per_class: int | None = None
     precision: str = "auto"
     fused: bool = False
+    keep: int = 0
 
     def trials(self, results):
         """The rows of `eca_lab.results.load_results` that belong to this setting, its arms alone.
@@ -65,7 +66,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Study:
-    """A declaration. results is the folder of its trials; margin is in points of top-1."""
+    """A declaration. results is the folder of its trials; margin is in points of top-1.
+
+    Where there is a primary arm, the baseline minus it is the one test that is not adjusted.
+    """
 
     name: str
     question: str
@@ -73,6 +77,7 @@ class Study:
     baseline: str
     margin: float
     settings: dict = field(repr=False)
+    primary: str | None = None
     slope: Slope | None = None
 
 
@@ -90,6 +95,7 @@ def load_study(name, folder=FOLDER):
         declared = tomllib.loads(path.read_text(encoding="utf-8"))
         baseline, family = declared.pop("baseline"), declared.pop("family")
         beside, seeds = declared.pop("beside", []), declared.pop("seeds")
+        beside += [declared["primary"]] if "primary" in declared else []
         settings = {}
         for each, setting in declared.pop("settings").items():
             compared = _arms([*family, *setting.pop("family", [])])

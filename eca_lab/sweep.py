@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from eca_lab import studies
+from eca_lab.checkpoints import keep_checkpoint
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.data import Dataset
 from eca_lab.fused import obstacle
@@ -53,7 +55,8 @@ class Plan:
     """The trials of a sweep, in the order in which they run: all arms of seed 0, then of seed 1.
 
     duplicates maps an arm to the arm that resolves to the same network and runs in its place. The
-    rest is what all trials share, see `eca_lab.train.train_network`.
+    networks of the first `keep` seeds are kept in the folder `checkpoints`. The rest is what all
+    trials share, see `eca_lab.train.train_network`.
     """
 
     dataset: Dataset
@@ -63,6 +66,8 @@ class Plan:
     duplicates: dict
     precision: str = "float32"
     fused: bool = False
+    keep: int = 0
+    checkpoints: Path = studies.FOLDER.parent / "checkpoints"
 
     @property
     def arms(self):
@@ -75,11 +80,17 @@ class Plan:
 
     def run(self, trial, device, on_epoch):
         """What is recorded of a trial by whoever trains it: no error in it ends a sweep."""
+        where = provenance(torch.device(device))
         try:
-            outcome = {"status": "finished", **self.train(trial, device, on_epoch)[1]}
+            model, outcome = self.train(trial, device, on_epoch)
         except Exception as error:
-            outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-        return {**outcome, **provenance(torch.device(device))}
+            return {"status": "failed", "reason": f"{type(error).__name__}: {error}", **where}
+        if trial.seed < self.keep:
+            try:
+                keep_checkpoint(self.checkpoints, self, trial, model, {**outcome, **where})
+            except OSError as error:  # the result counts for more than the network
+                warnings.warn(f"a network is not kept: {error}", stacklevel=1)
+        return {"status": "finished", **outcome, **where}
 
     def estimate_seconds(self, trial, device="cpu"):
         """About how many seconds a trial takes, from a few batches of it.
@@ -129,7 +140,9 @@ def _obstacles(backbone, arms):
     return "; ".join(f"{arm}: {reason}" for arm, reason in reasons.items() if reason)
 
 
-def plan_sweep(dataset, backbone, arms, seeds, recipe=None, precision="float32", fused=False):
+def plan_sweep(
+    dataset, backbone, arms, seeds, recipe=None, precision="float32", fused=False, keep=0
+):
     """The `Plan` of a sweep: seeds 0 to seeds - 1 of every arm. Raises as `check_arms`.
 
     Arms that resolve to the same network are one trial per seed, under the name that gives the
@@ -156,7 +169,7 @@ def plan_sweep(dataset, backbone, arms, seeds, recipe=None, precision="float32",
         for arm in kept:
             description = {**described[arm], "seed": seed}
             trials.append(Trial(arm, seed, trial_identity(description), description))
-    return Plan(dataset, backbone, recipe, tuple(trials), duplicates, precision, fused)
+    return Plan(dataset, backbone, recipe, tuple(trials), duplicates, precision, fused, keep)
 
 
 def run_sweep(

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from eca_lab import studies
+from eca_lab import stats, studies
 from eca_lab.__main__ import main
 from eca_lab.recipe import Recipe
-from eca_lab.results import write_record
+from eca_lab.results import load_results, write_record
 
 PILOT = "data/results/cifar10-tiny"
 HEAVY = ("torch", "torchvision", "numpy", "pandas", "scipy", "statsmodels", "matplotlib")
@@ -149,6 +149,30 @@ def test_a_study_that_is_partly_run(tmp_path, make_record, monkeypatch, capsys):
     assert "No trials yet: none, se, eca(k=3)" in out
     assert "No contrast: a trend over [1]: accepted are at least two arms" in out
     assert "resnet18: no trials yet" in out
+
+
+def test_the_primary_contrast_is_not_adjusted(tmp_path, make_record, monkeypatch, capsys):
+    study = replace(studies.load_study("fixed-k"), results=tmp_path, primary="eca(k=3)", slope=None)
+    monkeypatch.setattr(studies, "load_study", lambda _: study)
+    for seed in range(8):
+        for arm, top1 in {"eca": 60 + seed % 2, "eca(k=3)": 58 + seed % 3, "none": 50}.items():
+            if arm != "eca(k=3)" or seed:  # of seven pairs
+                record = make_record(arm, seed, top1 + seed / 8, recipe=Recipe(epochs=4))
+                write_record(tmp_path, record)
+    assert main(["compare", "--study", "fixed-k"]) == 0
+    line = next(each for each in capsys.readouterr().out.splitlines() if "Primary" in each)
+    table = stats.compare(load_results(tmp_path), "eca", ["eca(k=3)"]).table
+    difference, low, high, p = table.loc["eca(k=3)", ["difference", "low", "high", "p"]]
+    assert line.startswith("Primary contrast, not adjusted: eca minus eca(k=3)")
+    assert f"{-difference:+.3f} points ({-high:+.3f} to {-low:+.3f}, p {p:.2f}" in line
+    assert "n = 7): better" in line
+    for path in tmp_path.glob("*.json"):
+        path.unlink()
+    for seed in range(3):
+        for arm in ("eca", "none"):
+            write_record(tmp_path, make_record(arm, seed, 50.0 + seed, recipe=Recipe(epochs=4)))
+    assert main(["compare", "--study", "fixed-k"]) == 0
+    assert "No primary contrast: no trial of eca(k=3)" in capsys.readouterr().out
 
 
 def test_failed_trials_alone(tmp_path, make_record, capsys):

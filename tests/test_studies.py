@@ -42,6 +42,15 @@ def test_a_declaration(tmp_path):
     assert (small.seeds, small.per_class) == (4, None)
     assert study.slope.over == {"eca(k=3)": 3}
     assert not study.slope.primary
+    assert study.primary is None
+
+
+def test_a_primary_arm_is_run_and_is_not_of_the_family(tmp_path):
+    text = TEXT.replace("seeds = 4", 'seeds = 4\nprimary = "eca(k=9)"', 1)
+    small = declare(tmp_path, text.replace("epochs = 2", "epochs = 2\nkeep = 3")).settings["small"]
+    assert "eca(k=9)" in small.arms
+    assert "eca(k=9)" not in small.family
+    assert small.keep == 3
 
 
 @pytest.mark.parametrize(
@@ -74,7 +83,8 @@ def test_what_is_declared_here_can_be_run():
             assert set(setting.family) < set(setting.arms)
             assert setting.arms.count("eca") == 1
             assert len(set(setting.arms)) == len(setting.arms)
-            assert set(study.slope.over) <= set(setting.arms)
+            assert set(study.slope.over if study.slope else ()) <= set(setting.arms)
+            assert study.primary is None or study.primary in set(setting.arms) - set(setting.family)
     with pytest.raises(ValueError, match="study='fixed': accepted are fixed-k, ladder"):
         studies.load_study("fixed")
 

@@ -541,3 +541,18 @@ def test_all_arms_train_by_one_path(dataset):
     with pytest.warns(UserWarning, match="all arms train by the modules, not fused: cbam: its"):
         plan = plan_sweep(dataset, "tiny", ["none", "cbam", "eca"], 1, QUICK, fused=True)
     assert not plan.fused
+
+
+def test_networks_of_the_first_seeds_are_kept(dataset, tmp_path):
+    plan = plan_sweep(dataset, "tiny", ["eca"], 2, QUICK, keep=1)
+    plan = dataclasses.replace(plan, checkpoints=tmp_path / "kept")
+    with pytest.warns(UserWarning, match="a network is not kept: .*kept"):
+        run_sweep(plan, tmp_path)  # there is no such folder, and the trial is finished all the same
+    assert len(remaining(plan, load_records(tmp_path))) == 0
+    (tmp_path / "kept").mkdir()
+    run_sweep(plan, tmp_path / "again")
+    path = find_checkpoint(tmp_path / "kept", "eca", 0, "colours16")
+    _, card = load_checkpoint(path)
+    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 1  # and none of seed 1
+    record = load_records(tmp_path / "again")[plan.trials[0].identity]
+    assert all(card[key] == record[key] for key in ("correct", "loss_curve", "device", "trial"))
