@@ -65,21 +65,25 @@ def main(arguments=None):
 def _sweep(options):
     if options.study is not None:
         _declare(options)
-    _fill(options)
-    from eca_lab import commands
-
-    return commands.run_sweep(options)
+    return _train(options, "run_sweep")
 
 
 def _checkpoints(options):
-    _fill(options)
+    return _train(options, "train_checkpoints")
+
+
+def _train(options, command):
+    import torch
+
     from eca_lab import commands
 
-    return commands.train_checkpoints(options)
+    _fill(options)
+    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return getattr(commands, command)(options)
 
 
 def _declare(options):
-    """Take from the declaration of a study what it declares; ValueError for what contradicts it."""
+    """Take from a study what it declares; ValueError for what contradicts it."""
     study = studies.load_study(options.study)
     if options.setting is None:
         listed = ", ".join(study.settings)
@@ -108,10 +112,6 @@ def _fill(options):
     for name, value in options.defaults.items():
         if getattr(options, name, None) is None:
             setattr(options, name, value)
-    if getattr(options, "device", "") is None:
-        import torch
-
-        options.device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _results(options):
