@@ -1,9 +1,7 @@
 """Channel attention in a running network: record its weights, and intervene on them.
 
-Works on our own attention modules (of CBAM the channel weights are meant) and, without changes to
-them, on those of timm and torchvision that `_GATES` names. What is recorded are the very weights
-that the module applies, taken where it computes them: from the method `weights` of our modules,
-from the module that is the last activation of the others.
+Of our own modules (of CBAM the channel weights are meant), and of those of timm and torchvision
+that `_GATES` names: the very weights that the module applies, taken where it computes them.
 
 Shapes: N images, C channels of a layer. A layer is known by the name of its attention module, as
 `model.named_modules` gives it.
@@ -12,6 +10,7 @@ Shapes: N images, C channels of a layer. A layer is known by the name of its att
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import torch
 from torch import nn
@@ -19,9 +18,9 @@ from torch import nn
 from eca_lab.attention import ChannelAttention
 from eca_lab.checks import check_integer
 
-# (package, class) -> the sub-module whose output is the channel weights. By name, so that timm
-# need not be installed. timm.layers.SqueezeExcite is SEModule; that of its EfficientNets is not,
-# and a class of that name without such a sub-module, as in its legacy networks, is another one.
+# (package, class) -> the sub-module whose output is the channel weights. By name, so that timm need
+# not be installed. A class of that name without such a sub-module, as in timm's legacy networks, is
+# another one.
 _GATES = {
     ("timm", "EcaModule"): "gate",
     ("timm", "CecaModule"): "gate",
@@ -36,7 +35,7 @@ class WeightRecord:
     """The channel weights of every image in every attention layer, in the order of the layers.
 
     weights maps a layer to a (N, C) float32 array, and so do descriptors, the means of each channel
-    of the layer's input; None if they were not asked for.
+    of its input, None if they were not asked for.
     """
 
     weights: dict
@@ -54,7 +53,7 @@ def attention_layers(model):
 
 
 def record_weights(model, images, prepare=None, batch_size=250, descriptors=False):
-    """Record the weights of every attention module for every image, in one pass.
+    """Record the weights of every attention module for every image: a `WeightRecord`.
 
     The model runs in evaluation mode, on the device and in the dtype of its parameters, and is
     left as it was found, also on an error. Within `intervene` the changed weights are recorded.
@@ -62,22 +61,20 @@ def record_weights(model, images, prepare=None, batch_size=250, descriptors=Fals
     Args:
         images: (N, ...) tensor, on any device.
         prepare: function from a batch of images to the model's input, so that uint8 images may
-            stay uint8: `eca_lab.train.input_transform(dataset)` for our networks, or the
-            transforms of torchvision's pretrained ones. Left out, the images are the input.
+            stay uint8, such as `eca_lab.train.input_transform(dataset)`. Left out, the images are
+            the input.
         batch_size: images a batch.
         descriptors: record the means of each layer's input channels, too.
-
-    Returns:
-        WeightRecord.
 
     Raises:
         TypeError, ValueError: a model without channel attention, or with layers that share it; a
             layer that does not run exactly once a pass; images that are no tensor, none, or uint8
             without prepare.
     """
-    watches = [_watch_weights, _watch_means] if descriptors else [_watch_weights]
-    weights, *means = _run(model, images, prepare, batch_size, watches)
-    return WeightRecord(weights, *means)
+    watches = {"weights": _watch_weights}
+    if descriptors:
+        watches["descriptors"] = _watch_inputs(lambda x: x.mean((2, 3), dtype=torch.float32))
+    return WeightRecord(**_run(model, images, prepare, batch_size, watches))
 
 
 def feature_maps(model, images, prepare=None):
@@ -85,12 +82,12 @@ def feature_maps(model, images, prepare=None):
 
     Arguments and errors as for `record_weights`. All of it is kept: meant for a few images.
     """
-    (inputs,) = _run(model, images, prepare, 250, [_watch_inputs])
-    return inputs
+    watches = {"inputs": _watch_inputs(torch.clone)}
+    return _run(model, images, prepare, 250, watches)["inputs"]
 
 
 def _run(model, images, prepare, batch_size, watches):
-    """Run the images through the model; for each watch, layer -> (N, ...) array of what it kept."""
+    """Run the images through the model: name of a watch -> layer -> (N, ...) array of its finds."""
     layers = attention_layers(model)
     if not layers:
         theirs = ", ".join(f"{'.'.join(each)} with a {gate}" for each, gate in _GATES.items())
@@ -98,7 +95,8 @@ def _run(model, images, prepare, batch_size, watches):
             f"{type(model).__name__} has no channel attention: accepted are models with modules "
             f"of eca_lab.attention, or {theirs}"
         )
-    _check_own_gates(layers, layers)
+    for layer in layers:
+        _check_own_gate(layers, layer)
     check_integer("batch_size", batch_size)
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"images of type {type(images).__name__}: accepted is a tensor (N, ...)")
@@ -110,23 +108,25 @@ def _run(model, images, prepare, batch_size, watches):
             "that the model takes, or a function prepare that makes them"
         )
     like = next(model.parameters(), torch.empty(0))
-    kept = [{layer: [] for layer in layers} for _ in watches]
+    found = {name: {layer: [] for layer in layers} for name in watches}
     with ExitStack() as stack:
         for module in model.modules():
             stack.callback(setattr, module, "training", module.training)
         model.eval()
-        for watch, by_layer in zip(watches, kept, strict=True):
+        for name, watch in watches.items():
             for layer, module in layers.items():
-                stack.enter_context(watch(module, partial(_append, by_layer[layer])))
+                stack.enter_context(watch(module, partial(_append, found[name][layer])))
         stack.enter_context(torch.inference_mode())
         for passes, batch in enumerate(images.split(batch_size)):
             batch = batch.to(like.device)
             model((batch if prepare is None else prepare(batch)).to(like.dtype))
-            for layer in layers:
-                for by_layer in kept:
-                    if (times := len(by_layer[layer]) - passes) != 1:
-                        raise ValueError(f"{layer} ran {times} times in a pass: accepted is once")
-    return [{layer: torch.cat(each).numpy() for layer, each in by.items()} for by in kept]
+            for layer, name in product(layers, watches):
+                if (times := len(found[name][layer]) - passes) != 1:
+                    raise ValueError(f"{layer} ran {times} times in a pass: accepted is once")
+    return {
+        name: {layer: torch.cat(parts).numpy() for layer, parts in by_layer.items()}
+        for name, by_layer in found.items()
+    }
 
 
 def _append(tensors, tensor):
@@ -137,14 +137,11 @@ def _watch_weights(module, keep):
     return _through(module, lambda weights: keep(weights) or weights)
 
 
-def _watch_means(module, keep):
-    return module.register_forward_pre_hook(
-        lambda _, inputs: keep(inputs[0].mean((2, 3), dtype=torch.float32))
-    )
+def _watch_inputs(see):
+    def watch(module, keep):
+        return module.register_forward_pre_hook(lambda _, inputs: keep(see(inputs[0])))
 
-
-def _watch_inputs(module, keep):
-    return module.register_forward_pre_hook(lambda _, inputs: keep(inputs[0].clone()))
+    return watch
 
 
 @contextmanager
@@ -154,13 +151,10 @@ def intervene(model, layer, change):
         with intervene(model, "layer2.attention", freeze(record.weights[...].mean(0))):
             ...
 
-    Contexts may be nested, also on one layer, where the inner change comes last. A change is a
-    function from the weights (N, C) of a batch to those that are applied in their stead: `scale`,
-    `freeze`, `permute` and `swap` make one, `off` is one.
-
-    Raises:
-        TypeError, ValueError: no such layer, or one that shares its weights' module with another;
-            a change that cannot be called. From the model, when it does not fit the channels.
+    A change is a function from the weights (N, C) of a batch to those that are applied in their
+    stead: `scale`, `freeze`, `permute` and `swap` make one, `off` is one. Of nested changes of one
+    layer the inner comes last. TypeError, ValueError for what is no layer, one that shares its
+    weights' module, or no function; from the model for a change that does not fit the channels.
     """
     module = _layer(model, layer)
     if not callable(change):
@@ -178,10 +172,7 @@ def scale(factor):
 
 
 def freeze(weights):
-    """A change for `intervene`: the same weights for every image, a number or (C,).
-
-    With their mean over images, a fixed scale per channel is left, and nothing of the image.
-    """
+    """A change for `intervene`: the same weights for every image, a number or (C,)."""
     frozen = _vector("weights", weights)
     return lambda weights: frozen(weights).expand_as(weights)
 
@@ -200,8 +191,7 @@ def permute(order):
 def swap(shift=1):
     """A change for `intervene`: image i gets the weights of image i - shift of its batch.
 
-    The first images of a batch get those of the last. In the order of `shapes` each class comes
-    every tenth image: a shift of 10 swaps within a class, a shift of 1 between classes.
+    In the order of `shapes`, 10 swaps within a class, 1 between classes.
     """
     check_integer("shift", shift)
 
@@ -226,13 +216,9 @@ def renumber(model, layer, order):
 
     Channel i is then the one that was order[i]: the module gets its input in the new order, with
     every parameter that belongs to a channel (every dimension of size C) taken along, and its
-    output is put back in place. To SE channels are but names, and nothing changes; ECA's weights
-    belong to no channel, so it sees other neighbours, and so does an ECA of shuffled order, which
-    keeps its permutation. Weights that are recorded meanwhile are in the new order.
-
-    Raises:
-        ValueError: no such layer, or one that shares its weights' module with another; order not a
-            permutation. From the model, when its length is not the layer's number of channels.
+    output is put back in place. To SE channels are but names, and nothing changes; ECA, also of
+    shuffled order, sees other neighbours. Weights recorded meanwhile are in the new order.
+    ValueError as for `intervene`, and for an order that is no permutation.
     """
     module, order = _layer(model, layer), _permutation(order)
     renumbered = permute(order)
@@ -285,24 +271,23 @@ def _source(module):
 
 
 def _layer(model, name):
-    """The attention module of that name, which shares the source of its weights with no other."""
+    """The attention module of that name, which shares its gate with no other."""
     layers = attention_layers(model)
     if name not in layers:
         accepted = ", ".join(layers) or "none, since the model has no channel attention"
         raise ValueError(f"layer={name!r}: accepted are {accepted}")
-    _check_own_gates(layers, [name])
+    _check_own_gate(layers, name)
     return layers[name]
 
 
-def _check_own_gates(layers, names):
-    sources = {layer: _source(module) for layer, module in layers.items()}
-    for name in names:
-        sharing = [layer for layer, source in sources.items() if source is sources[name]]
-        if len(sharing) > 1:
-            raise ValueError(
-                f"layer={name!r}: {' and '.join(sharing)} share one {type(sources[name]).__name__}"
-                " that gives their weights; accepted are layers with one of their own"
-            )
+def _check_own_gate(layers, name):
+    source = _source(layers[name])
+    sharing = [layer for layer, module in layers.items() if _source(module) is source]
+    if len(sharing) > 1:
+        raise ValueError(
+            f"layer={name!r}: {' and '.join(sharing)} share one {type(source).__name__} that gives "
+            "their weights; accepted are layers with one of their own"
+        )
 
 
 def _vector(name, values):
