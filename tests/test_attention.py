@@ -335,7 +335,7 @@ def test_make_attention_reports_the_spec_that_does_not_fit():
         make_attention("eca(k=9)", 8)
     with pytest.raises(ValueError, match="attention 'eca\\(k=3, b=1\\)': kernel_size=3 with"):
         make_attention("eca(k=3, b=1)", 8)
-    with pytest.raises(ValueError, match="one per stage: accepted are stages 0 to 1, not stage=2"):
+    with pytest.raises(ValueError, match="per stage: accepted are stages 0 to 1, not stage=2"):
         make_attention("eca(k=3-5)", 8, stage=2)
     with pytest.raises(TypeError, match=r"channels=64\.0"):
         make_attention("eca", 64.0)
