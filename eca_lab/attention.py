@@ -28,13 +28,15 @@ from eca_lab.spec import GRAMMAR, ORDERS, PADDINGS, Spec, parse_spec
 class ChannelAttention(nn.Module):
     """Scale each channel by a weight in (0, 1) computed from the channels' means.
 
-    Subclasses give `score`, and have an attribute for each of their arguments.
+    Subclasses give `score`, and have an attribute for each of their arguments. All weights come out
+    of `gate`, where `eca_lab.probe` reads and changes them.
     """
 
     def __init__(self, channels):
         check_integer("channels", channels)
         super().__init__()
         self.channels = channels
+        self.gate = nn.Sigmoid()
 
     @property
     def spec(self):
@@ -51,7 +53,7 @@ class ChannelAttention(nn.Module):
         raise NotImplementedError
 
     def weights(self, x):
-        return torch.sigmoid(self.score(self.squeeze(x)))
+        return self.gate(self.score(self.squeeze(x)))
 
     def forward(self, x):
         # Under autocast the weights may have another dtype than x; the output keeps that of x.
@@ -222,7 +224,7 @@ class CBAM(SE):
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def weights(self, x):
-        return torch.sigmoid(self.score(self.squeeze(x)) + self.score(x.amax((2, 3))))
+        return self.gate(self.score(self.squeeze(x)) + self.score(x.amax((2, 3))))
 
     def _spatial_weights(self, x):
         """Weights of the positions in (0, 1), (N, C, H, W) -> (N, 1, H, W)."""

@@ -65,7 +65,7 @@ def obstacle(model):
 
 def applies(block, bn, x, shortcut):
     """Whether a block ends fused, from bn(x) on: not where a module is hooked or changed."""
-    modules = bn, block.attention, block.relu
+    modules = bn, block.relu, *block.attention.modules()
     return (
         block.trains_fused
         and (bn.training and torch.is_grad_enabled())

@@ -15,13 +15,13 @@ from itertools import product
 import torch
 from torch import nn
 
-from eca_lab.attention import ChannelAttention
 from eca_lab.checks import check_integer
 
 # (package, class) -> the sub-module whose output is the channel weights. By name, so that timm need
 # not be installed. A class of that name without such a sub-module, as in timm's legacy networks, is
 # another one.
 _GATES = {
+    ("eca_lab", "ChannelAttention"): "gate",
     ("timm", "EcaModule"): "gate",
     ("timm", "CecaModule"): "gate",
     ("timm", "SEModule"): "gate",
@@ -49,7 +49,7 @@ class WeightRecord:
 def attention_layers(model):
     """The attention modules of a model by name, in order; empty without any."""
     modules = model.named_modules()
-    return {name: module for name, module in modules if _source(module) is not None}
+    return {name: module for name, module in modules if _gate(module) is not None}
 
 
 def record_weights(model, images, prepare=None, batch_size=250, descriptors=False):
@@ -73,7 +73,7 @@ def record_weights(model, images, prepare=None, batch_size=250, descriptors=Fals
     """
     watches = {"weights": _watch_weights}
     if descriptors:
-        watches["descriptors"] = _watch_inputs(lambda x: x.mean((2, 3), dtype=torch.float32))
+        watches["descriptors"] = _watch_means
     return WeightRecord(**_run(model, images, prepare, batch_size, watches))
 
 
@@ -82,21 +82,18 @@ def feature_maps(model, images, prepare=None):
 
     Arguments and errors as for `record_weights`. All of it is kept: meant for a few images.
     """
-    watches = {"inputs": _watch_inputs(torch.clone)}
-    return _run(model, images, prepare, 250, watches)["inputs"]
+    return _run(model, images, prepare, 250, {"inputs": _watch_inputs})["inputs"]
 
 
 def _run(model, images, prepare, batch_size, watches):
     """Run the images through the model: name of a watch -> layer -> (N, ...) array of its finds."""
     layers = attention_layers(model)
     if not layers:
-        theirs = ", ".join(f"{'.'.join(each)} with a {gate}" for each, gate in _GATES.items())
-        raise ValueError(
-            f"{type(model).__name__} has no channel attention: accepted are models with modules "
-            f"of eca_lab.attention, or {theirs}"
-        )
+        known = ", ".join(f"{'.'.join(each)} with a {gate}" for each, gate in _GATES.items())
+        name = type(model).__name__
+        raise ValueError(f"{name} has no channel attention: accepted are models with {known}")
     for layer in layers:
-        _check_own_gate(layers, layer)
+        _layer(model, layer)
     check_integer("batch_size", batch_size)
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"images of type {type(images).__name__}: accepted is a tensor (N, ...)")
@@ -134,14 +131,17 @@ def _append(tensors, tensor):
 
 
 def _watch_weights(module, keep):
-    return _through(module, lambda weights: keep(weights) or weights)
+    return _gate(module).register_forward_hook(lambda _, __, out: keep(out.flatten(1)))
 
 
-def _watch_inputs(see):
-    def watch(module, keep):
-        return module.register_forward_pre_hook(lambda _, inputs: keep(see(inputs[0])))
+def _watch_means(module, keep):
+    return module.register_forward_pre_hook(
+        lambda _, inputs: keep(inputs[0].mean((2, 3), dtype=torch.float32))
+    )
 
-    return watch
+
+def _watch_inputs(module, keep):
+    return module.register_forward_pre_hook(lambda _, inputs: keep(inputs[0].clone()))
 
 
 @contextmanager
@@ -156,12 +156,16 @@ def intervene(model, layer, change):
     layer the inner comes last. TypeError, ValueError for what is no layer, one that shares its
     weights' module, or no function; from the model for a change that does not fit the channels.
     """
-    module = _layer(model, layer)
+    gate = _gate(_layer(model, layer))
     if not callable(change):
         raise TypeError(
             f"change={change!r}: accepted are functions of the weights, such as probe.freeze(0.5)"
         )
-    with _through(module, change):
+
+    def changed(_, __, out):  # of shape (N, C), or (N, C, 1, 1), or (N, 1, C)
+        return change(out.flatten(1)).reshape(out.shape)
+
+    with gate.register_forward_hook(changed):
         yield
 
 
@@ -233,36 +237,13 @@ def renumber(model, layer, order):
                 if size == len(order):
                     own = order.to(parameter.device)
                     parameter.data = parameter.data.index_select(dimension, own)
-        stack.callback(module.register_forward_pre_hook(lambda _, x: renumbered(x[0])).remove)
-        stack.callback(module.register_forward_hook(in_place).remove)
+        stack.enter_context(module.register_forward_pre_hook(lambda _, x: renumbered(x[0])))
+        stack.enter_context(module.register_forward_hook(in_place))
         yield
 
 
-@contextmanager
-def _through(module, change):
-    """While the context is open, the channel weights (N, C) of a module go through change."""
-    if isinstance(module, ChannelAttention):
-        # An attribute of the instance stands before the method of its class.
-        outer, weights = vars(module).get("weights"), module.weights
-        module.weights = lambda x: change(weights(x))
-        try:
-            yield
-        finally:
-            del module.weights
-            if outer is not None:
-                module.weights = outer
-    else:
-        # The weights have shape (N, C, 1, 1) or (N, 1, C).
-        with _source(module).register_forward_hook(
-            lambda _, __, output: change(output.flatten(1)).reshape(output.shape)
-        ):
-            yield
-
-
-def _source(module):
-    """The module that gives the channel weights: itself, or another library's gate; or None."""
-    if isinstance(module, ChannelAttention):
-        return module
+def _gate(module):
+    """The sub-module of an attention module whose output is the channel weights; else None."""
     for kind in type(module).__mro__:
         gate = _GATES.get((kind.__module__.split(".")[0], kind.__name__))
         if gate and isinstance(getattr(module, gate, None), nn.Module):
@@ -276,18 +257,14 @@ def _layer(model, name):
     if name not in layers:
         accepted = ", ".join(layers) or "none, since the model has no channel attention"
         raise ValueError(f"layer={name!r}: accepted are {accepted}")
-    _check_own_gate(layers, name)
-    return layers[name]
-
-
-def _check_own_gate(layers, name):
-    source = _source(layers[name])
-    sharing = [layer for layer, module in layers.items() if _source(module) is source]
+    gate = _gate(layers[name])
+    sharing = [layer for layer, module in layers.items() if _gate(module) is gate]
     if len(sharing) > 1:
         raise ValueError(
-            f"layer={name!r}: {' and '.join(sharing)} share one {type(source).__name__} that gives "
+            f"layer={name!r}: {' and '.join(sharing)} share one {type(gate).__name__} that gives "
             "their weights; accepted are layers with one of their own"
         )
+    return layers[name]
 
 
 def _vector(name, values):
