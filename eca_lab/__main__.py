@@ -91,9 +91,8 @@ def _declare(options):
     checks.check_choice("--setting", options.setting, tuple(study.settings))
     setting = study.settings[options.setting]
     declared = dict.fromkeys(("classes", "batch_size", "learning_rate")) | {"out": study.results}
-    for name in ("arms", "size", "per_class", "backbone", "epochs", "precision", "fused"):
-        declared[name] = getattr(setting, name)
-    for name, value in declared.items():
+    also = ("arms", "size", "per_class", "backbone", "epochs", "precision", "fused")
+    for name, value in (declared | {each: getattr(setting, each) for each in also}).items():
         if getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} with --study {study.name}: the study declares it")

@@ -11,9 +11,9 @@ the same four questions:
     weights(x):  (N, C, H, W) -> (N, C)        in (0, 1)
     forward(x):  (N, C, H, W) -> (N, C, H, W)  x * weights(x)
 
-No module has a bias, which is what the parameter counts of the paper's Table 3 imply. Weights are
-drawn as torch draws those of a layer with the same fan-in. TypeError, ValueError: an argument that
-is not accepted, or does not fit the number of channels.
+No module has a bias, as the parameter counts of the paper's Table 3 imply. Weights are drawn as
+torch draws those of a layer with the same fan-in. TypeError, ValueError: an argument that is not
+accepted, or does not fit the number of channels.
 """
 
 import torch
@@ -98,17 +98,13 @@ class ECA(LinearAttention):
                 "kernel size, or gamma and b to compute it from"
             )
         check_kernel_size(kernel_size, channels)
-        self.padding, self.order = padding, order
+        self.kernel_size, self.padding, self.order = kernel_size, padding, order
         how = {"padding": kernel_size // 2, "padding_mode": padding, "bias": False}
         self.conv = nn.Conv1d(1, 1, kernel_size, **how)
         if order == "shuffled":
             permutation = torch.randperm(channels)
             self.register_buffer("permutation", permutation)
             self.register_buffer("inverse", permutation.argsort())
-
-    @property
-    def kernel_size(self):
-        return self.conv.kernel_size[0]
 
     def score(self, y):
         if self.order == "identity":
@@ -132,12 +128,9 @@ class ECANS(LinearAttention):
     def __init__(self, channels, kernel_size):
         super().__init__(channels)
         check_kernel_size(kernel_size, channels)
+        self.kernel_size = kernel_size
         self.weight = nn.Parameter(torch.empty(channels, kernel_size))
         nn.init.uniform_(self.weight, -(kernel_size**-0.5), kernel_size**-0.5)
-
-    @property
-    def kernel_size(self):
-        return self.weight.shape[1]
 
     def score(self, y):
         half = self.kernel_size // 2
@@ -183,11 +176,8 @@ class SEGroup(LinearAttention):
     def __init__(self, channels, groups):
         super().__init__(channels)
         _check_divides("groups", groups, channels)
+        self.groups = groups
         self.conv = nn.Conv1d(channels, channels, 1, groups=groups, bias=False)
-
-    @property
-    def groups(self):
-        return self.conv.groups
 
     def score(self, y):
         return self.conv(y.unsqueeze(2)).squeeze(2)
@@ -198,12 +188,7 @@ class SE(ChannelAttention):
 
     def __init__(self, channels, reduction=16):
         super().__init__(channels)
-        check_integer("reduction", reduction)
-        if reduction > channels:
-            raise ValueError(
-                f"reduction={reduction}: leaves no hidden unit; accepted are at most "
-                f"channels={channels}"
-            )
+        check_integer("reduction", reduction, most=channels)
         self.reduction = reduction
         self.fc1 = nn.Linear(channels, channels // reduction, bias=False)
         self.fc2 = nn.Linear(channels // reduction, channels, bias=False)

@@ -186,7 +186,7 @@ def _blocks(model):
 def _is_pooled(attention):
     """Whether logits of the pooled descriptor alone are all that the module does."""
     return isinstance(attention, nn.Identity) or all(
-        getattr(getattr(attention, name, None), "__func__", None) is getattr(ChannelAttention, name)
+        getattr(type(attention), name, None) is getattr(ChannelAttention, name)
         for name in ("squeeze", "weights", "forward")
     )
 

@@ -69,14 +69,15 @@ class Spec:
     def fixed_kernel_size(self):
         """k of an arm that fixes one k for all layers and nothing else, as eca(k=3); else None."""
         k = self.kernel_sizes
-        return k if self.name == "eca" and list(self.arguments) == ["k"] and _is_one(k) else None
+        return k if str(self) == f"eca(k={k})" and isinstance(k, int) else None
 
     @property
     def order(self):
         """Sort key: none, SE and its kin, then ECA, adaptive first, then by kernel size."""
         sizes = self.arguments.get("k", 0)
+        sizes = sizes if isinstance(sizes, tuple) else (sizes,)
         rest = tuple(f"{key}={value}" for key, value in self.arguments.items() if key != "k")
-        return NAMES.index(self.name), len(rest), (sizes,) if _is_one(sizes) else sizes, rest
+        return NAMES.index(self.name), len(rest), sizes, rest
 
     @property
     def slug(self):
@@ -160,7 +161,3 @@ def _number(kind, key, text, accepted):
 
 def _written(value):
     return "-".join(map(str, value)) if isinstance(value, tuple) else value
-
-
-def _is_one(sizes):
-    return isinstance(sizes, int)

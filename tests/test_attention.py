@@ -309,8 +309,8 @@ def test_adaptive_eca_follows_equation_12(channels):
         (lambda: ECA(64, order="sorted"), "order='sorted': accepted are identity, shuff"),
         (lambda: ECANS(4, 5), "kernel_size=5: accepted are at most channels=4"),
         (lambda: SEGroup(64, 5), "groups=5: accepted are divisors of channels=64"),
-        (lambda: SE(8, 16), "reduction=16: leaves no hidden unit"),
-        (lambda: CBAM(8, 0), "reduction=0: accepted is a positive integer"),
+        (lambda: SE(8, 16), "reduction=16: accepted is an integer from 1 to 8"),
+        (lambda: CBAM(8, 0), "reduction=0: accepted is an integer from 1 to 8"),
         (lambda: SEVar1(0), "channels=0: accepted is a positive integer"),
     ],
 )
