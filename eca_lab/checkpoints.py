@@ -73,9 +73,8 @@ def save_checkpoint(path, model, card):
 def train_checkpoints(plan, out, device="cpu"):
     """Save the networks of a sweep's plan in the folder `out`, training those that are not there.
 
-    Gives their paths, in the order of the plan's trials. FileExistsError, before any training, for
-    a file that should be one of the networks and is not; FloatingPointError for a loss that is no
-    longer finite.
+    Gives all their paths. FileExistsError, before any training, for a file that should be one of
+    the networks and is not; FloatingPointError for a loss that is no longer finite.
     """
     device, out = check_device(device), Path(out)
     out.mkdir(parents=True, exist_ok=True)

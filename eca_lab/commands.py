@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 from eca_lab import checkpoints, data, report, results, sweep
-from eca_lab.recipe import Recipe
 from eca_lab.train import check_device
 
 AGAIN = "Run the same command again to"
@@ -78,7 +77,6 @@ def _complain(text):
 def _plan(options):
     """The plan that the options ask for. What needs no data is checked before a download."""
     arms = sweep.check_arms(options.backbone, options.arms, options.seeds)
-    recipe = Recipe(options.epochs, options.batch_size, options.learning_rate)
     _check_writable(options.out)
     dataset = data.load_dataset(
         options.data,
@@ -87,8 +85,8 @@ def _plan(options):
         per_class=options.per_class,
         unreadable="skip" if options.skip_unreadable else "error",
     )
-    how = options.precision, options.fused
-    return sweep.plan_sweep(dataset, options.backbone, arms, options.seeds, recipe, *how)
+    how = options.seeds, options.recipe, options.precision, options.fused
+    return sweep.plan_sweep(dataset, options.backbone, arms, *how)
 
 
 def _print_plan(plan):

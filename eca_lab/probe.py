@@ -60,16 +60,13 @@ def record_weights(model, images, prepare=None, batch_size=250, descriptors=Fals
 
     Args:
         images: (N, ...) tensor, on any device.
-        prepare: function from a batch of images to the model's input, so that uint8 images may
-            stay uint8, such as `eca_lab.train.input_transform(dataset)`. Left out, the images are
-            the input.
+        prepare: function from a batch of images to the model's input, such as
+            `eca_lab.train.input_transform(dataset)`. Left out, the images are the input.
         batch_size: images a batch.
         descriptors: record the means of each layer's input channels, too.
 
-    Raises:
-        TypeError, ValueError: a model without channel attention, or with layers that share it; a
-            layer that does not run exactly once a pass; images that are no tensor, none, or uint8
-            without prepare.
+    TypeError, ValueError: a model without channel attention, or with layers that share it, or do
+    not run exactly once a pass; images that are no tensor, none, or uint8 without prepare.
     """
     watches = {"weights": _watch_weights}
     if descriptors:

@@ -13,21 +13,13 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from eca_lab import results
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.data.dataset import TENSORS, Dataset
 from eca_lab.fused import obstacle
 from eca_lab.models import add_attention, build_model
 from eca_lab.provenance import code_version, provenance
 from eca_lab.recipe import Recipe
-from eca_lab.results import (
-    SCHEMA,
-    is_finished,
-    load_results,
-    run_of,
-    set_aside,
-    trial_identity,
-    write_record,
-)
 from eca_lab.spec import Spec, parse_spec
 from eca_lab.train import (
     PRECISIONS,
@@ -131,7 +123,7 @@ def plan_sweep(dataset, backbone, arms, seeds, recipe=None, precision="float32",
             fused = False
             warnings.warn(f"all arms train by the modules, not fused: {reasons}", stacklevel=2)
     described = {arm: trial_description(dataset, backbone, arm, 0, recipe) for arm in arms}
-    networks = {arm: trial_identity(description) for arm, description in described.items()}
+    networks = {arm: results.trial_identity(description) for arm, description in described.items()}
     chosen = {}  # network -> the arm that runs
     for arm in sorted(arms, key=lambda arm: arm.kernel_sizes is None):
         chosen.setdefault(networks[arm], arm)
@@ -140,7 +132,7 @@ def plan_sweep(dataset, backbone, arms, seeds, recipe=None, precision="float32",
     for seed in range(seeds):
         for arm in dict.fromkeys(chosen[network] for network in networks.values()):
             description = {**described[arm], "seed": seed}
-            trials.append(Trial(arm, seed, trial_identity(description), description))
+            trials.append(Trial(arm, seed, results.trial_identity(description), description))
     return Plan(dataset, backbone, recipe, tuple(trials), duplicates, precision, fused)
 
 
@@ -159,12 +151,10 @@ def run_sweep(
     """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
 
     A trial that raises, or whose worker dies twice, is recorded as failed with its reason, and the
-    sweep goes on; run again, it tries it again. Interrupted, a sweep keeps what is finished.
-    Several may share a folder: what one of them is running, the others leave to it.
+    sweep goes on; run again, it tries it again. Several sweeps may share a folder: what one of them
+    is running, the others leave to it.
 
     Args:
-        out: made if it is not there. What is no valid record in it is moved into its folder
-            `rejected`, with a warning.
         device, workers, gpu_share, ray: where the trials run, see `check_workers`.
         deadline: by `time.monotonic`. A trial that would probably not end before is not started.
         estimate: seconds that a trial takes, for the deadline; None if that is not known.
@@ -178,7 +168,7 @@ def run_sweep(
     devices = check_workers(device, workers, gpu_share, ray)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    records = set_aside(out) if records is None else records
+    records = results.set_aside(out) if records is None else records
     todo = remaining(plan, records)
     elsewhere = {} if any_device or ray else begun_elsewhere(plan, records, device)
     if elsewhere:
@@ -231,7 +221,7 @@ def run_sweep(
         code = code_version()
         for trial, outcome in ended:
             record = {
-                "schema": SCHEMA,
+                "schema": results.SCHEMA,
                 "identity": trial.identity,
                 "arm": str(trial.arm),
                 **outcome,
@@ -239,7 +229,7 @@ def run_sweep(
                 "code": code,
                 "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             }
-            write_record(out, record)
+            results.write_record(out, record)
             if record["status"] == "failed":
                 failed.append(record)
             longest = max(longest, time.monotonic() - started[trial.identity])
@@ -294,10 +284,10 @@ def begun_elsewhere(plan, records, device="cpu"):
     device, begun = check_device(device), defaultdict(set)
     here = {"precision": resolve_precision(plan.precision, device)}
     here |= {"path": "fused" if plan.fused else "modules"}
-    here = run_of({**provenance(device), **here})
+    here = results.run_of({**provenance(device), **here})
     for record in records.values():
         if record["status"] == "finished":
-            begun[_without_arm(record["trial"])].add(run_of(record))
+            begun[_without_arm(record["trial"])].add(results.run_of(record))
     left = remaining(plan, records)
     seeds = {trial.seed: begun[_without_arm(trial.description)] for trial in left}
     return {seed: runs for seed, runs in seeds.items() if runs and here not in runs}
@@ -306,16 +296,18 @@ def begun_elsewhere(plan, records, device="cpu"):
 def _without_arm(description):
     """A name for what trials of one seed have in common."""
     of_arm = ("attention", "parameters")
-    return trial_identity({key: each for key, each in description.items() if key not in of_arm})
+    return results.trial_identity(
+        {key: each for key, each in description.items() if key not in of_arm}
+    )
 
 
 def plan_results(plan, out):
     """The finished trials of a plan as `load_results` gives them, with the plan's names of arms."""
-    results = load_results(out)
+    table = results.load_results(out)
     names = {trial.identity: str(trial.arm) for trial in plan.trials}
-    results = results[results["identity"].isin(names)]
-    results = results.assign(arm=results["identity"].map(names))
-    return results.sort_values(
+    table = table[table["identity"].isin(names)]
+    table = table.assign(arm=table["identity"].map(names))
+    return table.sort_values(
         "arm", key=lambda arms: arms.map(lambda arm: parse_spec(arm).order), kind="stable"
     )
 
@@ -327,7 +319,7 @@ def _claim(out, trial):
         claim.acquire(timeout=0)
     except Timeout:
         return None
-    if is_finished(out, trial.identity):  # in the meantime
+    if results.is_finished(out, trial.identity):  # in the meantime
         _release(claim)
         return None
     return claim

@@ -41,23 +41,16 @@ def train_network(
     Args:
         dataset: an `eca_lab.data.Dataset`. On a GPU it stays there as uint8.
         backbone, arm: as `eca_lab.models.build_model` takes them; the stem is that of `stem_for`.
-        recipe: a `Recipe`, its defaults if left out.
-        device: "cpu", or a CUDA device, see `check_device`.
+        recipe, device: a `Recipe`, the default one if left out; see `check_device`.
         on_epoch: called without arguments after every epoch.
         precision: one of `PRECISIONS`, see `resolve_precision`; bfloat16 by autocast.
-        fused: train the blocks fused where that can be, see `eca_lab.fused.training_path`. It
-            takes up to a minute of compiling in each process.
+        fused: see `eca_lab.fused.training_path`; takes up to a minute of compiling per process.
 
-    Returns:
-        The network, in evaluation mode on the device, and its outcome, a dict: top1 and top5 in
-        percent (top5 with fewer than five classes: of all of them), correct (for
-        `eca_lab.results.unpack_correct`), loss_curve (mean training loss of each epoch), seconds
-        (of training), images_per_second, precision ("float32" or "bfloat16") and path ("modules"
-        or "fused").
-
-    Raises:
-        ValueError: a backbone, arm or device that is not accepted; fewer images than a batch.
-        FloatingPointError: the loss is no longer finite.
+    Gives the network, in evaluation mode on the device, and a dict: top1 and top5 in percent,
+    correct (for `eca_lab.results.unpack_correct`), loss_curve (mean training loss of each epoch),
+    seconds (of training), images_per_second, precision ("float32" or "bfloat16") and path
+    ("modules" or "fused"). ValueError for what is not accepted, or fewer images than a batch;
+    FloatingPointError for a loss that is no longer finite.
     """
     recipe = recipe or Recipe()
     device = check_device(device)

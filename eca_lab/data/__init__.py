@@ -34,21 +34,17 @@ def load_dataset(
             hold a folder of images for each class.
         root: folder for downloads, and for the decoded images of a folder, which is decoded again
             when a file was added, removed or changed.
-        size: side to resize to, 4 to 1024 pixels. Of an image that is not square, the shorter side
-            is resized and the centre kept. None keeps the images as they are.
+        size: side to resize to, 4 to 1024 pixels, or None. Of an image that is not square, the
+            shorter side is resized and the centre kept.
         classes: None for all, a number of classes to draw, or their names. Labels are numbered
             from 0 in the order of the data set.
-        per_class: number of training images to draw from each class; None for all. The test split
-            stays whole. Draws are nested: 100 images of a class are among the 200, whatever the
-            other classes.
+        per_class: number of training images to draw from each class; None for all. Draws are
+            nested: 100 images of a class are among the 200, whatever the other classes.
         unreadable: "error", or "skip" to leave out the images that cannot be decoded.
 
     Gives a `Dataset` on the CPU, whose tensors may be shared with others: never write into them.
-
-    Raises:
-        TypeError, ValueError: an argument that is not accepted; more classes or images asked for
-            than there are; images of different sizes without a size; unusable images or folders.
-        OSError: no such folder, a failed download, or root cannot be written.
+    TypeError, ValueError: what is not accepted, or not there; images of different sizes without a
+    size. OSError: no such folder, a failed download, or root cannot be written.
     """
     _check_arguments(name, size, classes, per_class, unreadable)
     root = Path(root)
