@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 import warnings
-from contextlib import suppress
 from importlib.metadata import version
 
 from eca_lab import checks, studies
@@ -66,21 +65,26 @@ def main(arguments=None):
 def _sweep(options):
     if options.study is not None:
         _declare(options)
-    _fill(options)
-    from eca_lab import commands
-
-    return commands.run_sweep(options)
+    return _train(options, "run_sweep")
 
 
 def _checkpoints(options):
+    return _train(options, "train_checkpoints")
+
+
+def _train(options, command):
     _fill(options)
+    options.recipe = Recipe(options.epochs, options.batch_size, options.learning_rate)
+    import torch  # when the options that can be checked without it are
+
     from eca_lab import commands
 
-    return commands.train_checkpoints(options)
+    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return getattr(commands, command)(options)
 
 
 def _declare(options):
-    """Take from the declaration of a study what it declares; ValueError for what contradicts it."""
+    """Take from a study what it declares; ValueError for what contradicts it."""
     study = studies.load_study(options.study)
     if options.setting is None:
         listed = ", ".join(study.settings)
@@ -88,9 +92,8 @@ def _declare(options):
     checks.check_choice("--setting", options.setting, tuple(study.settings))
     setting = study.settings[options.setting]
     declared = dict.fromkeys(("classes", "batch_size", "learning_rate")) | {"out": study.results}
-    for name in ("arms", "size", "per_class", "backbone", "epochs", "precision", "fused"):
-        declared[name] = getattr(setting, name)
-    for name, value in declared.items():
+    also = ("arms", "size", "per_class", "backbone", "epochs", "precision", "fused")
+    for name, value in (declared | {each: getattr(setting, each) for each in also}).items():
         if getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} with --study {study.name}: the study declares it")
@@ -100,9 +103,9 @@ def _declare(options):
             f"--study {study.name} --setting {setting.name}: its images are in no place known "
             "here; give their folder as --data folder:PATH"
         )
+    usual = {name: getattr(setting, name) for name in ("data", "device", "seeds")}
+    options.defaults = options.defaults | usual
     options.keep = setting.keep
-    for name in ("data", "device", "seeds"):
-        setattr(options, name, getattr(options, name) or getattr(setting, name))
 
 
 def _fill(options):
@@ -110,10 +113,6 @@ def _fill(options):
     for name, value in options.defaults.items():
         if getattr(options, name, None) is None:
             setattr(options, name, value)
-    if getattr(options, "device", "") is None:
-        import torch
-
-        options.device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _results(options):
@@ -136,6 +135,7 @@ def _compare(options):
     if options.path is None:
         raise ValueError("compare: the folder of results is missing, or --study NAME")
     _fill(options)
+    checks.check_number("margin", options.margin, above=0)
     table = report.finished(options.path)
     recorded, baseline = tuple(table["arm"].unique()), str(options.baseline)
     checks.check_choice("--baseline", baseline, recorded)
@@ -150,25 +150,11 @@ def _compare(options):
     return 0 if compared else 1
 
 
-def _type(kind, check, **limits):
-    """A type of options for argparse, which prints the message of an ArgumentTypeError alone."""
-
-    def read(text):
-        value = text
-        with suppress(ValueError):  # then the check refuses the text in its own words
-            value = kind(text)
-        try:
-            check("value", value, **limits)
-        except (TypeError, ValueError) as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        return value
-
-    return read
-
-
-_count = _type(int, checks.check_integer)
-_positive = _type(float, checks.check_number, above=0)
-_arm = _type(parse_spec, lambda _, value: parse_spec(value))
+def _arm(text):
+    try:
+        return parse_spec(text)
+    except ValueError as error:  # of which argparse would not print the message
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _classes(text):
@@ -220,9 +206,9 @@ def _parser():
     add("--study", declared, metavar="NAME")
     add("--setting", "one of the study's settings, such as small", metavar="NAME")
     _add_training_options(add)
-    add("--workers", "run trials in N processes of this machine", type=_count, metavar="N")
+    add("--workers", "run trials in N processes of this machine", type=int, metavar="N")
     text = "of a GPU for each worker, such as 0.25, which lets four share one"
-    add("--gpu-share", text, type=_positive, metavar="SHARE")
+    add("--gpu-share", text, type=float, metavar="SHARE")
     text = "run trials on the Ray cluster at HOST:PORT, or on the one of this machine: auto"
     add("--ray", text, metavar="ADDRESS")
     text = "start no trial that would not end within this time from now, such as 25m"
@@ -246,7 +232,7 @@ def _parser():
     text = "compare these alone; p is adjusted over them, so declare them before the trials"
     add("--arms", text, type=_arm, nargs="+", metavar="ARM")
     add("--metric", "top1 or top5, for example")
-    add("--margin", "differences below this many points do not matter", type=_positive)
+    add("--margin", "differences below this many points do not matter", type=float)
 
     add = command(
         _checkpoints,
@@ -267,13 +253,13 @@ def _add_training_options(add):
     text = "attention specs such as none, se, cbam, eca, eca(k=5), eca(k=3-5-5-7), "
     text += "eca(gamma=1, b=1); quote those with parentheses"
     add("--arms", text, nargs="+", type=_arm, metavar="ARM")
-    add("--seeds", "seeds 0 to N - 1", type=_count, metavar="N")
-    add("--epochs", "epochs a trial", type=_count, metavar="N")
-    add("--batch-size", "images a training step", type=_count, metavar="N")
-    add("--learning-rate", "its peak; lower for smaller batches", type=_positive, metavar="RATE")
+    add("--seeds", "seeds 0 to N - 1", type=int, metavar="N")
+    add("--epochs", "epochs a trial", type=int, metavar="N")
+    add("--batch-size", "images a training step", type=int, metavar="N")
+    add("--learning-rate", "its peak; lower for smaller batches", type=float, metavar="RATE")
     add("--classes", "so many classes, or their names with commas between", type=_classes)
-    add("--per-class", "training images a class", type=_count, metavar="N")
-    add("--size", "resize images to a square of so many pixels", type=_count, metavar="N")
+    add("--per-class", "training images a class", type=int, metavar="N")
+    add("--size", "resize images to a square of so many pixels", type=int, metavar="N")
     add("--skip-unreadable", "leave out images that cannot be read", action="store_true")
     add("--device", "cpu or cuda (default: cuda where there is one)")
     text = "of training; auto takes bfloat16 where the device is made for it"

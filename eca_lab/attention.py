@@ -11,9 +11,9 @@ the same four questions:
     weights(x):  (N, C, H, W) -> (N, C)        in (0, 1)
     forward(x):  (N, C, H, W) -> (N, C, H, W)  x * weights(x)
 
-No module has a bias, which is what the parameter counts of the paper's Table 3 imply. Weights are
-drawn as torch draws those of a layer with the same fan-in. An argument that is not accepted, or
-does not fit the number of channels, is a TypeError or ValueError that names it.
+No module has a bias, as the parameter counts of the paper's Table 3 imply. Weights are drawn as
+torch draws those of a layer with the same fan-in. TypeError, ValueError: an argument that is not
+accepted, or does not fit the number of channels.
 """
 
 import torch
@@ -21,42 +21,39 @@ import torch.nn.functional as F
 from torch import nn
 
 from eca_lab.checks import check_choice, check_integer
-from eca_lab.kernel_size import adaptive_kernel_size, check_channels, check_kernel_size
+from eca_lab.kernel_size import adaptive_kernel_size, check_kernel_size
 from eca_lab.spec import GRAMMAR, ORDERS, PADDINGS, Spec, parse_spec
 
 
 class ChannelAttention(nn.Module):
     """Scale each channel by a weight in (0, 1) computed from the channels' means.
 
-    Subclasses give `score`, and have an attribute for each of their arguments.
+    Subclasses give `score`, and have an attribute for each of their arguments. All weights come out
+    of `gate`, where `eca_lab.probe` reads and changes them.
     """
 
     def __init__(self, channels):
-        check_channels(channels)
+        check_integer("channels", channels)
         super().__init__()
         self.channels = channels
+        self.gate = nn.Sigmoid()
 
     @property
     def spec(self):
-        """The spec string that names the module as it was resolved: "eca(k=5)" for an adaptive ECA
-        of 256 channels. What is as usual, zeros and the channels' own order, goes without saying.
-        """
+        """The spec string of the module as resolved: "eca(k=5)" for an adaptive ECA of C = 256."""
         name = next(name for name, kind in _CLASSES.items() if type(self) is kind)
         values = {key: getattr(self, there, None) for key, there in GRAMMAR[name].items()}
-        usual = (None, PADDINGS[0], ORDERS[0])
+        usual = (None, PADDINGS[0], ORDERS[0])  # goes without saying
         return str(Spec(name, {key: v for key, v in values.items() if v not in usual}))
 
     def squeeze(self, x):
-        """Global average pooling, (N, C, H, W) -> (N, C)."""
         return x.mean((2, 3))
 
     def score(self, y):
-        """Logits of the channel weights, (N, C) -> (N, C)."""
         raise NotImplementedError
 
     def weights(self, x):
-        """Channel weights in (0, 1), (N, C, H, W) -> (N, C)."""
-        return torch.sigmoid(self.score(self.squeeze(x)))
+        return self.gate(self.score(self.squeeze(x)))
 
     def forward(self, x):
         # Under autocast the weights may have another dtype than x; the output keeps that of x.
@@ -64,15 +61,15 @@ class ChannelAttention(nn.Module):
 
 
 class LinearAttention(ChannelAttention):
-    """Attention whose logits are a linear map of the descriptor, score(y) = M y."""
+    """Attention whose logits are a linear map of the descriptor, score(y) = M y.
+
+    M is diagonal for SEVar1 and SEVar2, block-diagonal for SEGroup, banded for ECANS and ECA (in
+    the shuffled order if there is one), full for SEVar3.
+    """
 
     @torch.no_grad()
     def interaction_matrix(self):
-        """M of score(y) = M y, (C, C): row i holds what channel i's logit takes from each channel.
-
-        Diagonal for SEVar1 and SEVar2, block-diagonal for SEGroup, banded for ECANS and ECA (in
-        the shuffled order if there is one), full for SEVar3.
-        """
+        """M, (C, C): row i holds what channel i's logit takes from each channel."""
         like = next(self.parameters(), torch.empty(0))
         return self.score(torch.eye(self.channels, dtype=like.dtype, device=like.device)).T
 
@@ -80,14 +77,10 @@ class LinearAttention(ChannelAttention):
 class ECA(LinearAttention):
     """Efficient channel attention: sigmoid(C1D_k(y)), k weights in all (Equations 9 and 12).
 
-    Args:
-        channels: C.
-        kernel_size: k, odd and at most C. Left out, it is adaptive: psi(C) of Equation 12.
-        gamma, b: of Equation 12, 2 and 1 if left out. Not together with a kernel size.
-        padding: what the convolution sees beyond the first and the last channel: "zeros", as in
-            the paper, or "circular", the other end of the channels.
-        order: "identity", or "shuffled": convolve over a random but fixed order of the channels,
-            drawn when the module is made, and put the logits back in place.
+    kernel_size is k, odd and at most C, or None: psi(C) of Equation 12, with its gamma and b, 2 and
+    1 if left out. padding is what the convolution sees beyond the first and the last channel:
+    "zeros", as in the paper, or "circular", the other end. order is "identity", or "shuffled": a
+    random order of the channels, drawn when the module is made, for the convolution alone.
     """
 
     def __init__(
@@ -96,28 +89,22 @@ class ECA(LinearAttention):
         super().__init__(channels)
         check_choice("padding", padding, PADDINGS)
         check_choice("order", order, ORDERS)
+        mapping = {name: v for name, v in (("gamma", gamma), ("b", b)) if v is not None}
         if kernel_size is None:
-            kernel_size = adaptive_kernel_size(
-                channels, 2 if gamma is None else gamma, 1 if b is None else b
-            )
-        elif gamma is not None or b is not None:
+            kernel_size = adaptive_kernel_size(channels, **mapping)
+        elif mapping:
             raise ValueError(
                 f"kernel_size={kernel_size} with gamma={gamma}, b={b}: accepted is either a "
                 "kernel size, or gamma and b to compute it from"
             )
         check_kernel_size(kernel_size, channels)
-        self.padding, self.order = padding, order
-        self.conv = nn.Conv1d(
-            1, 1, kernel_size, padding=kernel_size // 2, padding_mode=padding, bias=False
-        )
+        self.kernel_size, self.padding, self.order = kernel_size, padding, order
+        how = {"padding": kernel_size // 2, "padding_mode": padding, "bias": False}
+        self.conv = nn.Conv1d(1, 1, kernel_size, **how)
         if order == "shuffled":
             permutation = torch.randperm(channels)
             self.register_buffer("permutation", permutation)
             self.register_buffer("inverse", permutation.argsort())
-
-    @property
-    def kernel_size(self):
-        return self.conv.kernel_size[0]
 
     def score(self, y):
         if self.order == "identity":
@@ -129,10 +116,8 @@ class ECA(LinearAttention):
             return self.conv(y.unsqueeze(1)).squeeze(1)
         # The same as a product, (1, k) @ (k, N C): on a CPU up to ten times as fast.
         half, channels = self.kernel_size // 2, self.channels
-        if self.padding == "circular":
-            padded = torch.cat([y[:, channels - half :], y, y[:, :half]], 1)
-        else:
-            padded = F.pad(y, (half, half))
+        mode = "circular" if self.padding == "circular" else "constant"
+        padded = F.pad(y[:, None], (half, half), mode)[:, 0]
         shifted = torch.stack([padded[:, i : i + channels] for i in range(self.kernel_size)])
         return (self.conv.weight.flatten(1) @ shifted.flatten(1)).view_as(y)
 
@@ -143,12 +128,9 @@ class ECANS(LinearAttention):
     def __init__(self, channels, kernel_size):
         super().__init__(channels)
         check_kernel_size(kernel_size, channels)
+        self.kernel_size = kernel_size
         self.weight = nn.Parameter(torch.empty(channels, kernel_size))
         nn.init.uniform_(self.weight, -(kernel_size**-0.5), kernel_size**-0.5)
-
-    @property
-    def kernel_size(self):
-        return self.weight.shape[1]
 
     def score(self, y):
         half = self.kernel_size // 2
@@ -188,18 +170,14 @@ class SEVar3(LinearAttention):
 class SEGroup(LinearAttention):
     """SE-GC: sigmoid(GC_g(y)), a block-diagonal W of g blocks, C^2 / g weights (Table 2).
 
-    The paper has g = 16 (SE-GC1), C/16 (SE-GC2) and C/8 (SE-GC3); a spec string gives the last two
-    for any number of channels as "se_gc(group_size=16)" and "se_gc(group_size=8)".
+    g is 16 in SE-GC1, C/16 and C/8 in SE-GC2 and SE-GC3, whose specs give group_size=16 and 8.
     """
 
     def __init__(self, channels, groups):
         super().__init__(channels)
         _check_divides("groups", groups, channels)
+        self.groups = groups
         self.conv = nn.Conv1d(channels, channels, 1, groups=groups, bias=False)
-
-    @property
-    def groups(self):
-        return self.conv.groups
 
     def score(self, y):
         return self.conv(y.unsqueeze(2)).squeeze(2)
@@ -210,12 +188,7 @@ class SE(ChannelAttention):
 
     def __init__(self, channels, reduction=16):
         super().__init__(channels)
-        check_integer("reduction", reduction)
-        if reduction > channels:
-            raise ValueError(
-                f"reduction={reduction}: leaves no hidden unit; accepted are at most "
-                f"channels={channels}"
-            )
+        check_integer("reduction", reduction, most=channels)
         self.reduction = reduction
         self.fc1 = nn.Linear(channels, channels // reduction, bias=False)
         self.fc2 = nn.Linear(channels // reduction, channels, bias=False)
@@ -227,9 +200,8 @@ class SE(ChannelAttention):
 class CBAM(SE):
     """CBAM: SE's perceptron on the mean and on the maximum, then a spatial map (7x7 convolution).
 
-    `squeeze` gives the mean; `weights` adds the logits of mean and maximum before the sigmoid.
-    98 weights more than SE. Without the BatchNorm that CBAM's authors put behind the spatial
-    convolution, as the parameter count of the ECA paper's Table 3 implies.
+    `squeeze` gives the mean; `weights` adds the logits of mean and maximum. Without the BatchNorm
+    that CBAM's authors put behind the spatial convolution, as the ECA paper's Table 3 implies.
     """
 
     def __init__(self, channels, reduction=16):
@@ -237,7 +209,7 @@ class CBAM(SE):
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def weights(self, x):
-        return torch.sigmoid(self.score(self.squeeze(x)) + self.score(x.amax((2, 3))))
+        return self.gate(self.score(self.squeeze(x)) + self.score(x.amax((2, 3))))
 
     def _spatial_weights(self, x):
         """Weights of the positions in (0, 1), (N, C, H, W) -> (N, 1, H, W)."""
@@ -262,12 +234,12 @@ _CLASSES = {
 
 
 def make_attention(spec, channels, stage=None):
-    """The attention module for so many channels that a spec names, ``nn.Identity()`` for "none".
+    """The attention module that a spec names for so many channels, ``nn.Identity()`` for "none".
 
-    stage is the index of the stage, needed where the spec gives a kernel size per stage.
+    stage is its index, needed where the spec gives a kernel size per stage.
     """
     spec = parse_spec(spec)
-    check_channels(channels)
+    check_integer("channels", channels)
     if spec.name == "none":
         return nn.Identity()
     arguments = {GRAMMAR[spec.name][key]: value for key, value in spec.arguments.items()}
@@ -278,10 +250,8 @@ def make_attention(spec, channels, stage=None):
             arguments["groups"] = channels // group_size
         if isinstance(sizes, tuple):
             if stage is None or not 0 <= stage < len(sizes):
-                raise ValueError(
-                    f"it gives {len(sizes)} kernel sizes, one per stage: accepted are stages 0 to "
-                    f"{len(sizes) - 1}, not stage={stage}"
-                )
+                stages = f"stages 0 to {len(sizes) - 1}, not stage={stage}"
+                raise ValueError(f"it gives a kernel size per stage: accepted are {stages}")
             arguments["kernel_size"] = sizes[stage]
         return _CLASSES[spec.name](channels, **arguments)
     except ValueError as error:

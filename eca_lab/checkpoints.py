@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import re
 import textwrap
 import warnings
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 
 import safetensors.torch
@@ -26,23 +26,19 @@ SUFFIX = ".safetensors"
 
 def checkpoint_name(description, arm):
     """The file name of a trained network, which no other trial has."""
-    dataset, backbone, seed = (description[key] for key in ("dataset", "backbone", "seed"))
-    beginning = _beginning(f"{dataset['name']}{dataset['size']}", backbone, arm, seed)
+    dataset = "{name}{size}".format(**description["dataset"])
+    beginning = _beginning(dataset, description["backbone"], arm, description["seed"])
     return f"{beginning}{trial_identity(description)[:8]}{SUFFIX}"
 
 
 def find_checkpoint(folder, arm, seed, dataset="shapes32", backbone="tiny"):
     """The path of the one network in a folder that was trained so; `load_checkpoint` loads it.
 
-    dataset is the name of the data set with the size of its images in pixels.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: there are several, such as of two recipes; an arm that is none.
+    dataset is the name of the data set with the size of its images in pixels. FileNotFoundError
+    where there is none, ValueError where there are several, such as of two recipes.
     """
     beginning = _beginning(dataset, backbone, arm, seed)
-    wanted = re.compile(re.escape(beginning) + r"[0-9a-f]{8}" + re.escape(SUFFIX))
-    found = sorted(each for each in Path(folder).glob("*") if wanted.fullmatch(each.name))
+    found = sorted(Path(folder).glob(f"{escape(beginning)}{'[0-9a-f]' * 8}{SUFFIX}"))
     if not found:
         raise FileNotFoundError(f"{folder}: no network {beginning}*{SUFFIX}")
     if len(found) > 1:
@@ -56,12 +52,8 @@ def save_checkpoint(path, model, card):
 
     path ends in ".safetensors"; the card gets the same name with ".json". To load the model again,
     it needs "arm", the spec string, and "trial" of `eca_lab.train.trial_description`. The SHA-256
-    of the weights is added.
-
-    Raises:
-        ValueError: another ending; a card that does not describe the model.
-        FileExistsError: there is a network of that name. It stays as it is.
-        OSError: the files cannot be written.
+    of the weights is added. ValueError for another ending, or a card that does not describe the
+    model; FileExistsError for a network that is there: it stays as it is.
     """
     path = _checkpoint_path(path)
     _check_attention(path, card["trial"]["attention"], model)
@@ -81,12 +73,8 @@ def save_checkpoint(path, model, card):
 def train_checkpoints(plan, out, device="cpu"):
     """Save the networks of a sweep's plan in the folder `out`, training those that are not there.
 
-    Gives their paths, in the order of the plan's trials.
-
-    Raises:
-        FileExistsError: a file that should be one of the networks is not. Nothing was trained.
-        FloatingPointError: the loss of a network is no longer finite.
-        ValueError, OSError: a device that is not there; a folder that cannot be written.
+    Gives all their paths. FileExistsError, before any training, for a file that should be one of
+    the networks and is not; FloatingPointError for a loss that is no longer finite.
     """
     device, out = check_device(device), Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -131,9 +119,7 @@ def _is_saved(path, trial):
 def load_checkpoint(path):
     """The model that `save_checkpoint` wrote, in evaluation mode, on the CPU, and its card.
 
-    Raises:
-        FileNotFoundError: no such file, or no card beside it.
-        ValueError: card and weights do not fit. The message says in what.
+    FileNotFoundError without the file or its card; ValueError where they do not fit, and in what.
     """
     path = _checkpoint_path(path)
     tensors, card_path = path.read_bytes(), path.with_suffix(".json")
@@ -156,43 +142,32 @@ def load_checkpoint(path):
 
 
 def load_released_checkpoint(path, backbone):
-    """The model, in evaluation mode, on the CPU, of a checkpoint of the authors' code release.
+    """The model of a checkpoint of the authors' code release, in evaluation mode, on the CPU.
 
-    Its ECA weights are called ``layer1.0.eca.conv.weight`` in ResNets and, in MobileNetV2, stand
-    last in the ``conv`` sequence of a block. The kernel size of each module and the number of
-    classes are read from the weights.
+    path is a file written by torch.save: a state dict, or a dict that holds one as "state_dict";
+    names with or without "module." before them. ECA's weights are ``layer1.0.eca.conv.weight`` in
+    ResNets, and stand last in the ``conv`` sequence of MobileNetV2's blocks. Kernel sizes and the
+    number of classes are read from the weights.
 
-    Args:
-        path: a file written by torch.save: a state dict, or a dict that holds one as
-            "state_dict"; names with or without "module." before them.
-        backbone: one of `eca_lab.models.BACKBONES`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that holds more than tensors, or whose names, types or shapes do not
-            fit the backbone. The message says which, in one line.
+    ValueError, in one line, for a file that holds more than tensors, or whose names, types or
+    shapes do not fit the backbone, one of `eca_lab.models.BACKBONES`.
     """
     state = _released_state(path)
-    classifier = "classifier.1" if backbone == "mobilenet_v2" else "fc"
-    bias = state.get(f"{classifier}.bias")
-    if bias is None or bias.dim() != 1:
-        raise ValueError(f"{path}: no {classifier}.bias of a {backbone}; it has {_listed(state)}")
-    model = build_model(backbone, num_classes=len(bias))
-    missing = []
+    classifier = "classifier.1.bias" if backbone == "mobilenet_v2" else "fc.bias"
+    if state.get(classifier, torch.empty(())).dim() != 1:
+        raise ValueError(f"{path}: no {classifier} of a {backbone}; it has {_one_line(state)}")
+    model = build_model(backbone, num_classes=len(state[classifier]))
     for name, block, channels, _ in blocks(model):
         place = f"conv.{len(block.conv)}" if isinstance(block, InvertedResidual) else "eca"
         released = f"{name}.{place}.conv.weight"
-        weight = state.pop(released, None)
-        if weight is None:
-            missing.append(released)
-            continue
+        if released not in state:
+            raise ValueError(f"{path}: no {released} of a {backbone}; it has {_one_line(state)}")
+        weight = state.pop(released)
         if weight.dim() != 3 or weight.shape[2] % 2 == 0:
             shape = tuple(weight.shape)
             raise ValueError(f"{path}: {released} has shape {shape}: accepted is (1, 1, odd k)")
         block.attention = ECA(channels, kernel_size=weight.shape[2])
         state[f"{name}.attention.conv.weight"] = weight
-    if missing:
-        raise ValueError(f"{path}: no ECA weights {_listed(missing)}; it has {_listed(state)}")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -212,20 +187,19 @@ def _released_state(path):
         raise ValueError(
             f"{path} is not a file of tensors alone: accepted is a state dict that torch.save wrote"
         ) from None
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        kind = type(content if state is None else state).__name__
+        kind = type(state).__name__
         raise ValueError(f"{path} holds a {kind}: accepted is a dict of names and tensors")
     named = {}
     for name, value in state.items():
         name = name.removeprefix("module.")
         if name in named:
             raise ValueError(f"{path} holds both {name} and module.{name}: accepted is one of them")
-        if not isinstance(value, torch.Tensor):
-            kind = type(value).__name__
-            raise ValueError(f"{path}: {shown(name)} is a {kind}: accepted are tensors")
-        if not (value.is_floating_point() or name.endswith("num_batches_tracked")):
-            raise ValueError(f"{path}: {shown(name)} is of {value.dtype}: accepted are floats")
+        kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+        counts = name.endswith("num_batches_tracked") and kind == torch.int64
+        if not (counts or (isinstance(kind, torch.dtype) and kind.is_floating_point)):
+            raise ValueError(f"{path}: {shown(name)} is a {kind}: accepted are tensors of floats")
         named[name] = value
     return named
 
@@ -248,11 +222,7 @@ def _check_attention(path, described, model):
         raise ValueError(f"{path}: its card describes attention {described}, it has {actual}")
 
 
-def _one_line(error):
-    return textwrap.shorten(str(error), 500, placeholder=" ...")
-
-
-def _listed(names):
-    names = list(names)
-    first = _one_line(", ".join(names[:8]))
-    return f"{first} and {len(names) - 8} more" if len(names) > 8 else first or "nothing"
+def _one_line(text):
+    """An error, or names, on one line of at most 500 characters."""
+    text = ", ".join(text) if isinstance(text, dict) else str(text)
+    return textwrap.shorten(text, 500, placeholder=" ...") or "nothing"

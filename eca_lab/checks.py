@@ -17,12 +17,7 @@ def shown(value):
 
 
 def check_integer(name, value, least=1, most=math.inf):
-    """Raise, naming the value, unless it is an integer within limits (a bool or 64.0 is not).
-
-    Raises:
-        TypeError: no integer.
-        ValueError: below least or above most.
-    """
+    """Raise TypeError unless value is an integer (a bool is none), ValueError outside limits."""
     if most < math.inf:
         accepted = f"an integer from {least} to {most}"
     else:
@@ -34,12 +29,7 @@ def check_integer(name, value, least=1, most=math.inf):
 
 
 def check_number(name, value, least=-math.inf, most=math.inf, above=-math.inf, below=math.inf):
-    """Raise, naming the value, unless it is a finite real number within limits (a bool is not).
-
-    Raises:
-        TypeError: no real number.
-        ValueError: not finite, below least, above most, or not between above and below.
-    """
+    """Raise TypeError unless value is a real number, ValueError if not finite or outside limits."""
     limits = [("from", least), ("to", most), ("above", above), ("below", below)]
     words = [f"{word} {limit:g}" for word, limit in limits if math.isfinite(limit)]
     accepted = " ".join(["a finite number", *words])
@@ -49,8 +39,7 @@ def check_number(name, value, least=-math.inf, most=math.inf, above=-math.inf, b
         number = float(value)
     except OverflowError:  # a large integer
         number = math.inf
-    finite = math.isfinite(number)
-    if not (finite and least <= number <= most and above < number < below):
+    if not (math.isfinite(number) and least <= number <= most and above < number < below):
         raise ValueError(f"{name}={shown(value)}: accepted is {accepted}")
 
 

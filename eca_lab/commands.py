@@ -4,8 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from eca_lab import checkpoints, data, report, results, sweep, train
-from eca_lab.recipe import Recipe
+from eca_lab import checkpoints, data, report, results, sweep
+from eca_lab.train import check_device
 
 AGAIN = "Run the same command again to"
 
@@ -55,7 +55,7 @@ def run_sweep(options):
 
 def train_checkpoints(options):
     """Train the networks that are not there yet, and print where they are; the exit status."""
-    train.check_device(options.device)
+    check_device(options.device)
     plan = _plan(options)
     try:
         paths = checkpoints.train_checkpoints(plan, options.out, options.device)
@@ -77,7 +77,6 @@ def _complain(text):
 def _plan(options):
     """The plan that the options ask for. What needs no data is checked before a download."""
     arms = sweep.check_arms(options.backbone, options.arms, options.seeds)
-    recipe = Recipe(options.epochs, options.batch_size, options.learning_rate)
     _check_writable(options.out)
     dataset = data.load_dataset(
         options.data,
@@ -86,8 +85,8 @@ def _plan(options):
         per_class=options.per_class,
         unreadable="skip" if options.skip_unreadable else "error",
     )
-    how = options.precision, options.fused, options.keep
-    return sweep.plan_sweep(dataset, options.backbone, arms, options.seeds, recipe, *how)
+    how = options.seeds, options.recipe, options.precision, options.fused, options.keep
+    return sweep.plan_sweep(dataset, options.backbone, arms, *how)
 
 
 def _print_plan(plan):
@@ -121,9 +120,8 @@ def _duration(seconds):
 
 def _check_writable(folder):
     """Raise OSError unless the folder, or the nearest one above it that exists, can be written."""
-    nearest = Path(folder).absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
+    path = Path(folder).absolute()
+    nearest = next(each for each in (path, *path.parents) if each.exists())
     if not nearest.is_dir():
         raise NotADirectoryError(f"--out {folder}: {nearest} is not a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):

@@ -1,7 +1,6 @@
 """What a network costs: parameters, multiply-adds, and measured time.
 
-Counts are plain integers. Table 3 of the ECA paper prints them in units of its own: its M is
-`MEBI`, its G is `GIBI`.
+Table 3 of the ECA paper prints its counts in units of its own: its M is `MEBI`, its G is `GIBI`.
 """
 
 import math
@@ -23,9 +22,7 @@ CONVENTIONS = ("torch", "paper")
 _TABLE_3 = {
     (network, method): (backbone, arm)
     for network, backbone, plain, se in (
-        ("ResNet-50", "resnet50", "ResNet", "se"),
-        ("ResNet-101", "resnet101", "ResNet", "se"),
-        ("ResNet-152", "resnet152", "ResNet", "se"),
+        *((f"ResNet-{n}", f"resnet{n}", "ResNet", "se") for n in (50, 101, 152)),
         ("MobileNetV2", "mobilenet_v2", "MobileNetV2", "se(r=8)"),
     )
     for method, arm in ((plain, "none"), ("SENet", se), ("CBAM", "cbam"), ("ECA-Net", "eca"))
@@ -40,27 +37,18 @@ def parameters(model):
 def multiply_adds(model, size, channels=3, convention="torch"):
     """Multiply-adds of one forward pass of one image, from shapes alone.
 
-    Neither convention counts products element by element, such as the weights of SE-Var2 and
-    ECA-NS, and the scaling of the features.
-
-    Args:
-        model: a module that takes (N, channels, size, size).
-        size: side of the image in pixels.
-        channels: 3 for a network, C for an attention module on its own.
-        convention: "torch": those of convolutions and matrix products, by torch's own counter,
-            whose FLOPs are twice as many. Or "paper", what the FLOPs of Table 3 are: multiply-adds
-            of convolutions, 2 per weight of fully connected layers, 4 per element that a BatchNorm
-            puts out, 1 per element of a ReLU or ReLU6, and 1 per element that a global pooling
-            takes in or a MaxPool puts out.
-
-    Raises:
-        TypeError, ValueError: naming what is not accepted.
+    model takes (N, channels, size, size); channels is 3 for a network, C for an attention module.
+    The convention "torch" counts those of convolutions and matrix products, by torch's own counter.
+    "paper", what the FLOPs of Table 3 are, counts multiply-adds of convolutions, 2 per weight of
+    fully connected layers, 4 per element that a BatchNorm puts out, 1 per element of a ReLU or
+    ReLU6, and 1 per element that a global pooling takes in or a MaxPool puts out. Neither counts
+    other products element by element. TypeError, ValueError: naming what is not accepted.
     """
     check_integer("size", size)
     check_integer("channels", channels)
     check_choice("convention", convention, CONVENTIONS)
-    # Tensors without numbers take the place of the model's own for one call, and its BatchNorms
-    # count nothing. Two images: from one, a BatchNorm in training may get a single value.
+    # Tensors without numbers take the place of the model's own for one call. Two images: from one,
+    # a BatchNorm in training may get a single value.
     images, paper = 2, convention == "paper"
     tensors = [*model.named_parameters(), *model.named_buffers()]
     stand_ins = {name: tensor.detach().to("meta") for name, tensor in tensors}
@@ -76,10 +64,9 @@ def multiply_adds(model, size, channels=3, convention="torch"):
 def table_3(published):
     """Table 3 of the paper, as printed and as counted, for the networks that can be built here.
 
-    Of the DataFrame of data/paper/table3_backbones.csv it makes one indexed by the paper's
-    (backbone, method), 14 rows: arm, ours; parameters and flops as printed, such as "24.37M";
-    counted_parameters and counted_flops (of a 224 x 224 image, by convention "paper") in the unit
-    of the printed number, not rounded.
+    Of the DataFrame of data/paper/table3_backbones.csv, one of 14 rows, indexed by (backbone,
+    method): arm, ours; parameters and flops as printed, such as "24.37M"; counted_parameters and
+    counted_flops (of 224 x 224 pixels, convention "paper") in the unit printed, not rounded.
     """
     rows = published.set_index(["backbone", "method"])[["parameters", "flops"]]
     rows = rows[rows.index.isin(_TABLE_3)]
@@ -97,22 +84,15 @@ def table_3(published):
 def step_seconds(models, size, batch_size, repeats=10):
     """Measured time of a forward pass and of a training step, each relative to the first model.
 
-    The models take turns, one step each in every round and in the opposite order in every second
-    one, so that whatever else the machine does meets all of them; ratios are of one round. A first
-    round warms up. Forward passes are in evaluation mode and without gradients; a training step is
+    models maps names to classifiers on one device. They take turns in at least 2 repeats, after one
+    to warm up, in the opposite order every second time, and ratios are of one round: whatever else
+    the machine does meets all of them. Forward passes are in evaluation mode; a training step is
     forward pass, cross-entropy, backward pass and SGD at a learning rate of zero, on random images:
     the weights stay as they are, BatchNorm's running statistics move.
 
-    Args:
-        models: name -> classifier, all on one device, where the time is measured.
-        size: side of the images in pixels.
-        batch_size: images per step.
-        repeats: rounds, at least 2.
-
-    Returns:
-        DataFrame indexed by (step, name), step being "forward" and "training": seconds, the median
-        over the rounds; ratio, the median ratio to the first model; ratio_low and ratio_high, the
-        quartiles of that ratio.
+    Gives a DataFrame indexed by (step, name), step being "forward" and "training": seconds, the
+    median over the rounds; ratio, the median ratio to the first model; ratio_low and ratio_high,
+    its quartiles.
     """
     check_integer("size", size)
     check_integer("batch_size", batch_size)
@@ -125,8 +105,7 @@ def step_seconds(models, size, batch_size, repeats=10):
     for step in (_forward, _training):
         seconds = {name: [] for name in models}
         for turn in range(repeats + 1):
-            order = list(models) if turn % 2 else list(models)[::-1]
-            for name in order:
+            for name in list(models)[:: 1 if turn % 2 else -1]:
                 seconds[name].append(_timed(step, models[name], x))
         rounds = pd.DataFrame(seconds).iloc[1:]
         ratios = rounds.div(rounds.iloc[:, 0], axis=0).quantile([0.5, 0.25, 0.75]).T
@@ -162,15 +141,11 @@ def _training(model, x):
 
 
 _ATEN = torch.ops.aten
-
-
 # What the paper's convention counts beside convolutions and matrix products, from the shapes of an
 # operator's inputs and output.
+_ONE_EACH = _ATEN.relu, _ATEN.relu_, _ATEN.hardtanh_, _ATEN.mean, _ATEN.amax
 _PAPER = {
     _ATEN.native_batch_norm: lambda x, *_, **__: 4 * math.prod(x),
-    **dict.fromkeys(
-        (_ATEN.relu, _ATEN.relu_, _ATEN.hardtanh_, _ATEN.mean, _ATEN.amax),
-        lambda x, *_, **__: math.prod(x),
-    ),
+    **dict.fromkeys(_ONE_EACH, lambda x, *_, **__: math.prod(x)),
     _ATEN.max_pool2d_with_indices: lambda *_, out_shape, **__: math.prod(out_shape[0]),
 }

@@ -9,13 +9,7 @@ from pathlib import Path
 def written_whole(path):
     """A binary file to write to, which takes its name only when all of it is on the disk.
 
-        with written_whole("a.json") as file:
-            file.write(b"{}")
-
     Whatever happens before, a file that had the name stays as it was.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

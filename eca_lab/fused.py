@@ -1,7 +1,7 @@
 """The end of a residual block, relu(attention(bn(x)) + shortcut), as one operation for training.
 
 Each module on its own reads and writes the whole feature map. But BatchNorm in training reads all
-of x anyway, and sums over positions from that same pass give the pooled descriptor:
+of x anyway, and sums over positions of that pass give the pooled descriptor:
 
     bn(x) = gamma r (x - mu) + beta       mu, r: mean and 1 / standard deviation of each channel
     y     = gamma r d + beta              d: mean over the positions of x - mu
@@ -39,9 +39,8 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 def training_path(model, fused=True, dtype=torch.float32):
     """While the context is open, the blocks of a model train fused, or by their modules.
 
-    Gives "fused" or "modules": these also, with a warning that says why, for a model with an
-    `obstacle` and where torch.compile does not work. dtype is that of the feature maps,
-    torch.bfloat16 under autocast. The state dict is the same either way.
+    Gives "fused" or "modules": these also, with a warning, for a model with an `obstacle` and where
+    torch.compile does not work. dtype is that of the feature maps, bfloat16 under autocast.
     """
     device = next(model.parameters()).device
     if fused and (reason := obstacle(model) or _compile_error(device, dtype)):
@@ -66,7 +65,7 @@ def obstacle(model):
 
 def applies(block, bn, x, shortcut):
     """Whether a block ends fused, from bn(x) on: not where a module is hooked or changed."""
-    modules = bn, block.attention, block.relu
+    modules = bn, block.relu, *block.attention.modules()
     return (
         block.trains_fused
         and (bn.training and torch.is_grad_enabled())
@@ -187,7 +186,7 @@ def _blocks(model):
 def _is_pooled(attention):
     """Whether logits of the pooled descriptor alone are all that the module does."""
     return isinstance(attention, nn.Identity) or all(
-        getattr(getattr(attention, name, None), "__func__", None) is getattr(ChannelAttention, name)
+        getattr(type(attention), name, None) is getattr(ChannelAttention, name)
         for name in ("squeeze", "weights", "forward")
     )
 

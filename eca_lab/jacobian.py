@@ -1,10 +1,9 @@
 """How channel weights depend on channel means: Jacobians and what they tell.
 
-An attention module maps the descriptor y of an image, one mean per channel, to logits and on to
-weights = sigmoid(logits), R^C -> R^C. Of ECA the Jacobian of the logits is its band, whatever y;
-of SE it is W2 D W1, where the diagonal D of zeros and ones says which of the C // r hidden units y
-switches on. The Jacobian of the weights is diag(s (1 - s)) times that of the logits, where s are
-the weights: it has the same rank and the same zeros.
+Of a descriptor y (one mean per channel) an attention module makes logits, and of these weights
+s = sigmoid(logits). The Jacobian of ECA's logits is its band, whatever y; that of SE's is W2 D W1,
+where the diagonal D of zeros and ones says which of the C // r hidden units y switches on. That of
+the weights is diag(s (1 - s)) times that of the logits: of the same rank, with the same zeros.
 
 Shapes: N descriptors, C channels. In a Jacobian, row i holds how channel i's weight (or logit)
 changes with the mean of each channel j.
@@ -21,47 +20,38 @@ TOLERANCE = 1e-5
 
 
 def logit_jacobian(module, y):
-    """Jacobians of y -> score(y), (N, C) -> (N, C, C), at each of the N descriptors.
-
-    module is an `eca_lab.attention.ChannelAttention`, y as its `squeeze` gives it, or a ValueError.
-    """
+    """Jacobians of a module's y -> score(y), (N, C, C), at descriptors y (N, C), or ValueError."""
     return _jacobian(module.score, module, y)
 
 
 def weight_jacobian(module, y):
-    """Jacobians of y -> sigmoid(score(y)), (N, C) -> (N, C, C), at each of the N descriptors.
-
-    Of CBAM, whose channel weights depend on the maxima too, it is the part of the means alone.
-    Arguments and errors as for `logit_jacobian`.
-    """
+    """The same of y -> sigmoid(score(y)); of CBAM, the part of the means alone, not the maxima."""
     return _jacobian(lambda each: torch.sigmoid(module.score(each)), module, y)
 
 
 def rank(singular_values):
-    """Numerical rank, (..., C) -> (...): how many exceed `TOLERANCE` times the largest.
+    """Numerical rank, (..., C) -> (...): how many exceed `TOLERANCE` times the first, the largest.
 
-    Of values in descending order, as `torch.linalg.svdvals` gives them. A band of ECA has full rank
-    for almost all kernels, but its smallest singular value may fall exponentially with C.
+    ECA's band has full rank for almost all kernels, but its smallest singular value may fall
+    exponentially with C.
     """
     return (singular_values > TOLERANCE * singular_values[..., :1]).sum(-1)
 
 
 def effective_rank(singular_values):
-    """exp of the entropy of the singular values as shares of their sum, (..., C) -> (...).
+    """exp of the entropy of the singular values as shares of their sum, (..., C) -> (...): 1 to C.
 
-    Between 1, all in one direction, and C, the same in all; NaN where all are zero. Source: Roy
-    and Vetterli, "The effective rank", EUSIPCO 2007, Equation 4.
+    NaN where all are zero. Roy and Vetterli, "The effective rank", EUSIPCO 2007, Equation 4.
     """
     shares = singular_values / singular_values.sum(-1, keepdim=True)
     return torch.special.entr(shares).sum(-1).exp()
 
 
 def diagonal_share(matrices):
-    """Share of the diagonal in the sum of squared entries, (..., C, C) -> (...), 0 to 1.
+    """Share of the diagonal in the sum of squares, (..., C, C) -> (...); NaN for zeros alone.
 
-    The paper's "direct correspondence between channel and weight" as a number: 1 where every
-    weight depends on its own channel alone, about 1/C where the own channel is like any other;
-    NaN for zeros alone.
+    The paper's "direct correspondence between channel and weight" as a number: 1 where every weight
+    depends on its own channel alone, about 1/C where that is like any other.
     """
     squares = matrices.square()
     return squares.diagonal(dim1=-2, dim2=-1).sum(-1) / squares.sum((-2, -1))
@@ -85,11 +75,7 @@ def sensitivity(matrices):
 
 
 def measures(matrices):
-    """Every measure of N Jacobians, (N, C, C), as a DataFrame of N rows.
-
-    Columns: rank, effective_rank, diagonal_share, bandwidth, and sensitivity, here the mean over
-    channels.
-    """
+    """The five measures of N Jacobians, (N, C, C), as a DataFrame of N rows; the last is a mean."""
     spectra = torch.linalg.svdvals(matrices)
     columns = {each.__name__: each(spectra) for each in (rank, effective_rank)}
     columns |= {each.__name__: each(matrices) for each in (diagonal_share, bandwidth)}

@@ -1,10 +1,8 @@
 """Kernel size of an ECA module from its number of channels: psi and phi of the paper.
 
 Wang et al., "ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks",
-CVPR 2020, arXiv:1910.03151, Section 3.2.3. Needs no torch.
-
-Notation: C is the number of channels, k the kernel size of the 1-D convolution over them,
-t = (log2(C) + b) / gamma the real number that psi rounds to the nearest odd integer.
+CVPR 2020, arXiv:1910.03151, Section 3.2.3: C is the number of channels, k the kernel size of the
+1-D convolution over them, t = (log2(C) + b) / gamma what psi rounds. Needs no torch.
 """
 
 import math
@@ -21,25 +19,12 @@ def adaptive_kernel_size(channels, gamma=2, b=1, ties="up"):
     """Kernel size for a number of channels: k = psi(C) = |log2(C)/gamma + b/gamma|_odd.
 
     |t|_odd is the odd integer nearest to t. Equation 12 leaves open what happens where t is an
-    even integer, midway between two odd ones, as at C = 128 and C = 2048 with gamma = 2 and b = 1.
-    The code of Figure 3 rounds such ties up. They can only fall on powers of two, where t is
-    computed in exact arithmetic, reading gamma and b as the decimals that they are written as.
-
-    Args:
-        channels: C, a positive integer.
-        gamma: slope of the mapping, 0.001 to 1000.
-        b: offset of the mapping, -1000 to 1000.
-        ties: "up" (Figure 3 and the released code) or "down".
-
-    Returns:
-        k, a positive odd integer.
-
-    Raises:
-        TypeError, ValueError: naming the argument that is not accepted.
-
-    Source: Equation 12; Figure 3 for the ties.
+    even integer, midway between two, as at C = 128 and C = 2048 with gamma = 2 and b = 1: ties go
+    "up", as in the code of Figure 3, or "down". They can only fall on powers of two, where t is
+    exact: gamma, 0.001 to 1000, and b, -1000 to 1000, are the decimals that they are written as.
+    TypeError, ValueError: naming the argument that is not accepted.
     """
-    check_channels(channels)
+    check_integer("channels", channels)
     check_mapping(gamma, b)
     check_choice("ties", ties, TIES)
     t = abs(rounding_argument(channels, gamma, b))
@@ -54,10 +39,10 @@ def adaptive_kernel_size(channels, gamma=2, b=1, ties="up"):
 
 
 def rounding_argument(channels, gamma=2, b=1):
-    """t = (log2(C) + b) / gamma, the number that psi rounds to the nearest odd integer.
+    """t = (log2(C) + b) / gamma, which psi rounds to the nearest odd integer.
 
     A Fraction, exact, where C is a power of two; a float elsewhere, where t is irrational and so
-    no tie. Arguments as for `adaptive_kernel_size`, which checks them.
+    no tie. The arguments are not checked.
     """
     channels = int(channels)
     exponent = channels.bit_length() - 1
@@ -67,13 +52,10 @@ def rounding_argument(channels, gamma=2, b=1):
 
 
 def channels_for_kernel_size(k, gamma=2, b=1):
-    """Number of channels that belongs to a kernel size: C = phi(k) = 2^(gamma * k - b).
+    """Number of channels that belongs to a kernel size: C = phi(k) = 2^(gamma * k - b), a float.
 
-    The inverse of psi before rounding: psi(phi(k)) = k. A float, since gamma * k - b need not be
-    a non-negative integer. ValueError for 2^1024 channels and more, else as
-    `adaptive_kernel_size`.
-
-    Source: Equation 11.
+    Equation 11, the inverse of psi before rounding. ValueError for 2^1024 channels and more, else
+    as `adaptive_kernel_size`.
     """
     check_kernel_size(k)
     check_mapping(gamma, b)
@@ -84,20 +66,12 @@ def channels_for_kernel_size(k, gamma=2, b=1):
 
 
 def channel_interval(k, gamma=2, b=1, ties="up"):
-    """Half-open interval (start, stop) of the integers C that psi maps to k.
+    """Half-open interval (start, stop) of the integers C that psi maps to k, maybe none.
 
-    With ties up the real bounds are 2^(gamma (k - 1) - b) <= C < 2^(gamma (k + 1) - b). They are
-    returned rounded up to integers and no smaller than 1, so that ``range(*channel_interval(k))``
-    holds the very C with ``adaptive_kernel_size(C, gamma, b) == k``, maybe none.
-
-    With a negative b, the absolute value in Equation 12 also maps some C < 2^(-b) to k, by the
-    mirrored branch where log2(C) + b < 0. They are not part of the interval.
-
-    Raises:
-        TypeError, ValueError: as `adaptive_kernel_size`; k even or not positive; an interval that
-            goes on beyond 2^60 channels.
-
-    Source: Equation 12, solved for C.
+    With ties up, those with 2^(gamma (k - 1) - b) <= C < 2^(gamma (k + 1) - b), from Equation 12.
+    With a negative b, its absolute value also maps some C < 2^(-b) to k, where log2(C) + b < 0:
+    they are no part of the interval. Errors as for `adaptive_kernel_size`, and for an interval that
+    goes on beyond 2^60 channels.
     """
     check_kernel_size(k)
     check_mapping(gamma, b)
@@ -132,33 +106,19 @@ NETWORKS = tuple(_STAGE_CHANNELS)
 
 
 def stage_channels(network):
-    """Output channels of the blocks of each stage, e.g. (256, 512, 1024, 2048) for resnet50.
-
-    network is one of `NETWORKS`, or a ValueError.
-    """
+    """Output channels of each stage of one of `NETWORKS`: (256, 512, 1024, 2048) for resnet50."""
     check_choice("network", network, NETWORKS)
     return _STAGE_CHANNELS[network]
 
 
 def released_kernel_sizes(network):
-    """Kernel size per stage of the authors' released checkpoint, e.g. (3, 5, 5, 7) for resnet50.
-
-    They do not follow Equation 12: see notebook 01. Arguments as for `stage_channels`.
-    """
+    """Kernel size per stage as the authors released it: (3, 5, 5, 7), not Equation 12's."""
     check_choice("network", network, NETWORKS)
     return _RELEASED_KERNEL_SIZES[network]
 
 
-def check_channels(channels):
-    """Raise unless channels is a positive integer (a bool or 64.0 is not)."""
-    check_integer("channels", channels)
-
-
 def check_kernel_size(k, channels=None):
-    """Raise unless k is a positive odd integer, and no larger than channels where those are given.
-
-    With k > C a tap would only ever see the padding.
-    """
+    """Raise unless k is a positive odd integer, at most channels: else a tap sees padding alone."""
     check_integer("kernel_size", k)
     if k % 2 == 0:
         raise ValueError(f"kernel_size={shown(k)}: accepted are odd integers, 1, 3, 5, ...")

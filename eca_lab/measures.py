@@ -19,17 +19,14 @@ _CONSTANT = 1e-20
 def class_share(weights, labels):
     """Share of the variance of each channel's weight that lies between the classes.
 
-    Epsilon squared of the one-way analysis of variance of N images in G classes. With SSW, the sum
-    of squares about the means of the classes, and SST, that about the mean of all:
+    Of weights (N, C) and classes (N,), the epsilon squared of the one-way analysis of variance of N
+    images in G classes. With SSW and SST, sums of squares about the classes' means and the mean:
 
         epsilon^2 = 1 - (SSW / (N - G)) / (SST / (N - 1)) = (F - 1) / (F + (N - G) / (G - 1))
 
-    It is 0 in the mean, and so below 0 about as often as above, for weights that do not depend on
-    the class, while eta^2 = 1 - SSW / SST is (G - 1) / (N - 1) in the mean.
-
-    Arguments are weights (N, C) and the classes (N,). Gives (C,) at most 1; NaN for a channel whose
-    weight does not vary. ValueError for other shapes, fewer than two classes, or no more images
-    than classes.
+    (C,), at most 1, and 0 in the mean, so about as often below as above, for weights that do not
+    depend on the class; NaN for a channel whose weight does not vary. ValueError for other shapes,
+    fewer than two classes, or no more images than classes.
     """
     weights, labels = _matrix("weights", weights), np.asarray(labels)
     images = len(weights)
@@ -52,13 +49,10 @@ def class_share(weights, labels):
 
 
 def effective_channels(weights):
-    """Effective number of channels whose weight varies from image to image.
+    """Effective number of channels whose weight, of weights (N, C), varies from image to image.
 
-    The participation ratio of the variances v_c of the channels' weights over the images:
-
-        (sum_c v_c)^2 / sum_c v_c^2
-
-    C if all vary alike, 1 if one alone varies, 0 if none does. weights are (N, C).
+    The participation ratio (sum_c v_c)^2 / sum_c v_c^2 of the variances v_c over the images: C if
+    all vary alike, 1 if one alone varies, 0 if none does.
     """
     variances = _matrix("weights", weights).var(0)
     variances = variances[variances > _CONSTANT]
@@ -66,11 +60,10 @@ def effective_channels(weights):
 
 
 class NeighbourCorrelation(NamedTuple):
-    """Of `neighbour_correlation`.
+    """Mean correlation of neighbours, and of all pairs, which a random order has in the mean.
 
-    neighbours is the mean correlation of the pairs of neighbours, pairs that of all pairs, which a
-    random order has in the mean. 95% of random orders are between low and high; p is the share of
-    those that are as far from pairs as the order at hand, or farther.
+    95% of random orders are between low and high; p is the share of those as far from pairs as the
+    order at hand, or farther.
     """
 
     neighbours: float
@@ -83,21 +76,17 @@ class NeighbourCorrelation(NamedTuple):
 def neighbour_correlation(descriptors, reach=1, orders=2000, seed=0):
     """Are the descriptors of neighbouring channels more alike than those of any two channels?
 
-    With r_ij, Pearson's correlation over the images of the descriptors of channels i and j, the
-    measure is the mean of r_ij over all pairs 0 < j - i <= reach. It is compared with the same
-    mean after the channels were put into random orders, so that the whole set of r_ij is kept:
-    a permutation test, two-sided, p = (1 + as extreme) / (1 + orders).
+    The measure is the mean of r_ij, Pearson's correlation over the images of the descriptors of
+    channels i and j, over all pairs 0 < j - i <= reach. A two-sided permutation test compares it
+    with that of random orders of the channels: p = (1 + as extreme) / (1 + orders).
 
     Args:
-        descriptors: (N, C), `WeightRecord.descriptors[layer]`; for an ECA of shuffled order
+        descriptors: (N, C), N > 2, as `WeightRecord` has them; for an ECA of shuffled order
             [:, module.permutation] of it. A channel that does not vary has r = 0 with all others.
-        reach: how far apart neighbours may be, 1 to C - 2; k // 2 for what a kernel of size k
-            joins with its centre.
+        reach: 1 to C - 2; k // 2 for what a kernel of size k joins with its centre.
         orders: how many random orders, drawn from the seed.
 
-    Raises:
-        TypeError, ValueError: descriptors that are not (N, C) with N > 2; reach or orders not a
-            positive integer, or reach above C - 2.
+    Gives a `NeighbourCorrelation`. TypeError, ValueError for what is not accepted.
     """
     descriptors = _matrix("descriptors", descriptors)
     images, channels = descriptors.shape

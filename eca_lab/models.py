@@ -1,11 +1,8 @@
 """Backbones with a channel attention module in every residual block.
 
-The backbones are torchvision's own classes, with torchvision's parameter names. The attention
-module of a block is its attribute ``attention``. It stands after the last BatchNorm and before
-the shortcut is added; in MobileNetV2, after the last BatchNorm of each inverted residual.
+Torchvision's own classes, with torchvision's parameter names. A block's attribute ``attention``
+stands after its last BatchNorm and before the shortcut is added.
 """
-
-from functools import partial
 
 from torch import nn
 from torchvision.models import mobilenetv2, resnet
@@ -61,10 +58,9 @@ class InvertedResidual(_Block, mobilenetv2.InvertedResidual):
 class TinyResNet(nn.Module):
     """Basic blocks of 16 and 64 channels and two bottlenecks of 256, for two CPU cores.
 
-    Equation 12 gives 3, 3 and 5 for these widths, none of them a tie, so that adaptive k differs
-    from every fixed k even on a network that trains in a minute. Bottlenecks, since in a basic
-    block the widest stage would cost three quarters of the time; two of them, so that the last
-    feature map sees 25 pixels of a 32 x 32 image and not 17.
+    Equation 12 gives 3, 3 and 5 for these widths, none of them a tie: adaptive k differs from every
+    fixed k. In a basic block the widest stage would cost three quarters of the time; with two
+    bottlenecks the last feature map sees 25 pixels of a 32 x 32 image and not 17.
     """
 
     def __init__(self, num_classes):
@@ -75,9 +71,8 @@ class TinyResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = BasicBlock(16, 16)
         self.layer2 = BasicBlock(16, 64, 2, _projection(16, 64))
-        self.layer3 = nn.Sequential(
-            Bottleneck(64, 64, 2, _projection(64, 256)), Bottleneck(256, 64)
-        )
+        first = Bottleneck(64, 64, 2, _projection(64, 256))
+        self.layer3 = nn.Sequential(first, Bottleneck(256, 64))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(256, num_classes)
 
@@ -87,21 +82,17 @@ class TinyResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def _projection(in_channels, out_channels):
-    return nn.Sequential(
-        resnet.conv1x1(in_channels, out_channels, stride=2), nn.BatchNorm2d(out_channels)
-    )
+def _projection(inputs, outputs):
+    return nn.Sequential(resnet.conv1x1(inputs, outputs, stride=2), nn.BatchNorm2d(outputs))
 
 
-_BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
-_BACKBONES = {
-    "tiny": TinyResNet,
-    **{
-        name: partial(resnet.ResNet, _BLOCKS[kind], list(blocks))
-        for name, (kind, blocks) in RESNETS.items()
-    },
-    "mobilenet_v2": partial(mobilenetv2.MobileNetV2, block=InvertedResidual),
-}
+def _plain(backbone, num_classes):
+    if backbone == "tiny":
+        return TinyResNet(num_classes)
+    if backbone == "mobilenet_v2":
+        return mobilenetv2.MobileNetV2(num_classes, block=InvertedResidual)
+    kind, stages = RESNETS[backbone]
+    return resnet.ResNet({"basic": BasicBlock, "bottleneck": Bottleneck}[kind], stages, num_classes)
 
 
 def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
@@ -110,21 +101,14 @@ def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
     The backbone's weights are drawn first: for one state of torch's random number generator they
     are the same whatever the attention.
 
-    Args:
-        backbone: one of `BACKBONES`.
-        attention: a spec; a kernel size per stage, as in "eca(k=3-5-5-7)", needs as many as the
-            backbone has stages.
-        num_classes: size of the classifier.
-        stem: "imagenet", torchvision's, which takes a quarter of the resolution; or "cifar", for
-            images up to 64 pixels: a 3x3 convolution of stride 1 and no pooling.
-
-    Raises:
-        ValueError: naming what is unknown, or does not fit the widths of the backbone.
+    backbone is one of `BACKBONES`, attention a spec; stem is "imagenet", torchvision's, which takes
+    a quarter of the resolution, or "cifar", for images up to 64 pixels: a 3x3 convolution of stride
+    1 and no pooling. ValueError for what is unknown, or does not fit the widths of the backbone.
     """
     check_choice("backbone", backbone, BACKBONES)
     check_choice("stem", stem, STEMS)
     attention = parse_spec(attention)
-    model = _BACKBONES[backbone](num_classes=num_classes)
+    model = _plain(backbone, num_classes)
     if stem == "cifar" and backbone == "mobilenet_v2":
         model.features[0][0].stride = (1, 1)  # already 3x3, and no pooling follows
     elif stem == "cifar":
@@ -135,14 +119,9 @@ def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
 
 
 def add_attention(model, attention):
-    """Put a freshly drawn attention module into every block of a model of `build_model`.
-
-    ValueError as there; the model is then unchanged.
-    """
-    places = list(blocks(model))
-    attention = parse_spec(attention)
-    sizes = attention.kernel_sizes
-    stages = places[-1][3] + 1
+    """Put a new attention module into every block of a model, or raise as `build_model`."""
+    places, attention = list(blocks(model)), parse_spec(attention)
+    sizes, stages = attention.kernel_sizes, places[-1][3] + 1
     if isinstance(sizes, tuple) and len(sizes) != stages:
         raise ValueError(
             f"attention {str(attention)!r} gives {len(sizes)} kernel sizes: accepted are one, or "
@@ -154,11 +133,7 @@ def add_attention(model, attention):
 
 
 def attention_specs(model):
-    """The attention of every block, as spec strings with everything resolved, in order.
-
-    Two models of one backbone with equal lists compute the same function of their weights:
-    ``eca`` on ``tiny`` gives k = 3, 3, 5 and 5, and so does ``eca(k=3-3-5)``.
-    """
+    """The attention of every block, as resolved spec strings: where equal, it is one network."""
     return [getattr(block.attention, "spec", "none") for _, block, *_ in blocks(model)]
 
 
@@ -175,14 +150,8 @@ def blocks(model):
     """(name, block, channels, stage) of every block; a stage is a run of blocks of equal width."""
     stage, previous = -1, None
     for name, block in model.named_modules():
-        if isinstance(block, BasicBlock):
-            channels = block.bn2.num_features
-        elif isinstance(block, Bottleneck):
-            channels = block.bn3.num_features
-        elif isinstance(block, InvertedResidual):
-            channels = block.out_channels
-        else:
-            continue
-        stage += channels != previous
-        previous = channels
-        yield name, block, channels, stage
+        if isinstance(block, _Block):
+            *_, last = (each for each in block.modules() if isinstance(each, nn.BatchNorm2d))
+            stage += last.num_features != previous
+            previous = last.num_features
+            yield name, block, last.num_features, stage

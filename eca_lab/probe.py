@@ -1,9 +1,7 @@
 """Channel attention in a running network: record its weights, and intervene on them.
 
-Works on our own attention modules (of CBAM the channel weights are meant) and, without changes to
-them, on those of timm and torchvision that `_GATES` names. What is recorded are the very weights
-that the module applies, taken where it computes them: from the method `weights` of our modules,
-from the module that is the last activation of the others.
+Of our own modules (of CBAM the channel weights are meant), and of those of timm and torchvision
+that `_GATES` names: the very weights that the module applies, taken where it computes them.
 
 Shapes: N images, C channels of a layer. A layer is known by the name of its attention module, as
 `model.named_modules` gives it.
@@ -12,17 +10,18 @@ Shapes: N images, C channels of a layer. A layer is known by the name of its att
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import torch
 from torch import nn
 
-from eca_lab.attention import ChannelAttention
 from eca_lab.checks import check_integer
 
-# (package, class) -> the sub-module whose output is the channel weights. By name, so that timm
-# need not be installed. timm.layers.SqueezeExcite is SEModule; that of its EfficientNets is not,
-# and a class of that name without such a sub-module, as in its legacy networks, is another one.
+# (package, class) -> the sub-module whose output is the channel weights. By name, so that timm need
+# not be installed. A class of that name without such a sub-module, as in timm's legacy networks, is
+# another one.
 _GATES = {
+    ("eca_lab", "ChannelAttention"): "gate",
     ("timm", "EcaModule"): "gate",
     ("timm", "CecaModule"): "gate",
     ("timm", "SEModule"): "gate",
@@ -36,7 +35,7 @@ class WeightRecord:
     """The channel weights of every image in every attention layer, in the order of the layers.
 
     weights maps a layer to a (N, C) float32 array, and so do descriptors, the means of each channel
-    of the layer's input; None if they were not asked for.
+    of its input, None if they were not asked for.
     """
 
     weights: dict
@@ -50,34 +49,29 @@ class WeightRecord:
 def attention_layers(model):
     """The attention modules of a model by name, in order; empty without any."""
     modules = model.named_modules()
-    return {name: module for name, module in modules if _source(module) is not None}
+    return {name: module for name, module in modules if _gate(module) is not None}
 
 
 def record_weights(model, images, prepare=None, batch_size=250, descriptors=False):
-    """Record the weights of every attention module for every image, in one pass.
+    """Record the weights of every attention module for every image: a `WeightRecord`.
 
     The model runs in evaluation mode, on the device and in the dtype of its parameters, and is
     left as it was found, also on an error. Within `intervene` the changed weights are recorded.
 
     Args:
         images: (N, ...) tensor, on any device.
-        prepare: function from a batch of images to the model's input, so that uint8 images may
-            stay uint8: `eca_lab.train.input_transform(dataset)` for our networks, or the
-            transforms of torchvision's pretrained ones. Left out, the images are the input.
+        prepare: function from a batch of images to the model's input, such as
+            `eca_lab.train.input_transform(dataset)`. Left out, the images are the input.
         batch_size: images a batch.
         descriptors: record the means of each layer's input channels, too.
 
-    Returns:
-        WeightRecord.
-
-    Raises:
-        TypeError, ValueError: a model without channel attention, or with layers that share it; a
-            layer that does not run exactly once a pass; images that are no tensor, none, or uint8
-            without prepare.
+    TypeError, ValueError: a model without channel attention, or with layers that share it, or do
+    not run exactly once a pass; images that are no tensor, none, or uint8 without prepare.
     """
-    watches = [_watch_weights, _watch_means] if descriptors else [_watch_weights]
-    weights, *means = _run(model, images, prepare, batch_size, watches)
-    return WeightRecord(weights, *means)
+    watches = {"weights": _watch_weights}
+    if descriptors:
+        watches["descriptors"] = _watch_means
+    return WeightRecord(**_run(model, images, prepare, batch_size, watches))
 
 
 def feature_maps(model, images, prepare=None):
@@ -85,20 +79,18 @@ def feature_maps(model, images, prepare=None):
 
     Arguments and errors as for `record_weights`. All of it is kept: meant for a few images.
     """
-    (inputs,) = _run(model, images, prepare, 250, [_watch_inputs])
-    return inputs
+    return _run(model, images, prepare, 250, {"inputs": _watch_inputs})["inputs"]
 
 
 def _run(model, images, prepare, batch_size, watches):
-    """Run the images through the model; for each watch, layer -> (N, ...) array of what it kept."""
+    """Run the images through the model: name of a watch -> layer -> (N, ...) array of its finds."""
     layers = attention_layers(model)
     if not layers:
-        theirs = ", ".join(f"{'.'.join(each)} with a {gate}" for each, gate in _GATES.items())
-        raise ValueError(
-            f"{type(model).__name__} has no channel attention: accepted are models with modules "
-            f"of eca_lab.attention, or {theirs}"
-        )
-    _check_own_gates(layers, layers)
+        known = ", ".join(f"{'.'.join(each)} with a {gate}" for each, gate in _GATES.items())
+        name = type(model).__name__
+        raise ValueError(f"{name} has no channel attention: accepted are models with {known}")
+    for layer in layers:
+        _layer(model, layer)
     check_integer("batch_size", batch_size)
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"images of type {type(images).__name__}: accepted is a tensor (N, ...)")
@@ -110,23 +102,25 @@ def _run(model, images, prepare, batch_size, watches):
             "that the model takes, or a function prepare that makes them"
         )
     like = next(model.parameters(), torch.empty(0))
-    kept = [{layer: [] for layer in layers} for _ in watches]
+    found = {name: {layer: [] for layer in layers} for name in watches}
     with ExitStack() as stack:
         for module in model.modules():
             stack.callback(setattr, module, "training", module.training)
         model.eval()
-        for watch, by_layer in zip(watches, kept, strict=True):
+        for name, watch in watches.items():
             for layer, module in layers.items():
-                stack.enter_context(watch(module, partial(_append, by_layer[layer])))
+                stack.enter_context(watch(module, partial(_append, found[name][layer])))
         stack.enter_context(torch.inference_mode())
         for passes, batch in enumerate(images.split(batch_size)):
             batch = batch.to(like.device)
             model((batch if prepare is None else prepare(batch)).to(like.dtype))
-            for layer in layers:
-                for by_layer in kept:
-                    if (times := len(by_layer[layer]) - passes) != 1:
-                        raise ValueError(f"{layer} ran {times} times in a pass: accepted is once")
-    return [{layer: torch.cat(each).numpy() for layer, each in by.items()} for by in kept]
+            for layer, name in product(layers, watches):
+                if (times := len(found[name][layer]) - passes) != 1:
+                    raise ValueError(f"{layer} ran {times} times in a pass: accepted is once")
+    return {
+        name: {layer: torch.cat(parts).numpy() for layer, parts in by_layer.items()}
+        for name, by_layer in found.items()
+    }
 
 
 def _append(tensors, tensor):
@@ -134,7 +128,7 @@ def _append(tensors, tensor):
 
 
 def _watch_weights(module, keep):
-    return _through(module, lambda weights: keep(weights) or weights)
+    return _gate(module).register_forward_hook(lambda _, __, out: keep(out.flatten(1)))
 
 
 def _watch_means(module, keep):
@@ -154,20 +148,21 @@ def intervene(model, layer, change):
         with intervene(model, "layer2.attention", freeze(record.weights[...].mean(0))):
             ...
 
-    Contexts may be nested, also on one layer, where the inner change comes last. A change is a
-    function from the weights (N, C) of a batch to those that are applied in their stead: `scale`,
-    `freeze`, `permute` and `swap` make one, `off` is one.
-
-    Raises:
-        TypeError, ValueError: no such layer, or one that shares its weights' module with another;
-            a change that cannot be called. From the model, when it does not fit the channels.
+    A change is a function from the weights (N, C) of a batch to those that are applied in their
+    stead: `scale`, `freeze`, `permute` and `swap` make one, `off` is one. Of nested changes of one
+    layer the inner comes last. TypeError, ValueError for what is no layer, one that shares its
+    weights' module, or no function; from the model for a change that does not fit the channels.
     """
-    module = _layer(model, layer)
+    gate = _gate(_layer(model, layer))
     if not callable(change):
         raise TypeError(
             f"change={change!r}: accepted are functions of the weights, such as probe.freeze(0.5)"
         )
-    with _through(module, change):
+
+    def changed(_, __, out):  # of shape (N, C), or (N, C, 1, 1), or (N, 1, C)
+        return change(out.flatten(1)).reshape(out.shape)
+
+    with gate.register_forward_hook(changed):
         yield
 
 
@@ -178,10 +173,7 @@ def scale(factor):
 
 
 def freeze(weights):
-    """A change for `intervene`: the same weights for every image, a number or (C,).
-
-    With their mean over images, a fixed scale per channel is left, and nothing of the image.
-    """
+    """A change for `intervene`: the same weights for every image, a number or (C,)."""
     frozen = _vector("weights", weights)
     return lambda weights: frozen(weights).expand_as(weights)
 
@@ -200,8 +192,7 @@ def permute(order):
 def swap(shift=1):
     """A change for `intervene`: image i gets the weights of image i - shift of its batch.
 
-    The first images of a batch get those of the last. In the order of `shapes` each class comes
-    every tenth image: a shift of 10 swaps within a class, a shift of 1 between classes.
+    In the order of `shapes`, 10 swaps within a class, 1 between classes.
     """
     check_integer("shift", shift)
 
@@ -226,13 +217,9 @@ def renumber(model, layer, order):
 
     Channel i is then the one that was order[i]: the module gets its input in the new order, with
     every parameter that belongs to a channel (every dimension of size C) taken along, and its
-    output is put back in place. To SE channels are but names, and nothing changes; ECA's weights
-    belong to no channel, so it sees other neighbours, and so does an ECA of shuffled order, which
-    keeps its permutation. Weights that are recorded meanwhile are in the new order.
-
-    Raises:
-        ValueError: no such layer, or one that shares its weights' module with another; order not a
-            permutation. From the model, when its length is not the layer's number of channels.
+    output is put back in place. To SE channels are but names, and nothing changes; ECA, also of
+    shuffled order, sees other neighbours. Weights recorded meanwhile are in the new order.
+    ValueError as for `intervene`, and for an order that is no permutation.
     """
     module, order = _layer(model, layer), _permutation(order)
     renumbered = permute(order)
@@ -247,36 +234,13 @@ def renumber(model, layer, order):
                 if size == len(order):
                     own = order.to(parameter.device)
                     parameter.data = parameter.data.index_select(dimension, own)
-        stack.callback(module.register_forward_pre_hook(lambda _, x: renumbered(x[0])).remove)
-        stack.callback(module.register_forward_hook(in_place).remove)
+        stack.enter_context(module.register_forward_pre_hook(lambda _, x: renumbered(x[0])))
+        stack.enter_context(module.register_forward_hook(in_place))
         yield
 
 
-@contextmanager
-def _through(module, change):
-    """While the context is open, the channel weights (N, C) of a module go through change."""
-    if isinstance(module, ChannelAttention):
-        # An attribute of the instance stands before the method of its class.
-        outer, weights = vars(module).get("weights"), module.weights
-        module.weights = lambda x: change(weights(x))
-        try:
-            yield
-        finally:
-            del module.weights
-            if outer is not None:
-                module.weights = outer
-    else:
-        # The weights have shape (N, C, 1, 1) or (N, 1, C).
-        with _source(module).register_forward_hook(
-            lambda _, __, output: change(output.flatten(1)).reshape(output.shape)
-        ):
-            yield
-
-
-def _source(module):
-    """The module that gives the channel weights: itself, or another library's gate; or None."""
-    if isinstance(module, ChannelAttention):
-        return module
+def _gate(module):
+    """The sub-module of an attention module whose output is the channel weights; else None."""
     for kind in type(module).__mro__:
         gate = _GATES.get((kind.__module__.split(".")[0], kind.__name__))
         if gate and isinstance(getattr(module, gate, None), nn.Module):
@@ -285,24 +249,19 @@ def _source(module):
 
 
 def _layer(model, name):
-    """The attention module of that name, which shares the source of its weights with no other."""
+    """The attention module of that name, which shares its gate with no other."""
     layers = attention_layers(model)
     if name not in layers:
         accepted = ", ".join(layers) or "none, since the model has no channel attention"
         raise ValueError(f"layer={name!r}: accepted are {accepted}")
-    _check_own_gates(layers, [name])
+    gate = _gate(layers[name])
+    sharing = [layer for layer, module in layers.items() if _gate(module) is gate]
+    if len(sharing) > 1:
+        raise ValueError(
+            f"layer={name!r}: {' and '.join(sharing)} share one {type(gate).__name__} that gives "
+            "their weights; accepted are layers with one of their own"
+        )
     return layers[name]
-
-
-def _check_own_gates(layers, names):
-    sources = {layer: _source(module) for layer, module in layers.items()}
-    for name in names:
-        sharing = [layer for layer, source in sources.items() if source is sources[name]]
-        if len(sharing) > 1:
-            raise ValueError(
-                f"layer={name!r}: {' and '.join(sharing)} share one {type(sources[name]).__name__}"
-                " that gives their weights; accepted are layers with one of their own"
-            )
 
 
 def _vector(name, values):

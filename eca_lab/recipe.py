@@ -9,13 +9,10 @@ DECAYS = {"linear": "linear", "cosine": "cos"}  # ours -> torch's name
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with Nesterov momentum, warm-up, then decay to zero.
+    """SGD with Nesterov momentum, warm-up, then decay to zero; refuses values out of range.
 
     learning_rate is the peak, for this batch_size. warmup is the share of all steps that the
     learning rate takes to rise. Weight decay leaves out biases and BatchNorm.
-
-    Raises:
-        TypeError, ValueError: naming the first value that is not accepted.
     """
 
     epochs: int = 15

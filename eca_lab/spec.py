@@ -1,7 +1,6 @@
-"""Arms, the short specs that name an attention such as "se(r=8)" or "eca(k=3-5-5-7)"; backbones.
+"""Arms: short specs of an attention, such as "se(r=8)" or "eca(k=3-5-5-7)"; names of backbones.
 
-One grammar for the command line, the records and the figures. A text is parsed once, into a `Spec`;
-what takes a spec takes the text as well. Needs no torch.
+What takes a `Spec` takes its text as well, which is parsed once. Needs no torch.
 """
 
 import re
@@ -14,7 +13,7 @@ from eca_lab.kernel_size import check_kernel_size, check_mapping
 PADDINGS = ("zeros", "circular")
 ORDERS = ("identity", "shuffled")
 
-# name -> for each argument of the spec string, the name that the module's constructor has for it.
+# name -> for each argument of the spec string, what the module's constructor calls it.
 GRAMMAR = {
     "none": {},
     "se": {"r": "reduction"},
@@ -46,8 +45,7 @@ _REQUIRED = {"se_gc": ("groups", "group_size"), "eca_ns": ("k",)}
 class Spec:
     """A parsed spec; ``str`` gives its canonical text, the label of the arm wherever it is shown.
 
-    arguments maps the names of the grammar, in its order, to int, float or str; a kernel size is
-    an int, or a tuple of one int per stage.
+    arguments has the names of the grammar, in its order; k is an int, or a tuple of one per stage.
     """
 
     name: str
@@ -71,18 +69,19 @@ class Spec:
     def fixed_kernel_size(self):
         """k of an arm that fixes one k for all layers and nothing else, as eca(k=3); else None."""
         k = self.kernel_sizes
-        return k if self.name == "eca" and list(self.arguments) == ["k"] and _is_one(k) else None
+        return k if str(self) == f"eca(k={k})" and isinstance(k, int) else None
 
     @property
     def order(self):
         """Sort key: none, SE and its kin, then ECA, adaptive first, then by kernel size."""
         sizes = self.arguments.get("k", 0)
+        sizes = sizes if isinstance(sizes, tuple) else (sizes,)
         rest = tuple(f"{key}={value}" for key, value in self.arguments.items() if key != "k")
-        return NAMES.index(self.name), len(rest), (sizes,) if _is_one(sizes) else sizes, rest
+        return NAMES.index(self.name), len(rest), sizes, rest
 
     @property
     def slug(self):
-        """The spec as part of a file name, another one for every other spec: "eca_k_3_5_5_7"."""
+        """The spec as part of a file name, unlike that of any other spec: "eca_k_3_5_5_7"."""
         words = {"-": "m", ".": "p", "+": ""}  # of numbers: -0.5 is m0p5
         parts = [self.name]
         for key, value in self.arguments.items():
@@ -162,7 +161,3 @@ def _number(kind, key, text, accepted):
 
 def _written(value):
     return "-".join(map(str, value)) if isinstance(value, tuple) else value
-
-
-def _is_one(sizes):
-    return isinstance(sizes, int)

@@ -13,23 +13,14 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from eca_lab import studies
+from eca_lab import results, studies
 from eca_lab.checkpoints import keep_checkpoint
 from eca_lab.checks import check_choice, check_integer, check_number
-from eca_lab.data import Dataset
+from eca_lab.data.dataset import TENSORS, Dataset
 from eca_lab.fused import obstacle
 from eca_lab.models import add_attention, build_model
 from eca_lab.provenance import code_version, provenance
 from eca_lab.recipe import Recipe
-from eca_lab.results import (
-    SCHEMA,
-    is_finished,
-    load_results,
-    run_of,
-    set_aside,
-    trial_identity,
-    write_record,
-)
 from eca_lab.spec import Spec, parse_spec
 from eca_lab.train import (
     PRECISIONS,
@@ -54,9 +45,9 @@ class Trial:
 class Plan:
     """The trials of a sweep, in the order in which they run: all arms of seed 0, then of seed 1.
 
-    duplicates maps an arm to the arm that resolves to the same network and runs in its place. The
-    networks of the first `keep` seeds are kept in the folder `checkpoints`. The rest is what all
-    trials share, see `eca_lab.train.train_network`.
+    duplicates maps an arm to the one that is the same network and runs in its place. The networks
+    of the first `keep` seeds are kept in the folder `checkpoints`. The rest is what all trials
+    share, see `eca_lab.train.train_network`.
     """
 
     dataset: Dataset
@@ -97,14 +88,10 @@ class Plan:
 
         None where it cannot be told, as for lack of memory: the trial itself will say why.
         """
-        data, batch_size = self.dataset, self.recipe.batch_size
-        few = replace(
-            data,
-            train_images=data.train_images[: 4 * batch_size],
-            train_labels=data.train_labels[: 4 * batch_size],
-            test_images=data.test_images[:batch_size],
-            test_labels=data.test_labels[:batch_size],
-        )
+        data, batch = self.dataset, self.recipe.batch_size
+        lengths = dict(zip(TENSORS, (4 * batch, 4 * batch, batch, batch), strict=True))
+        few = {name: getattr(data, name)[:length] for name, length in lengths.items()}
+        few = replace(data, **few)
         sample = replace(self, dataset=few, recipe=replace(self.recipe, epochs=1))
         try:
             for _ in range(2):  # the first warms up
@@ -117,10 +104,7 @@ class Plan:
 
 
 def check_arms(backbone, arms, seeds):
-    """The arms as `Spec` objects, if they can be built on the backbone; else TypeError, ValueError.
-
-    Needs no data.
-    """
+    """The arms as `Spec` objects; TypeError, ValueError unless the backbone takes them all."""
     check_integer("seeds", seeds)
     if not arms:
         raise ValueError("arms=[]: accepted is at least one spec, such as eca")
@@ -130,14 +114,6 @@ def check_arms(backbone, arms, seeds):
         for arm in arms:
             add_attention(model, arm)
     return arms
-
-
-def _obstacles(backbone, arms):
-    """Why which arms cannot train fused, as a text; empty if all can."""
-    with torch.device("meta"):
-        models = {arm: build_model(backbone, arm) for arm in arms}
-    reasons = {arm: obstacle(model) for arm, model in models.items()}
-    return "; ".join(f"{arm}: {reason}" for arm, reason in reasons.items() if reason)
 
 
 def plan_sweep(
@@ -152,23 +128,23 @@ def plan_sweep(
     check_choice("precision", precision, PRECISIONS)
     recipe = recipe or Recipe()
     arms = check_arms(backbone, arms, seeds)
-    if fused and (reasons := _obstacles(backbone, arms)):
-        fused = False
-        warnings.warn(f"all arms train by the modules, not fused: {reasons}", stacklevel=2)
+    if fused:
+        with torch.device("meta"):
+            found = {arm: obstacle(build_model(backbone, arm)) for arm in arms}
+        if reasons := "; ".join(f"{arm}: {reason}" for arm, reason in found.items() if reason):
+            fused = False
+            warnings.warn(f"all arms train by the modules, not fused: {reasons}", stacklevel=2)
     described = {arm: trial_description(dataset, backbone, arm, 0, recipe) for arm in arms}
-    same_network = {}  # identity with seed 0 -> its arms
-    for arm, description in described.items():
-        same_network.setdefault(trial_identity(description), []).append(arm)
-    duplicates, kept = {}, []
-    for same in same_network.values():
-        chosen = next((arm for arm in same if arm.kernel_sizes is not None), same[0])
-        kept.append(chosen)
-        duplicates.update({arm: chosen for arm in same if arm != chosen})
+    networks = {arm: results.trial_identity(description) for arm, description in described.items()}
+    chosen = {}  # network -> the arm that runs
+    for arm in sorted(arms, key=lambda arm: arm.kernel_sizes is None):
+        chosen.setdefault(networks[arm], arm)
+    duplicates = {arm: chosen[networks[arm]] for arm in arms if arm not in chosen.values()}
     trials = []
     for seed in range(seeds):
-        for arm in kept:
+        for arm in dict.fromkeys(chosen[network] for network in networks.values()):
             description = {**described[arm], "seed": seed}
-            trials.append(Trial(arm, seed, trial_identity(description), description))
+            trials.append(Trial(arm, seed, results.trial_identity(description), description))
     return Plan(dataset, backbone, recipe, tuple(trials), duplicates, precision, fused, keep)
 
 
@@ -187,12 +163,10 @@ def run_sweep(
     """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
 
     A trial that raises, or whose worker dies twice, is recorded as failed with its reason, and the
-    sweep goes on; run again, it tries it again. Interrupted, a sweep keeps what is finished.
-    Several may share a folder: what one of them is running, the others leave to it.
+    sweep goes on; run again, it tries it again. Several sweeps may share a folder: what one of them
+    is running, the others leave to it.
 
     Args:
-        out: made if it is not there. What is no valid record in it is moved into its folder
-            `rejected`, with a warning.
         device, workers, gpu_share, ray: where the trials run, see `check_workers`.
         deadline: by `time.monotonic`. A trial that would probably not end before is not started.
         estimate: seconds that a trial takes, for the deadline; None if that is not known.
@@ -200,17 +174,13 @@ def run_sweep(
             a warning. On Ray, whose devices are not known before, all are run.
         records: of `eca_lab.results.set_aside`, where the folder was read already.
 
-    Gives the records of the trials that failed.
-
-    Raises:
-        TypeError, ValueError, ImportError, OSError: as `check_workers`; a folder that cannot be
-            made or written.
-        RuntimeError: the workers die before they are ready.
+    Gives the records of the trials that failed. Raises as `check_workers`; OSError for a folder
+    that cannot be written; RuntimeError where the workers die before they are ready.
     """
     devices = check_workers(device, workers, gpu_share, ray)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    records = set_aside(out) if records is None else records
+    records = results.set_aside(out) if records is None else records
     todo = remaining(plan, records)
     elsewhere = {} if any_device or ray else begun_elsewhere(plan, records, device)
     if elsewhere:
@@ -251,19 +221,19 @@ def run_sweep(
     with ExitStack() as stack:
         bar = stack.enter_context(progress_bar(len(todo) * epochs))
         stack.callback(lambda: [_release(claim) for claim in claims.values()])
-        if ray is not None:
-            pool = RayPool(plan.run, ray, device, gpu_share)
-            ended = outcomes(pool, to_start(), on_epoch, on_retry)
-        elif workers is not None:
-            pool = ProcessPool(plan.run, devices[: len(todo)], gpu_share)
-            ended = outcomes(pool, to_start(), on_epoch, on_retry)
-        else:
+        if ray is None and workers is None:
             ended = ((each, plan.run(each, device, partial(on_epoch, each))) for each in to_start())
+        else:
+            if ray is not None:
+                pool = RayPool(plan.run, ray, device, gpu_share)
+            else:
+                pool = ProcessPool(plan.run, devices[: len(todo)], gpu_share)
+            ended = outcomes(pool, to_start(), on_epoch, on_retry)
         stack.enter_context(closing(ended))
         code = code_version()
         for trial, outcome in ended:
             record = {
-                "schema": SCHEMA,
+                "schema": results.SCHEMA,
                 "identity": trial.identity,
                 "arm": str(trial.arm),
                 **outcome,
@@ -271,7 +241,7 @@ def run_sweep(
                 "code": code,
                 "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             }
-            write_record(out, record)
+            results.write_record(out, record)
             if record["status"] == "failed":
                 failed.append(record)
             longest = max(longest, time.monotonic() - started[trial.identity])
@@ -283,16 +253,10 @@ def run_sweep(
 def check_workers(device, workers=None, gpu_share=1.0, ray=None):
     """The devices of the workers of a sweep; None on Ray, whose nodes have them.
 
-    Args:
-        device: "cpu", "cuda", or one CUDA device such as "cuda:1".
-        workers: so many processes of this machine; None runs all in this one.
-        gpu_share: of a GPU for each worker, above 0 and at most 1; 0.25 lets four share a GPU.
-        ray: address of a Ray cluster, which runs as many trials at once as it has CPU cores, or
-            shares of a GPU.
-
-    Raises:
-        TypeError, ValueError: naming what is not accepted.
-        ImportError, OSError: no Ray here, or no cluster at that address.
+    device is "cpu", "cuda", or one CUDA device such as "cuda:1"; workers so many processes of this
+    machine, None for none but this one; gpu_share, above 0 and at most 1, what of a GPU each takes;
+    ray the address of a cluster, which runs as many trials at once as it has CPU cores, or shares
+    of a GPU. TypeError, ValueError: what is not accepted; ImportError, OSError: as `check_ray`.
     """
     check_number("gpu_share", gpu_share, above=0, most=1)
     if gpu_share < 1 and (str(device) == "cpu" or (workers is None and ray is None)):
@@ -326,16 +290,16 @@ def remaining(plan, records):
 def begun_elsewhere(plan, records, device="cpu"):
     """The seeds with trials left that were begun, but not by what would run them here.
 
-    They map to what they were begun by: a set of `run_of`. What counts are finished trials among
-    the records that differ from those of the plan in nothing but the arm.
+    Each with a set of `run_of`, by which they were begun: that of the finished trials among the
+    records that differ from those of the plan in nothing but the arm.
     """
     device, begun = check_device(device), defaultdict(set)
     here = {"precision": resolve_precision(plan.precision, device)}
     here |= {"path": "fused" if plan.fused else "modules"}
-    here = run_of({**provenance(device), **here})
+    here = results.run_of({**provenance(device), **here})
     for record in records.values():
         if record["status"] == "finished":
-            begun[_without_arm(record["trial"])].add(run_of(record))
+            begun[_without_arm(record["trial"])].add(results.run_of(record))
     left = remaining(plan, records)
     seeds = {trial.seed: begun[_without_arm(trial.description)] for trial in left}
     return {seed: runs for seed, runs in seeds.items() if runs and here not in runs}
@@ -344,16 +308,18 @@ def begun_elsewhere(plan, records, device="cpu"):
 def _without_arm(description):
     """A name for what trials of one seed have in common."""
     of_arm = ("attention", "parameters")
-    return trial_identity({key: each for key, each in description.items() if key not in of_arm})
+    return results.trial_identity(
+        {key: each for key, each in description.items() if key not in of_arm}
+    )
 
 
 def plan_results(plan, out):
     """The finished trials of a plan as `load_results` gives them, with the plan's names of arms."""
-    results = load_results(out)
+    table = results.load_results(out)
     names = {trial.identity: str(trial.arm) for trial in plan.trials}
-    results = results[results["identity"].isin(names)]
-    results = results.assign(arm=results["identity"].map(names))
-    return results.sort_values(
+    table = table[table["identity"].isin(names)]
+    table = table.assign(arm=table["identity"].map(names))
+    return table.sort_values(
         "arm", key=lambda arms: arms.map(lambda arm: parse_spec(arm).order), kind="stable"
     )
 
@@ -365,7 +331,7 @@ def _claim(out, trial):
         claim.acquire(timeout=0)
     except Timeout:
         return None
-    if is_finished(out, trial.identity):  # in the meantime
+    if results.is_finished(out, trial.identity):  # in the meantime
         _release(claim)
         return None
     return claim

@@ -4,9 +4,8 @@ import base64
 import hashlib
 import os
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from functools import partial
 
 import numpy as np
 import torch
@@ -42,24 +41,16 @@ def train_network(
     Args:
         dataset: an `eca_lab.data.Dataset`. On a GPU it stays there as uint8.
         backbone, arm: as `eca_lab.models.build_model` takes them; the stem is that of `stem_for`.
-        seed: an integer.
-        recipe: a `Recipe`, its defaults if left out.
-        device: "cpu", or a CUDA device, see `check_device`.
+        recipe, device: a `Recipe`, the default one if left out; see `check_device`.
         on_epoch: called without arguments after every epoch.
-        precision: of training, "float32" or "bfloat16" autocast; "auto", see `resolve_precision`.
-        fused: train the blocks fused where that can be, see `eca_lab.fused.training_path`. It
-            takes up to a minute of compiling in each process.
+        precision: one of `PRECISIONS`, see `resolve_precision`; bfloat16 by autocast.
+        fused: see `eca_lab.fused.training_path`; takes up to a minute of compiling per process.
 
-    Returns:
-        The network, in evaluation mode on the device, and its outcome, a dict: top1 and top5 in
-        percent (top5 with fewer than five classes: of all of them), correct (for
-        `eca_lab.results.unpack_correct`), loss_curve (mean training loss of each epoch), seconds
-        (of training), images_per_second, precision ("float32" or "bfloat16") and path ("modules"
-        or "fused").
-
-    Raises:
-        ValueError: a backbone, arm or device that is not accepted; fewer images than a batch.
-        FloatingPointError: the loss is no longer finite.
+    Gives the network, in evaluation mode on the device, and a dict: top1 and top5 in percent,
+    correct (for `eca_lab.results.unpack_correct`), loss_curve (mean training loss of each epoch),
+    seconds (of training), images_per_second, precision ("float32" or "bfloat16") and path
+    ("modules" or "fused"). ValueError for what is not accepted, or fewer images than a batch;
+    FloatingPointError for a loss that is no longer finite.
     """
     recipe = recipe or Recipe()
     device = check_device(device)
@@ -73,8 +64,7 @@ def train_network(
     model = initial_model(backbone, arm, len(dataset.classes), stem_for(dataset.size), seed)
     model = model.to(device, memory_format=torch.channels_last)
     dataset = dataset.to(device)
-    mean, std = channel_statistics(dataset.train_images)
-
+    as_input = input_transform(dataset)
     optimizer, scheduler = _optimizer(model, recipe, len(dataset.train_images))
     order, augmentation = generator(seed, "data order"), generator(seed, "augmentation")
     loss_curve = []
@@ -90,7 +80,7 @@ def train_network(
             total, steps = torch.zeros((), device=device), 0
             for images, labels in batches(dataset, recipe.batch_size, order, augmentation):
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    logits = model(_as_input(images, mean, std))
+                    logits = model(as_input(images))
                     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
@@ -106,7 +96,7 @@ def train_network(
         seconds = time.perf_counter() - start
     images_seen = recipe.epochs * steps * recipe.batch_size
     return model, {
-        **_accuracy(model, dataset, mean, std),
+        **_accuracy(model, dataset, as_input),
         "loss_curve": [round(loss, 5) for loss in loss_curve],
         "seconds": round(seconds, 3),
         "images_per_second": round(images_seen / seconds, 1),
@@ -116,13 +106,7 @@ def train_network(
 
 
 def resolve_precision(precision, device):
-    """The precision by name; for "auto" bfloat16 where the torch.device has instructions for it.
-
-    These are every GPU, and CPUs with AVX512-BF16 or AMX.
-
-    Raises:
-        ValueError: not one of `PRECISIONS`.
-    """
+    """The precision; for "auto" bfloat16 on GPUs and on CPUs with AVX512-BF16 or AMX."""
     check_choice("precision", precision, PRECISIONS)
     if precision != "auto":
         return precision
@@ -139,12 +123,10 @@ def progress_bar(epochs):
 
 
 def input_transform(dataset):
-    """A function from images of a data set to the input of a network trained on it.
-
-    It takes uint8 (N, 3, H, W), on any device, to float32 of the same shape.
-    """
+    """A function from uint8 images (N, 3, H, W) to the input of a network trained on a data set."""
     mean, std = channel_statistics(dataset.train_images)
-    return partial(_as_input, mean=mean, std=std)
+    layout = torch.channels_last
+    return lambda images: normalize(images, mean, std).contiguous(memory_format=layout)
 
 
 def trial_description(dataset, backbone, arm, seed, recipe):
@@ -182,10 +164,7 @@ def initial_model(backbone, arm, num_classes, stem, seed):
 
 
 def batches(dataset, batch_size, order, augmentation):
-    """One epoch of (images, labels), augmented, uint8, shuffled; the incomplete rest is left out.
-
-    order and augmentation are generators on the CPU; both move on.
-    """
+    """One epoch of whole (images, labels); one generator shuffles them, the other augments."""
     indices = torch.randperm(len(dataset.train_images), generator=order)
     indices = indices.to(dataset.train_images.device)
     for batch in indices[: len(indices) // batch_size * batch_size].split(batch_size):
@@ -220,35 +199,29 @@ def check_device(device):
 @contextmanager
 def _without_tf32():
     """Convolutions and matrix products of float32 in float32, on GPUs that would round to TF32."""
-    backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul
-    before = [each.fp32_precision for each in backends]
-    try:
-        for each in backends:
-            each.fp32_precision = "ieee"
+    with ExitStack() as stack:
+        for backend in (torch.backends.cudnn.conv, torch.backends.cuda.matmul):
+            stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+            backend.fp32_precision = "ieee"
         yield
-    finally:
-        for each, precision in zip(backends, before, strict=True):
-            each.fp32_precision = precision
 
 
 def _stream(seed, purpose):
     """A 63-bit seed for one purpose: near seeds and different purposes give unrelated streams."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return int.from_bytes(digest[:8]) >> 1
 
 
 def _optimizer(model, recipe, train_size):
-    decayed, undecayed = [], []
+    decayed = {"params": [], "weight_decay": recipe.weight_decay}
+    undecayed = {"params": [], "weight_decay": 0.0}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             exempt = name == "bias" or isinstance(module, torch.nn.BatchNorm2d)
-            (undecayed if exempt else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": undecayed, "weight_decay": 0.0},
-    ]
+            (undecayed if exempt else decayed)["params"].append(parameter)
     rate, steps = recipe.learning_rate, recipe.epochs * (train_size // recipe.batch_size)
     how = {"pct_start": recipe.warmup, "anneal_strategy": DECAYS[recipe.decay]}
+    groups = [decayed, undecayed]
     optimizer = torch.optim.SGD(groups, rate, recipe.momentum, nesterov=True, fused=True)
     schedules = torch.optim.lr_scheduler
     return optimizer, schedules.OneCycleLR(optimizer, rate, steps, cycle_momentum=False, **how)
@@ -256,14 +229,14 @@ def _optimizer(model, recipe, train_size):
 
 @torch.inference_mode()
 @_without_tf32()
-def _accuracy(model, dataset, mean, std):
+def _accuracy(model, dataset, as_input):
     """top1 and top5 in percent, and which test images were right."""
     model.eval()
     ranks = []  # how many classes score above the true one: 0 is right, below 5 is in the top 5
     tests = dataset.test_images.split(500), dataset.test_labels.split(500)
     for images, labels in zip(*tests, strict=True):
         # In float32 on any device: bfloat16 logits would tie.
-        logits = model(_as_input(images, mean, std))
+        logits = model(as_input(images))
         ranks.append((logits > logits.gather(1, labels[:, None])).sum(1).cpu())
     ranks = torch.cat(ranks).numpy()
     return {
@@ -271,7 +244,3 @@ def _accuracy(model, dataset, mean, std):
         "top5": round(100 * float((ranks < 5).mean()), 4),
         "correct": base64.b64encode(np.packbits(ranks < 1)).decode(),
     }
-
-
-def _as_input(images, mean, std):
-    return normalize(images, mean, std).contiguous(memory_format=torch.channels_last)

@@ -2,10 +2,8 @@
 
 A pool starts workers, hands them trials and reports what becomes of them; `outcomes` is the one
 loop that schedules. A worker that dies, whatever killed it, is replaced and costs its trial one
-retry; a trial whose worker dies twice has failed.
-
-A job is what the workers do: a function (trial, device, on_epoch) -> outcome, a dict, that can be
-pickled. Each worker gets one copy of it and runs many trials, which are told by their `identity`.
+retry. A job is what the workers do: a function (trial, device, on_epoch) -> outcome, a dict, that
+can be pickled. Each worker gets one copy of it and runs many trials, told by their `identity`.
 """
 
 import multiprocessing
@@ -17,7 +15,6 @@ from collections import Counter, deque
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
-from types import SimpleNamespace
 
 import torch
 
@@ -36,48 +33,47 @@ def outcomes(pool, trials, on_epoch, on_retry):
     trial after each of its epochs, and before it starts anew. The pool is closed, whatever happens.
     RuntimeError: the workers die before they are ready.
     """
-    trials, again, more = iter(trials), deque(), True
+    trials, again = iter(trials), deque()
     free, running, attempts, deaths = [], {}, Counter(), 0
     try:
         for _ in range(pool.size):
             pool.start()
         while True:
-            while free and (again or more):
-                trial = again.popleft() if again else next(trials, None)
-                more = more and trial is not None
-                if trial is not None:
-                    worker = free.pop()
-                    running[worker] = trial
-                    attempts[trial.identity] += 1
-                    pool.submit(worker, trial)
-            if not (running or again or more):
+            while free and (trial := again.popleft() if again else next(trials, None)):
+                worker = free.pop()
+                running[worker] = trial
+                attempts[trial.identity] += 1
+                pool.submit(worker, trial)
+            if free and not running:
                 return
             for worker, event in pool.wait():
-                if event == READY:
-                    free.append(worker)
-                    deaths = 0
-                elif event == EPOCH:
+                if event == EPOCH:
                     on_epoch(running[worker])
-                elif event != DIED:
+                    continue
+                trial = running.pop(worker, None)
+                if event != DIED:
                     free.append(worker)
-                    yield running.pop(worker), event
-                else:
-                    trial = running.pop(worker, None)
-                    if worker in free:
-                        free.remove(worker)
-                    deaths += trial is None
+                    if event == READY:
+                        deaths = 0
+                    else:
+                        yield trial, event
+                    continue
+                if worker in free:
+                    free.remove(worker)
+                pool.start()
+                if trial is None:
+                    deaths += 1
                     if deaths > ATTEMPTS * pool.size:
                         raise RuntimeError(
                             f"{deaths} workers died while they started: is there memory for "
                             f"{pool.size} at once?"
                         )
-                    pool.start()
-                    if trial is not None and attempts[trial.identity] < ATTEMPTS:
-                        on_retry(trial)
-                        again.append(trial)
-                    elif trial is not None:
-                        reason = f"its worker died {ATTEMPTS} times: killed, or out of memory"
-                        yield trial, {"status": "failed", "reason": reason}
+                elif attempts[trial.identity] < ATTEMPTS:
+                    on_retry(trial)
+                    again.append(trial)
+                else:
+                    reason = f"its worker died {ATTEMPTS} times: killed, or out of memory"
+                    yield trial, {"status": "failed", "reason": reason}
     finally:
         pool.close()
 
@@ -90,9 +86,8 @@ class ProcessPool:
 
     def __init__(self, job, devices, memory=1.0):
         self.size = len(devices)
-        self._job, self._memory = job, memory
+        self._job, self._memory, self._free_devices = job, memory, list(devices)
         self._threads = max(1, available_cores() // self.size)
-        self._free_devices = list(devices)
         self._workers = {}  # connection -> process, device
 
     def start(self):
@@ -102,12 +97,11 @@ class ProcessPool:
         device = self._free_devices.pop()
         # The job, with all its images, waits until the process can read it: it takes seconds to
         # import torch, and so workers start side by side.
-        process = context.Process(
-            target=_serve, args=(there, device, self._threads, self._memory), daemon=True
-        )
+        given = there, device, self._threads, self._memory
+        process = context.Process(target=_serve, args=given, daemon=True)
         with _interrupts_deferred():
             process.start()
-            self._workers[here] = SimpleNamespace(process=process, device=device)
+            self._workers[here] = process, device
         there.close()  # else its end could not be seen here
 
     def submit(self, worker, trial):
@@ -123,19 +117,19 @@ class ProcessPool:
                     worker.send(self._job)
                     continue
             except (EOFError, OSError):
-                ended = self._workers.pop(worker)
+                process, device = self._workers.pop(worker)
+                process.join()
                 worker.close()
-                ended.process.join()
-                self._free_devices.append(ended.device)
+                self._free_devices.append(device)
                 event = DIED
             events.append((worker, event))
         return events
 
     def close(self):
-        for each in self._workers.values():
-            each.process.kill()
-        for worker, each in self._workers.items():
-            each.process.join()
+        for process, _ in self._workers.values():
+            process.kill()
+        for worker, (process, _) in self._workers.items():
+            process.join()
             worker.close()
         self._workers.clear()
 
@@ -168,7 +162,7 @@ def _serve(connection, device, threads, memory):
 
 
 def _die_with_parent():
-    wait([multiprocessing.parent_process().sentinel])
+    multiprocessing.parent_process().join()
     os._exit(1)
 
 
@@ -193,19 +187,18 @@ class RayPool:
         modules = {"py_modules": [eca_lab]}
         ray.init(address, runtime_env=modules, log_to_driver=False, logging_level="error")
         there = ray.cluster_resources()
-        self.size, self._demand = int(there["CPU"]), {"num_cpus": 1}
+        self.size, demand = int(there["CPU"]), {"num_cpus": 1}
         if device == "cuda":
             self.size = int(there.get("GPU", 0)) * int(1 / share)
-            self._demand = {"num_cpus": 0, "num_gpus": share}
+            demand = {"num_cpus": 0, "num_gpus": share}
         if not self.size:
             ray.shutdown()
             raise ValueError(f"device='cuda': no node of the Ray cluster at {address} has a GPU")
-        self._job = ray.put(job)
-        self._setup = 1, device, share
+        self._actor, self._given = ray.remote(**demand)(_Actor), (ray.put(job), device, share)
         self._pending = {}  # reference to come -> actor
 
     def start(self):
-        actor = self._ray.remote(_Actor).options(**self._demand).remote(self._job, *self._setup)
+        actor = self._actor.remote(*self._given)
         self._pending[actor.ready.remote()] = actor
 
     def submit(self, worker, trial):
@@ -221,6 +214,20 @@ class RayPool:
 
     def close(self):
         self._ray.shutdown()
+
+
+class _Actor:
+    """A worker on Ray. It lives as long as the sweep, and so is CUDA initialised only once."""
+
+    def __init__(self, job, device, memory):
+        self._job, self._device = job, device
+        _use(1, device, memory)
+
+    def ready(self):
+        return READY
+
+    def run(self, trial):
+        return self._job(trial, self._device, on_epoch=lambda: None)
 
 
 def check_ray(address):
@@ -241,17 +248,3 @@ def check_ray(address):
         except OSError as error:
             raise ConnectionError(f"ray={address!r}: no cluster answers: {error}") from None
     return ray
-
-
-class _Actor:
-    """A worker on Ray. It lives as long as the sweep, and so is CUDA initialised only once."""
-
-    def __init__(self, job, threads, device, memory):
-        self._job, self._device = job, device
-        _use(threads, device, memory)
-
-    def ready(self):
-        return READY
-
-    def run(self, trial):
-        return self._job(trial, self._device, on_epoch=lambda: None)

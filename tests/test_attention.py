@@ -309,8 +309,8 @@ def test_adaptive_eca_follows_equation_12(channels):
         (lambda: ECA(64, order="sorted"), "order='sorted': accepted are identity, shuff"),
         (lambda: ECANS(4, 5), "kernel_size=5: accepted are at most channels=4"),
         (lambda: SEGroup(64, 5), "groups=5: accepted are divisors of channels=64"),
-        (lambda: SE(8, 16), "reduction=16: leaves no hidden unit"),
-        (lambda: CBAM(8, 0), "reduction=0: accepted is a positive integer"),
+        (lambda: SE(8, 16), "reduction=16: accepted is an integer from 1 to 8"),
+        (lambda: CBAM(8, 0), "reduction=0: accepted is an integer from 1 to 8"),
         (lambda: SEVar1(0), "channels=0: accepted is a positive integer"),
     ],
 )
@@ -335,7 +335,7 @@ def test_make_attention_reports_the_spec_that_does_not_fit():
         make_attention("eca(k=9)", 8)
     with pytest.raises(ValueError, match="attention 'eca\\(k=3, b=1\\)': kernel_size=3 with"):
         make_attention("eca(k=3, b=1)", 8)
-    with pytest.raises(ValueError, match="one per stage: accepted are stages 0 to 1, not stage=2"):
+    with pytest.raises(ValueError, match="per stage: accepted are stages 0 to 1, not stage=2"):
         make_attention("eca(k=3-5)", 8, stage=2)
     with pytest.raises(TypeError, match=r"channels=64\.0"):
         make_attention("eca", 64.0)

@@ -102,7 +102,10 @@ def test_released_checkpoints_that_do_not_fit_are_refused(tmp_path):
     refused(3.5, "holds a float: accepted is a dict")
     refused({}, "no fc.bias")
     refused({**state, "fc.bias": torch.ones(())}, "no fc.bias")
-    refused({**state, "fc.weight": state["fc.weight"].int()}, "'fc.weight' is of torch.int32")
+    refused(
+        {**state, "fc.weight": state["fc.weight"].int()},
+        "'fc.weight' is a torch.int32: accepted are tensors of floats",
+    )
     refused({**state, "module.fc.bias": state["fc.bias"]}, "both fc.bias and module.fc.bias")
     for text in (b"<html>not found</html>", b"", b"PK\x03\x04", b"\x80\x02."):
         path.write_bytes(text)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from eca_lab import __main__, models, sweep
+from eca_lab import __main__, models, results, sweep
 from eca_lab.checkpoints import find_checkpoint, load_checkpoint
 from eca_lab.cost import parameters
 from eca_lab.data import available_cores
@@ -230,7 +230,7 @@ def test_seeds_begun_elsewhere_are_left_alone(dataset, tmp_path, trained):
 
 
 def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, monkeypatch, trained):
-    genuine, written = sweep.write_record, []
+    genuine, written = results.write_record, []
 
     def full_after_two(out, record):
         if len(written) == 2:
@@ -238,7 +238,7 @@ def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, mon
         written.append(record)
         genuine(out, record)
 
-    monkeypatch.setattr(sweep, "write_record", full_after_two)
+    monkeypatch.setattr(results, "write_record", full_after_two)
     plan = plan_sweep(dataset, "tiny", ["none", "eca"], 2, QUICK)
     with pytest.raises(OSError, match="No space left"):
         run_sweep(plan, tmp_path)
@@ -256,8 +256,7 @@ def test_command_prints_plan_and_table(tmp_path, capsys):
     assert "0 of 6 trials are finished" in done
     table = done[done.index("top-1 %") :].splitlines()[1:]
     assert [line.split()[0] for line in table] == ["none", "eca(k=3)", "eca(k=3-3-5)"]
-    results = load_results(tmp_path / "demo")
-    means = results.groupby("arm")["top1"].mean()
+    means = load_results(tmp_path / "demo").groupby("arm")["top1"].mean()
     for line in table:
         assert float(line.split()[2]) == pytest.approx(means[line.split()[0]], abs=0.006)
 

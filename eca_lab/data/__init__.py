@@ -1,7 +1,6 @@
-"""Images to train on, as uint8 tensors, with augmentation on the device where they live.
+"""Images to train on, held whole as uint8 tensors, augmented on the device where they live.
 
-The images are held whole: augmentation, normalisation and the network work on batches of one
-tensor, and no worker process feeds them. N is the number of images, H = W their side in pixels.
+N is the number of images, H = W their side in pixels.
 """
 
 from collections.abc import Collection
@@ -24,7 +23,7 @@ NAMES = ("shapes", "cifar10", "cifar100", "imagenette")
 
 
 def load_dataset(
-    name, root="data/cache", size=None, classes=None, per_class=None, seed=0, unreadable="error"
+    name, root="data/cache", size=None, classes=None, per_class=None, unreadable="error"
 ):
     """Load a data set, or a part of it.
 
@@ -35,24 +34,19 @@ def load_dataset(
             hold a folder of images for each class.
         root: folder for downloads, and for the decoded images of a folder, which is decoded again
             when a file was added, removed or changed.
-        size: side to resize to, 4 to 1024 pixels. Of an image that is not square, the shorter side
-            is resized and the centre kept. None keeps the images as they are.
+        size: side to resize to, 4 to 1024 pixels, or None. Of an image that is not square, the
+            shorter side is resized and the centre kept.
         classes: None for all, a number of classes to draw, or their names. Labels are numbered
             from 0 in the order of the data set.
-        per_class: number of training images to draw from each class; None for all. The test
-            split stays whole: more test images mean a smaller error.
-        seed: of both draws, 0 to 2^32 - 1. Draws are nested: 100 images of a class are among the
-            200 of the same seed, whatever the other classes.
+        per_class: number of training images to draw from each class; None for all. Draws are
+            nested: 100 images of a class are among the 200, whatever the other classes.
         unreadable: "error", or "skip" to leave out the images that cannot be decoded.
 
     Gives a `Dataset` on the CPU, whose tensors may be shared with others: never write into them.
-
-    Raises:
-        TypeError, ValueError: an argument that is not accepted; more classes or images asked for
-            than there are; images of different sizes without a size; unusable images or folders.
-        OSError: no such folder, a failed download, or root cannot be written.
+    TypeError, ValueError: what is not accepted, or not there; images of different sizes without a
+    size. OSError: no such folder, a failed download, or root cannot be written.
     """
-    _check_arguments(name, size, classes, per_class, seed, unreadable)
+    _check_arguments(name, size, classes, per_class, unreadable)
     root = Path(root)
     if name == "shapes":
         source = load_shapes()
@@ -64,10 +58,10 @@ def load_dataset(
         folder = Path(name.removeprefix("folder:")).expanduser().resolve()
         # Named without the rest of its path, which is nobody else's business in a recorded result.
         source = load_folder(folder.name, folder, root, size, unreadable)
-    return _select(source, size, classes, per_class, seed)
+    return _select(source, size, classes, per_class)
 
 
-def _check_arguments(name, size, classes, per_class, seed, unreadable):
+def _check_arguments(name, size, classes, per_class, unreadable):
     """Raise for whatever is wrong without looking at any data."""
     if not (isinstance(name, str) and name.startswith("folder:") and name != "folder:"):
         check_choice("name", name, (*NAMES, "folder:PATH"))
@@ -83,18 +77,17 @@ def _check_arguments(name, size, classes, per_class, seed, unreadable):
             raise ValueError(f"classes={shown(classes)}: accepted are two or more different names")
     if per_class is not None:
         check_integer("per_class", per_class)
-    check_integer("seed", seed, 0, 2**32 - 1)
     check_choice("unreadable", unreadable, ("error", "skip"))
 
 
-def _select(source, size, classes, per_class, seed):
+def _select(source, size, classes, per_class):
     """The chosen classes and training images of a data set, resized."""
-    chosen = torch.tensor(_choose_classes(source, classes, seed))
+    chosen = torch.tensor(_choose_classes(source, classes))
     test = torch.isin(source.test_labels, chosen).nonzero().flatten()
     if per_class is None:
         train = torch.isin(source.train_labels, chosen).nonzero().flatten()
     else:
-        drawn = [_draw_images(source, label, per_class, seed) for label in chosen.tolist()]
+        drawn = [_draw_images(source, label, per_class) for label in chosen.tolist()]
         train = torch.cat(drawn).sort().values
     size = size or source.size
     return replace(
@@ -108,7 +101,7 @@ def _select(source, size, classes, per_class, seed):
     )
 
 
-def _choose_classes(source, classes, seed):
+def _choose_classes(source, classes):
     """Sorted labels of the classes asked for."""
     count = len(source.classes)
     if classes is None:
@@ -120,17 +113,16 @@ def _choose_classes(source, classes, seed):
     if classes > count:
         raise ValueError(f"classes={classes}: {source.name} has {count}")
     # RandomState, unlike NumPy's and torch's newer generators, is promised never to change.
-    return sorted(np.random.RandomState(seed).permutation(count)[:classes].tolist())
+    return sorted(np.random.RandomState(0).permutation(count)[:classes].tolist())
 
 
-def _draw_images(source, label, per_class, seed):
-    """Indices of so many training images of a class."""
+def _draw_images(source, label, per_class):
     members = (source.train_labels == label).nonzero().flatten()
     if per_class > len(members):
         where = f"class {source.classes[label]!r} of {source.name}"
         raise ValueError(f"per_class={per_class}: {where} has {len(members)} training images")
-    # A stream for each class, so that its draw does not depend on the other classes chosen.
-    order = np.random.RandomState([seed, label]).permutation(len(members))
+    # A stream for each class: its draw does not depend on the other classes chosen.
+    order = np.random.RandomState([0, label]).permutation(len(members))
     return members[torch.from_numpy(order[:per_class])]
 
 

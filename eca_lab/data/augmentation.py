@@ -11,11 +11,7 @@ from torchvision.ops import roi_align
 
 
 def augment(images, generator):
-    """Random views of images, for training: (N, 3, H, W) uint8 in and out.
-
-    Up to 32 pixels `flip_and_crop` with a padding of H // 8, as is usual for CIFAR; above,
-    `random_resized_crop` to their own size, as for ImageNet.
-    """
+    """Random views of images for training, (N, 3, H, W) uint8, as usual for CIFAR or ImageNet."""
     size = images.shape[-1]
     if size <= 32:
         return flip_and_crop(images, generator, padding=size // 8)
@@ -23,10 +19,7 @@ def augment(images, generator):
 
 
 def flip_and_crop(images, generator, padding):
-    """Mirror every other image, at random, and cut each again from within a black border.
-
-    images are (N, 3, H, W) uint8, as is the result; padding is the border's width in pixels.
-    """
+    """Mirror every other image, at random, and cut each again from within a black border."""
     count, _, height, width = images.shape
     mirrored = torch.randint(2, (1, count), generator=generator)
     offsets = torch.randint(2 * padding + 1, (2, count), generator=generator)
@@ -43,8 +36,7 @@ def random_resized_crop(images, generator, size):
 
     A box covers 0.35 to 1 of the image's area, uniformly, with a ratio of width to height of 3/4
     to 4/3, uniformly on a logarithmic scale, and is clipped to the image. (The usual recipe for
-    ImageNet goes down to 0.08, and has 90 epochs or more to make up for it.) images are
-    (N, 3, H, W) uint8, the result (N, 3, size, size) uint8.
+    ImageNet goes down to 0.08, and has 90 epochs or more to make up for it.)
     """
     count, _, height, width = images.shape
     area, ratio, top, left, mirrored = torch.rand(5, count, generator=generator)

@@ -14,10 +14,10 @@ TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 class Dataset:
     """A training and a test split, held whole; other data sets may share the tensors.
 
-    name is as given to `load_dataset`; of a folder, the last part of its path. The images are
-    (N, 3, H, W) uint8, the labels (N,) int64, indices into classes. The fingerprint is a hash of
-    the source (every byte of the images or of their files, labels, names of classes), of the size
-    and of the images chosen, equal on every machine. skipped counts unreadable images left out.
+    name is as given to `load_dataset`; of a folder, the last part of its path. Images are
+    (N, 3, H, W) uint8, labels (N,) int64. The fingerprint is a hash of the source (every byte of
+    the images or of their files, labels, names of classes), of the size and of the images chosen,
+    equal on every machine. skipped counts unreadable images left out.
     """
 
     name: str

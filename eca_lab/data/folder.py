@@ -60,9 +60,7 @@ def _list_folder(folder):
                 f"{split}: no such folder; accepted is a folder with train/ and with test/ or "
                 "val/, which hold a folder of images for each class"
             )
-    classes, others = (
-        sorted(path.name for path in split.iterdir() if path.is_dir()) for split in splits
-    )
+    classes, others = (sorted(each.name for each in os.scandir(s) if each.is_dir()) for s in splits)
     if only := ", ".join(sorted({*classes} ^ {*others})):
         raise ValueError(f"{folder}: {only} in one split only; accepted are equal classes in both")
     if len(classes) < 2:
@@ -175,6 +173,5 @@ def _read_cache(path, stamp):
 
 def available_cores():
     """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
