@@ -9,7 +9,7 @@ import traitlets
 
 from eca_lab import figures
 from eca_lab.checks import check_choice, check_integer
-from eca_lab.explorers.explorer import Explorer, StateError
+from eca_lab.explorers.explorer import Explorer, check_proposal
 from eca_lab.kernel_size import check_kernel_size
 
 LARGEST = 2**15 - 1  # stands for the largest absolute entry of a matrix
@@ -23,12 +23,12 @@ class ReductionExplorer(Explorer):
         reduction: r of SE, an integer from 1 to C.
         kernel_size: k of ECA, odd and at most C.
         groups: g of SE-GC, a divisor of C.
-        seed: of the random weights and of the descriptor y, an integer from 0 to 99.
-        weights: "random", or the name of a layer of `trained`, which gives C, r and k.
-        trained: layer name -> dict with "se" and "eca", modules of as many channels, and "y", the
+        seed: of random weights and of the descriptor y, an integer from 0 to 99.
+        weights: "random", or the name of a layer of `trained`, which then gives C, r and k.
+        trained: layer name -> dict of "se" and "eca", modules of as many channels, and "y", the
             (C,) descriptor at which to look at SE.
 
-    All but trained are traits. Another C, r or k makes the weights random again. Where new channels
+    All but trained are traits. Setting C, r or k makes the weights random again. Where new channels
     have no room for r or k, or are no multiple of groups, these are lowered; the page says so.
     """
 
@@ -53,6 +53,7 @@ class ReductionExplorer(Explorer):
     groups = traitlets.TraitType(None).tag(sync=True)
     seed = traitlets.TraitType(None).tag(sync=True)
     weights = traitlets.TraitType(None).tag(sync=True)
+    _proposed = traitlets.validate(*STATE)(check_proposal)
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class ReductionExplorer(Explorer):
         self._layers = dict(_sizes_of_layers(self._trained))
         sizes = dict(zip(self.SIZES, (channels, reduction, kernel_size, groups), strict=True))
         if weights in self._layers:
-            sizes = lowered({**sizes, **self._layers[weights]})
+            sizes = _lowered({**sizes, **self._layers[weights]})
         told = {"layers": self._layers, "limits": self.LIMITS, "recorded": self.RECORDED}
         told["arguments"] = ["trained=trained"] if trained else []
         super().__init__({**sizes, "seed": seed, "weights": weights}, **told)
@@ -81,47 +82,37 @@ class ReductionExplorer(Explorer):
         rows = {name: module["measures"] for name, module in self._modules().items()}
         return pd.DataFrame.from_dict(rows, orient="index")
 
-    @traitlets.validate(*STATE)
-    def _proposed(self, proposal):
-        # Not by check_proposal: channels are taken though they leave no room for the rest, which
-        # then gives way.
-        name, value = proposal.trait.name, proposal.value
-        try:
-            channels = value if name == "channels" else self.channels
-            check_integer("channels", channels, *self.LIMITS["channels"])
-            if name == "weights":
-                check_choice(name, value, ("random", *self._layers))
-                return value
-            check_integer(name, value, *self.LIMITS.get(name, (1, channels)))
-            if name == "kernel_size":
-                check_kernel_size(value)
-            elif name == "groups":
-                check_choice(name, value, _divisors(channels))
-        except (TypeError, ValueError) as error:
-            raise StateError(str(error)) from None
-        return int(value)
+    def _checked(self, state):
+        check_integer("channels", state["channels"], *self.LIMITS["channels"])
+        if state["channels"] != self.channels:
+            state = _lowered(state)  # the rest gives way as soon as these channels are taken
+        check_integer("reduction", state["reduction"], 1, state["channels"])
+        check_kernel_size(state["kernel_size"], state["channels"])
+        check_integer("groups", state["groups"])
+        check_choice("groups", state["groups"], _divisors(state["channels"]))
+        check_integer("seed", state["seed"], *self.LIMITS["seed"])
+        check_choice("weights", state["weights"], ("random", *self._layers))
+        return {name: v if name == "weights" else int(v) for name, v in state.items()}
 
     @traitlets.observe(*SIZES, "weights")
     def _give_way(self, change):
-        sizes = {name: getattr(self, name) for name in self.SIZES}
         layer = self._layers.get(self.weights, {})
-        if change.name == "weights":
-            sizes.update(layer)
+        sizes = {name: getattr(self, name) for name in self.SIZES}
+        sizes = _lowered({**sizes, **(layer if change.name == "weights" else {})})
         with self.hold_trait_notifications():
-            for name, size in lowered(sizes).items():
+            for name, size in sizes.items():
                 setattr(self, name, size)
             if not layer.items() <= sizes.items():
                 self.weights = "random"
 
     def _modules(self):
         """What `_measured` tells of SE, SE-GC and ECA."""
-        layer = self._trained.get(self.weights, {})
         specs = {"SE": f"se(r={self.reduction})", "SE-GC": f"se_gc(groups={self.groups})"}
         specs["ECA"] = f"eca(k={self.kernel_size})"
-        found = {name: _drawn(spec, self.channels, self.seed) for name, spec in specs.items()}
-        if layer:
-            found |= {name: _measured(layer[name.lower()], layer["y"]) for name in ("SE", "ECA")}
-        return found
+        modules = {name: _drawn(spec, self.channels, self.seed) for name, spec in specs.items()}
+        if layer := self._trained.get(self.weights):
+            modules |= {name: _measured(layer[name.lower()], layer["y"]) for name in ("SE", "ECA")}
+        return modules
 
     def _answer(self):
         return {"modules": list(self._modules().values())}
@@ -131,7 +122,7 @@ class ReductionExplorer(Explorer):
             yield dict(zip(self.RECORDED, values, strict=True))
         yield from self.PRESETS.values()
         for layer, sizes in self._layers.items():
-            yield {**lowered({**self.given["initial"], **sizes}), "weights": layer}
+            yield {**_lowered({**self.given["initial"], **sizes}), "weights": layer}
 
     def _result(self):
         ranks = ", ".join(f"{name} {rank}" for name, rank in self.measures["rank"].items())
@@ -139,25 +130,25 @@ class ReductionExplorer(Explorer):
 
     def _figure(self):
         figure, side = figures.new_figure(7.2, 2.8), self.channels
-        places = zip(figure.subplots(1, 3, sharey=True), self._modules().items(), strict=True)
-        for ax, (name, module) in places:
-            matrix = np.frombuffer(module["matrix"], np.int16).reshape(side, side)
-            ax.imshow(matrix / LARGEST, **figures.SIGNED, extent=(0.5, side + 0.5, side + 0.5, 0.5))
+        for number, (name, module) in enumerate(self._modules().items(), start=1):
+            ax = figure.add_subplot(1, 3, number)
             title = f"{name}: rank {module['measures']['rank']} of {side}"
             figures.dress(ax, title, "input channel", "output channel")
+            matrix = np.frombuffer(module["matrix"], np.int16).reshape(side, side) / LARGEST
+            ax.imshow(matrix, **figures.SIGNED, extent=(0.5, side + 0.5, side + 0.5, 0.5))
             figures.frame(ax)
             ax.label_outer()
         return figure
 
 
-def lowered(sizes):
-    """The sizes with r, k and groups lowered to what C has room for: at most C, odd, a divisor."""
-    channels = sizes["channels"]
+def _lowered(state):
+    """A state with r, k and groups lowered to what C has room for: at most C, odd, a divisor."""
+    channels = state["channels"]
     return {
-        "channels": channels,
-        "reduction": min(sizes["reduction"], channels),
-        "kernel_size": min(sizes["kernel_size"], channels - 1 + channels % 2),
-        "groups": max(each for each in _divisors(channels) if each <= sizes["groups"]),
+        **state,
+        "reduction": min(state["reduction"], channels),
+        "kernel_size": min(state["kernel_size"], channels - 1 + channels % 2),
+        "groups": max(each for each in _divisors(channels) if each <= state["groups"]),
     }
 
 
@@ -180,17 +171,16 @@ def _measured(module, y):
     steps = torch.ceil(LARGEST * (matrix.abs() / (largest or 1) - jacobian.TOLERANCE))
     measures = {name: getattr(jacobian, name)(spectrum) for name in ("rank", "effective_rank")}
     measures |= {name: getattr(jacobian, name)(matrix) for name in ("diagonal_share", "bandwidth")}
+    measures = {name: value.item() for name, value in measures.items()}
+    if not measures["rank"]:
+        measures |= {"effective_rank": None, "diagonal_share": None}  # NaN, which JSON has not
+    measures["parameters"] = cost.parameters(module)
+    measures["multiply_adds"] = cost.multiply_adds(module, 1, module.channels)
     return {
         "matrix": (steps * matrix.sign()).to(torch.int16).numpy().tobytes(),
         "spectrum": (spectrum / (spectrum[0] or 1)).numpy().tobytes(),
         "largest": largest,
-        "measures": {
-            "spec": module.spec,
-            "parameters": cost.parameters(module),
-            "multiply_adds": cost.multiply_adds(module, 1, module.channels),
-            # What has no value, with zeros alone, is None: JSON has no NaN.
-            **{name: value.item() if value == value else None for name, value in measures.items()},
-        },
+        "measures": measures,
     }
 
 
@@ -212,11 +202,8 @@ def _sizes_of_layers(trained):
     """Pairs of a layer and the sizes that it gives, or an error that names what is wrong."""
     for layer, modules in trained.items():
         name, se, eca = f"trained[{layer!r}]", modules["se"], modules["eca"]
-        kinds = type(se).__name__, type(eca).__name__
-        check_choice(f"{name}: types of se and eca", kinds, [("SE", "ECA")])
+        check_choice(f"{name}: types", (type(se).__name__, type(eca).__name__), [("SE", "ECA")])
         widths = eca.channels, *modules["y"].shape
         check_choice(f"{name}: widths of eca and y", widths, [2 * (se.channels,)])
-        yield (
-            layer,
-            {"channels": se.channels, "reduction": se.reduction, "kernel_size": eca.kernel_size},
-        )
+        sizes = {"reduction": se.reduction, "kernel_size": eca.kernel_size}
+        yield layer, {"channels": se.channels, **sizes}
