@@ -67,7 +67,7 @@ const ROWS = [
   ["multiply-adds", (i, { multiplyAdds }) => grouped(multiplyAdds[i])],
   ["rank", (i, _, modules) => String(modules[i].rank)],
   ["effective rank", (i, _, modules) => modules[i].effective_rank?.toFixed(1) ?? "–"],
-  ["diagonal, %", (i, _, modules) => (100 * modules[i].diagonal_share).toFixed(1)],
+  ["diagonal share", (i, _, modules) => modules[i].diagonal_share?.toFixed(3) ?? "–"],
   ["bandwidth", (i, _, modules) => String(modules[i].bandwidth)],
 ];
 
