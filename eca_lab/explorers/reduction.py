@@ -28,8 +28,8 @@ class ReductionExplorer(Explorer):
         trained: layer name -> dict of "se" and "eca", modules of as many channels, and "y", the
             (C,) descriptor at which to look at SE.
 
-    All but trained are traits. Setting C, r or k makes the weights random again. Where new channels
-    have no room for r or k, or are no multiple of groups, these are lowered; the page says so.
+    All but trained are traits. Setting C, r or k makes the weights random again. Where channels are
+    set alone and have no room for r, k or groups, these are lowered, and the page says so.
     """
 
     MODULE = "reduction.js"
@@ -70,9 +70,11 @@ class ReductionExplorer(Explorer):
         sizes = dict(zip(self.SIZES, (channels, reduction, kernel_size, groups), strict=True))
         if weights in self._layers:
             sizes = _lowered({**sizes, **self._layers[weights]})
-        told = {"layers": self._layers, "limits": self.LIMITS, "recorded": self.RECORDED}
-        told["arguments"] = ["trained=trained"] if trained else []
-        super().__init__({**sizes, "seed": seed, "weights": weights}, **told)
+        super().__init__(
+            {**sizes, "seed": seed, "weights": weights},
+            **{"layers": self._layers, "limits": self.LIMITS, "recorded": self.RECORDED},
+            arguments=["trained=trained"] if trained else [],
+        )
 
     @property
     def measures(self):
