@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from eca_lab.kernel_size import adaptive_kernel_size
 
@@ -452,41 +453,172 @@ def test_the_panel_of_the_weights_follows_its_controls(lab, page):
     expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
 
 
-def test_the_panel_of_the_reduction_follows_its_controls(lab, page):
+SETTLED = """async ([text, given, steps]) => {
+    const blob = new Blob([text], {type: "text/javascript"});
+    const {settled, costs, hears} = await import(URL.createObjectURL(blob));
+    const states = steps.map(([state, changes]) => settled(state, changes, given.layers));
+    return {states, costs: states.map(costs), heard: hears(Int16Array.of(-3, 0, 1, 9, 0, 2))};
+}"""
+
+
+def test_the_page_settles_a_state_as_python_does(page):
+    from eca_lab.attention import ECA, SE
+    from eca_lab.explorers import ReductionExplorer
+
+    class Unanswered(ReductionExplorer):
+        def _answer(self):
+            return {}
+
+    layers = {str(C): {"se": SE(C, r), "eca": ECA(C, k)} for C, r, k in ((16, 4, 3), (64, 8, 5))}
+    layers = {name: {**layer, "y": torch.ones(int(name))} for name, layer in layers.items()}
+    explorer = Unanswered(trained=layers)
+    wide = {"channels": 512, "reduction": 512, "kernel_size": 511, "groups": 512}
+    starts = [explorer._state(), {**explorer._state(), **wide}]
+    starts += [{**explorer._state(), **explorer._layers[name], "weights": name} for name in layers]
+    steps, expected = [], []
+    for start in starts:
+        changes = [{"channels": C} for C in (*range(8, 33), 63, 64, 97, 500, 511, 512)]
+        changes += [{"reduction": 4}, {"kernel_size": 7}, {"groups": 2}, {"seed": 99}]
+        changes += explorer.PRESETS.values()
+        changes += [{"weights": name} for name in ("random", *layers)]
+        for change in changes:
+            with explorer.hold_trait_notifications():
+                for name, value in start.items():
+                    setattr(explorer, name, value)
+            # A preset of several sizes is one action of the page; alone they would lower others.
+            for name, value in sorted(change.items(), key=lambda item: item[0] != "channels"):
+                setattr(explorer, name, value)
+            steps.append([start, change])
+            expected.append(explorer._state())
+    result = page.evaluate(SETTLED, [explorer._esm, explorer.given, steps])
+    assert result["states"] == expected
+    for state, costs in zip(expected, result["costs"], strict=True):
+        C, units = state["channels"], state["channels"] // state["reduction"]
+        width, k = C // state["groups"], state["kernel_size"]
+        assert costs == {
+            "hidden": units,
+            "width": width,
+            "parameters": [2 * C * units, C * width, k],
+            "multiplyAdds": [2 * C * units, C * width, k * C],
+        }
+    assert result["heard"] == [4, [[4, 9], [1, -3], [6, 2]]]
+
+
+def test_the_explorer_of_the_reduction_follows_keyboard_and_mouse(lab, page):
     from playwright.sync_api import expect
 
+    from eca_lab.attention import make_attention
+    from eca_lab.explorers import ReductionExplorer
+
+    name = "<img src=x onerror=alert(1)>"
     cells = [
         "import torch\nfrom eca_lab import attention, explorers",
         "torch.manual_seed(0)\n"
-        "layer = {arm: attention.make_attention(arm, 128) for arm in ('se', 'eca')}",
-        "explorers.ReductionExplorer(trained={'one': layer})",
+        "layer = {arm: attention.make_attention(arm, 128) for arm in ('se', 'eca')}\n"
+        f"trained = {{{name!r}: {{**layer, 'y': torch.randn(128)}}}}",
+        "explorers.ReductionExplorer(trained=trained)",
     ]
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
     run_notebook(page, lab.notebook("reduction", cells))
-    expect(readout(page)).to_contain_text("C // r = 64 // 16 = 4 hidden units")
+    torch.manual_seed(0)
+    layer = {arm: make_attention(arm, 128) for arm in ("se", "eca")} | {"y": torch.randn(128)}
+    mirror = ReductionExplorer(trained={name: layer})
+    explorer = page.locator(".eca-lab")
+    cell = explorer.locator("table tr")
 
-    source = picture(page)[0]
-    handle(page, "reduction r").press("ArrowLeft")
-    expect(readout(page)).to_contain_text("64 // 8 = 8 hidden units")
-    wait_for_next_picture(page, source)
-    handle(page, "kernel k").press("ArrowRight")
-    expect(readout(page)).to_contain_text("k = 5 parameters")
-    handle(page, "channels C").press("Home")
-    expect(page.get_by_text("Lowered to fit C = 8: groups to 8")).to_be_visible()
-    source = picture(page)[0]
-    page.get_by_role("button", name="Draw again").click()
-    expect(readout(page)).to_contain_text("seed=1")
-    wait_for_next_picture(page, source)
+    def check(**changes):
+        """The read-outs are those of an explorer here, after the same changes."""
+        for trait, value in changes.items():
+            setattr(mirror, trait, value)
+        expect(told(page)).to_have_text(repr(mirror))
+        expect(explorer).not_to_have_class(re.compile("waiting"))
+        measures = mirror.measures
+        for row, shown in enumerate(
+            [
+                *(measures[each].map("{:,}".format) for each in ("parameters", "multiply_adds")),
+                measures["rank"].astype(str),
+                ["–" if np.isnan(x) else f"{x:.1f}" for x in measures["effective_rank"]],
+            ]
+        ):
+            expect(cell.nth(row + 1).locator("td")).to_have_text(list(shown))
 
-    weights = page.locator(".widget-dropdown", has_text="weights").locator("select")
-    weights.select_option("trained, one")
-    expect(readout(page)).to_contain_text("128 // 16 = 8 hidden units")
-    page.get_by_role("button", name="Reset").click()
-    expect(readout(page)).to_contain_text("ReductionExplorer(channels=64, reduction=16")
-    groups = page.locator(".widget-text input[type=number]").nth(3)
-    groups.fill("3")
-    groups.press("Enter")
-    expect(page.get_by_text("groups=3: accepted are 1, 2, 4, 8, 16, 32, 64")).to_be_visible()
+    check()
+    for label, trait, values in (
+        ("reduction r", "reduction", (1, 64)),
+        ("kernel k", "kernel_size", (1, 63)),
+        ("groups g", "groups", (1, 64)),
+        ("seed", "seed", (0, 99)),
+        ("channels C", "channels", (8, 512)),
+    ):
+        explorer.get_by_label(label, exact=True).focus()
+        for key, value in zip(("Home", "End"), values, strict=True):
+            page.keyboard.press(key)
+            check(**{trait: value})
+            if value == 8:
+                lowered = "Lowered to fit C = 8: reduction to 8, kernel_size to 7, groups to 8"
+                expect(explorer.get_by_role("status")).to_have_text(lowered)
+    explorer.get_by_label("weights").focus()
+    page.keyboard.press("End")
+    check(weights=name)
+    explorer.get_by_role("button", name="no interaction").press("Enter")
+    check(kernel_size=1)
+    explorer.get_by_role("button", name="Reset").press("Enter")
+    check(channels=64, reduction=16, kernel_size=3, groups=16, seed=0)
+    explorer.get_by_role("button", name="Draw again").press("Enter")
+    check(seed=1)
+    for label, trait, wrong, right, why in (
+        ("groups g", "groups", 3, 8, "one of 1, 2, 4, 8, 16, 32, 64"),
+        ("kernel k", "kernel_size", 4, 61, "an odd integer"),
+        ("reduction r", "reduction", 65, 63, "an integer from 1 to 64"),
+    ):
+        box = explorer.get_by_label(f"{label}, any value")
+        message = explorer.get_by_text(f"{trait}={wrong}: accepted is {why}", exact=True)
+        for value, shown in ((wrong, 1), (right, 0)):
+            box.fill(str(value))
+            box.press("Enter")
+            expect(message).to_have_count(shown)
+        check(**{trait: right})
+
+    def hears(row):
+        """What the page shall say of a row, counted from 1."""
+        for answer, label in zip(mirror.answer["modules"], ("SE", "SE-GC", "ECA"), strict=True):
+            matrix = np.frombuffer(answer["matrix"], np.int16).reshape(64, 64)[row - 1]
+            strongest = np.argsort(-np.abs(matrix.astype(int)), kind="stable")[:3] + 1
+            strongest = [str(j) for j in strongest if matrix[j - 1]]
+            yield f"{label} hears {np.count_nonzero(matrix)} of 64", strongest
+
+    def check_row(row):
+        expect(rows).to_have_attribute("aria-valuenow", str(row))
+        spoken = rows.get_attribute("aria-valuetext")
+        assert spoken.startswith(f"Channel {row}: ")
+        parts = spoken.split(": ")[1].split("; ")
+        for part, (words, strongest) in zip(parts, hears(row), strict=True):
+            first, *others = part.split("\n")
+            assert first == words
+            assert [other.split(" by ")[0] for other in others] == strongest
+
+    rows = explorer.get_by_role("slider", name="row of the matrices")
+    for number in range(3):
+        canvas = rows.locator("canvas").nth(number)
+        side = canvas.bounding_box()["height"]
+        canvas.hover(position={"x": 40, "y": side * (10 + number + 0.5) / 64})
+        check_row(11 + number)
+    rows.focus()
+    for key, row in (("ArrowDown", 14), ("ArrowUp", 13), ("End", 64), ("Home", 1)):
+        page.keyboard.press(key)
+        check_row(row)
+
     expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+    for width in (1280, 700):
+        page.set_viewport_size({"width": width, "height": 1000})
+        places = [explorer.locator(each) for each in (".picture", ".controls", ".readout")]
+        picture, controls, readout = (each.bounding_box() for each in places)
+        assert picture["y"] <= controls["y"] < readout["y"]
+        beside = picture["x"] + picture["width"] <= controls["x"]
+        assert beside or controls["y"] - (picture["y"] + picture["height"]) < 20
+    assert errors == []
 
 
 def test_names_run_nothing_in_the_page(lab, page):

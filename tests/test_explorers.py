@@ -11,12 +11,7 @@ import torch
 from PIL import Image
 
 from eca_lab import explorers, stats
-from eca_lab.attention import ECA, SE
-from eca_lab.explorers import (
-    ChannelWeightExplorer,
-    ReductionExplorer,
-    StudyExplorer,
-)
+from eca_lab.explorers import ChannelWeightExplorer, StudyExplorer
 from eca_lab.models import build_model
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -25,13 +20,7 @@ SLIDERS = (ipywidgets.IntSlider, ipywidgets.FloatSlider)
 
 # Values that no panel takes for an attribute of that name.
 WRONG = {
-    "channels": (0, 8193, 64.0, True, "64"),
     "network": ("vgg16", 0),
-    "reduction": (65, 0, 1.5),
-    "kernel_size": (4, 65, -1),
-    "groups": (5, True, 0),
-    "seed": (-1, 2**63, 0.5),
-    "weights": ("layer9",),
     "data": ("mnist",),
     "backbone": ("vgg",),
     "metric": ("loss",),
@@ -66,18 +55,16 @@ def given(dataset):
         "networks": networks,
         "dataset": dataclasses.replace(dataset, classes=(HOSTILE, "$x^{$")),
         "results": trials(["none", "eca", "eca(k=1)", "eca(k=3)"]),
-        "trained": {HOSTILE: {"se": SE(16, 4), "eca": ECA(16, 3)}},
     }
 
 
-@pytest.fixture(scope="module", params=["reduction", "study", "channel weights"])
+@pytest.fixture(scope="module", params=["study", "channel weights"])
 def shared(request, given):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stats, "RESAMPLES", 99)
         # statsmodels collects garbage at every adjustment, which beside torch takes 0.2 s.
         patch.setattr("gc.collect", lambda *_: 0)
         yield {
-            "reduction": lambda: ReductionExplorer(trained=given["trained"]),
             "study": lambda: StudyExplorer(given["results"]),
             "channel weights": lambda: ChannelWeightExplorer(given["networks"], given["dataset"]),
         }[request.param]()

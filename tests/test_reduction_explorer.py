@@ -1,189 +1,204 @@
-"""The numbers of the reduction's panel; what all panels promise is in test_explorers.py."""
+"""The explorer of the reduction in Python; what its page draws is in test_browser.py."""
 
+import base64
+import io
 import itertools
-import re
 
 import numpy as np
 import pytest
 import torch
-from markupsafe import Markup
+from PIL import Image
 
-from eca_lab.attention import CBAM, ECA, SE, SEGroup
+from eca_lab import cost, jacobian
+from eca_lab.attention import CBAM, ECA, SE, make_attention
 from eca_lab.explorers import ReductionExplorer
-from eca_lab.explorers.reduction import ReductionPicture
 
-DEFAULTS = {"channels": 64, "reduction": 16, "kernel_size": 3, "groups": 16}
-DEFAULTS |= {"seed": 0, "weights": "random"}
+WRONG = {
+    "channels": (7, 513, 64.0, True, "64"),
+    "reduction": (65, 0, 1.5),
+    "kernel_size": (4, 65, -1),
+    "groups": (5, True, 0),
+    "seed": (-1, 100, 0.5),
+    "weights": ("layer9", None),
+}
+
+
+class Unanswered(ReductionExplorer):
+    """An explorer that computes nothing, for what concerns its state alone."""
+
+    def _answer(self):
+        return {}
 
 
 def layers():
     torch.manual_seed(1)
     return {
         "layer1": {"se": SE(16, 4), "eca": ECA(16, 3), "y": torch.randn(16)},
-        "layer3": {
-            "se": SE(96, 8),
-            "eca": ECA(96, 5, order="shuffled"),
-            "se_gc": SEGroup(96, 12),
-        },
+        "layer3": {"se": SE(96, 8), "eca": ECA(96, 5, order="shuffled"), "y": torch.randn(96)},
     }
 
 
-@pytest.fixture
-def drawings(monkeypatch):
-    """What panels would draw, instead of drawing it."""
-    numbers = []
-    monkeypatch.setattr(ReductionPicture, "png", lambda self, **drawn: numbers.append(drawn) or b"")
-    return numbers
+def matrices(explorer):
+    """The three matrices as the page gets them, in their own units."""
+    C = explorer.channels
+    for module in explorer.answer["modules"]:
+        steps = np.frombuffer(module["matrix"], np.int16).reshape(C, C)
+        yield steps, steps / (2**15 - 1) * module["largest"]
 
 
-@pytest.fixture
-def panel(drawings):
-    """A panel that does not draw."""
-    return ReductionExplorer()
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_value_raises_and_changes_nothing(name):
+    explorer = Unanswered(trained=layers())
+    before = explorer._state()
+    for value in WRONG[name]:
+        with pytest.raises(ValueError, match=f"{name}=.*: accepted"):
+            setattr(explorer, name, value)
+        with pytest.raises(ValueError, match=f"{name}=.*: accepted"):
+            Unanswered(**{name: value})
+        with pytest.raises(ValueError, match="accepted"):
+            explorer.set_state({"seed": 2, "kernel_size": 5, name: value})
+        assert explorer._state() == before
 
 
-def check(panel):
-    """The numbers of a panel against what they must be for random weights."""
-    C, r, k, g = panel.channels, panel.reduction, panel.kernel_size, panel.groups
-    table = panel.measures
-    assert table["spec"].tolist() == [f"se(r={r})", f"se_gc(groups={g})", f"eca(k={k})"]
-    assert table["parameters"].tolist() == [2 * C * (C // r), C * C // g, k]
-    assert table["multiply_adds"].tolist() == [2 * C * (C // r), C * C // g, k * C]
-    assert table.loc["SE", "rank"] <= C // r
-    assert table.loc["SE-GC", "bandwidth"] <= C // g - 1
-    assert table.loc["ECA", "bandwidth"] == k // 2
-    words = re.sub(r"\s+", " ", Markup(panel._readout.value.replace("<", " <")).striptags())
-    for shown in (f"= {C // r} hidden", f"= {2 * C * (C // r):,} parameters", f"k // 2 = {k // 2}"):
-        assert shown in words
-    assert f" rank {' '.join(map(str, table['rank']))} " in words
-
-
-@pytest.mark.parametrize("channels", [8, 9, 97, 500, 512])
-def test_the_corners_of_the_state(panel, channels):
-    panel.channels = channels
-    divisors = [g for g in range(1, channels + 1) if channels % g == 0]
-    for r, k, g in itertools.product(
-        (1, channels), (1, channels - 1 + channels % 2), (divisors[0], divisors[-1])
-    ):
-        panel.reduction, panel.kernel_size, panel.groups = r, k, g
-        check(panel)
-
-
-def test_narrower_layers_lower_what_no_longer_fits(panel):
-    panel.kernel_size, panel.groups = 31, 32
-    panel.channels = 24
-    assert (panel.reduction, panel.kernel_size, panel.groups) == (16, 23, 24)
-    assert "Lowered to fit C = 24: kernel_size to 23, groups to 24" in panel._status.value
-    panel.channels = 10
-    assert (panel.reduction, panel.kernel_size, panel.groups) == (10, 9, 10)
-    panel.channels = 64
-    assert (panel.reduction, panel.kernel_size, panel.groups) == (10, 9, 8)
-    assert "Lowered to fit C = 64: groups to 8<" in panel._status.value
-    panel.kernel_size = 5
-    assert panel._status.value == ""
+def test_narrower_layers_lower_what_no_longer_fits():
+    explorer = Unanswered(kernel_size=31, groups=32)
+    for channels, *lowered in ((24, 16, 23, 24), (10, 10, 9, 10), (64, 10, 9, 8), (9, 9, 9, 3)):
+        explorer.channels = channels
+        assert [explorer.reduction, explorer.kernel_size, explorer.groups] == lowered
+    explorer.set_state({"channels": 8, "reduction": 2, "kernel_size": 7, "groups": 2})
+    assert repr(explorer) == "Unanswered(channels=8, reduction=2, kernel_size=7, groups=2)"
     with pytest.raises(ValueError, match="reduction=16: accepted is an integer from 1 to 8"):
-        ReductionExplorer(channels=8, reduction=16)  # the constructor lowers nothing
+        ReductionExplorer(channels=8)  # the constructor lowers nothing
 
 
-def test_another_seed_draws_other_weights_and_leaves_other_random_numbers_alone(panel, drawings):
+@pytest.mark.parametrize("channels", [8, 97, 128])
+def test_the_answer_is_what_the_modules_say_at_the_corners_of_the_state(channels):
+    explorer = ReductionExplorer(seed=3)
+    explorer.channels = channels
+    for r, k, g in itertools.product(
+        (1, channels), (1, channels - 1 + channels % 2), (1, channels)
+    ):
+        explorer.set_state({"reduction": r, "kernel_size": k, "groups": g})
+        assert explorer.answer["asked"] == explorer._state()
+        y = torch.randn(1, channels, generator=torch.Generator().manual_seed(3))
+        specs = f"se(r={r})", f"se_gc(groups={g})", f"eca(k={k})"
+        told = zip(specs, explorer.answer["modules"], matrices(explorer), strict=True)
+        for spec, answer, (steps, matrix) in told:
+            torch.manual_seed(3)
+            module = make_attention(spec, channels)
+            expected = jacobian.logit_jacobian(module, y)
+            size = expected.abs().max().item()
+            assert np.abs(matrix - expected[0].numpy()).max() <= 1e-4 * size
+            near = expected[0].abs() > jacobian.TOLERANCE * size
+            assert np.mean((steps != 0) == near.numpy()) > 0.999  # but for the last bit
+            values = torch.linalg.svdvals(expected[0]).numpy()
+            shares = np.frombuffer(answer["spectrum"], np.float32)
+            assert np.allclose(shares, values / (values[0] or 1), atol=1e-5)
+            (measures,) = jacobian.measures(expected).to_dict("records")
+            for name in ("rank", "effective_rank", "diagonal_share", "bandwidth"):
+                if answer["measures"][name] is None:
+                    assert size == 0
+                else:
+                    assert answer["measures"][name] == pytest.approx(measures[name], rel=1e-3)
+            assert answer["measures"]["parameters"] == cost.parameters(module)
+            assert answer["measures"]["multiply_adds"] == cost.multiply_adds(module, 1, channels)
+    assert explorer.measures["rank"].index.tolist() == ["SE", "SE-GC", "ECA"]
+
+
+def test_another_seed_draws_other_weights_and_leaves_other_random_numbers_alone():
+    explorer = ReductionExplorer()
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    panel.seed = 77
+    first = explorer.answer
+    explorer.seed = 77
     assert torch.equal(torch.rand(3), expected)
-    panel.seed = 0
-    first, other, again = (drawn["matrices"] for drawn in drawings)
-    for matrices in zip(first, other, again, strict=True):
-        assert not np.array_equal(matrices[0], matrices[1])
-        assert np.array_equal(matrices[0], matrices[2])
+    for one, other in zip(first["modules"], explorer.answer["modules"], strict=True):
+        assert one["matrix"] != other["matrix"]
+    explorer.seed = 0
+    assert explorer.answer == first
 
 
-def test_the_picture_is_drawn_from_the_state(panel, drawings):
-    panel.channels = 32
-    numbers = drawings[-1]
-    for matrix, rank, spectrum in zip(
-        numbers["matrices"], numbers["ranks"], numbers["spectra"], strict=True
-    ):
-        values = np.linalg.svd(matrix, compute_uv=False)
-        assert np.allclose(spectrum, values / values[0], atol=1e-5)
-        assert rank == np.sum(values > 1e-5 * values[0])
-    assert numbers["ranks"] == panel.measures["rank"].tolist()
-    assert all(isinstance(rank, int) for rank in numbers["ranks"])
-    assert numbers["parameters"] == panel.measures["parameters"].tolist()
-
-
-def test_the_picture_shows_the_numbers_it_is_given():
-    picture, rng = ReductionPicture(512), np.random.default_rng(0)
-    matrices = [rng.normal(size=(8, 8)), np.zeros((8, 8)), np.eye(8)]
-    spectra = [np.linspace(1, end, 8) for end in (0, 0.1, 0.5)]
-    picture.png(matrices=matrices, ranks=[2, 0, 8], spectra=spectra, parameters=[512, 256, 3])
-    for image, matrix in zip(picture.matrices, matrices, strict=True):
-        assert np.allclose(image.get_array(), matrix / (np.abs(matrix).max() or 1))
-    captions = [text.get_text() for text in picture.captions]
-    assert captions == ["8 × 8, rank 2", "8 × 8, rank 0", "8 × 8, rank 8"]
-    for line, values in zip(picture.lines, spectra, strict=True):
-        assert line.get_xydata().tolist() == [[n + 1, value] for n, value in enumerate(values)]
-    assert [bar.get_x() + bar.get_width() for bar in picture.bars] == [512, 256, 3]
-    assert [text.get_text() for text in picture.numbers] == ["512", "256", "3"]
-
-
-def test_trained_layers(drawings):
+def test_trained_layers():
     trained = layers()
-    panel = ReductionExplorer(trained=trained)
-    assert panel._state == DEFAULTS
-    panel.weights = "layer1"
+    explorer = ReductionExplorer(trained=trained)
+    assert explorer.weights == "random"
+    explorer.weights = "layer1"
     sizes = {"channels": 16, "reduction": 4, "kernel_size": 3, "groups": 16}
-    assert panel._state == {**sizes, "seed": 0, "weights": "layer1"}
-    se, _, eca = drawings[-1]["matrices"]
+    assert explorer._state() == {**sizes, "seed": 0, "weights": "layer1"}
+    (_, se), _, (_, eca) = matrices(explorer)
     module, y = trained["layer1"]["se"], trained["layer1"]["y"]
     w1, w2 = module.fc1.weight.detach(), module.fc2.weight.detach()
-    expected = w2 @ torch.diag((w1 @ y > 0).float()) @ w1
-    assert np.allclose(se, expected, atol=1e-6)
-    assert np.allclose(eca, trained["layer1"]["eca"].interaction_matrix())
+    assert np.allclose(se, w2 @ torch.diag((w1 @ y > 0).float()) @ w1, atol=1e-4)
+    assert np.allclose(eca, trained["layer1"]["eca"].interaction_matrix(), atol=1e-4)
+    explorer.groups = explorer.seed = 2  # of SE-GC alone
+    assert explorer.weights == "layer1"
 
     # Random weights of the same sizes, to compare with.
-    panel.weights = "random"
-    assert panel._state == {**DEFAULTS, **sizes}
-    assert not np.allclose(drawings[-1]["matrices"][2], eca)
-    check(panel)
+    explorer.weights = "random"
+    assert explorer._state() == {**sizes, "groups": 2, "seed": 2, "weights": "random"}
+    assert not np.allclose(list(matrices(explorer))[2][1], eca, atol=1e-4)
+    explorer.weights = "layer3"
+    assert (explorer.channels, explorer.reduction, explorer.kernel_size) == (96, 8, 5)
+    explorer.kernel_size = 3  # a size that is not this layer's
+    assert (explorer.channels, explorer.weights) == (96, "random")
 
-    panel.weights = "layer3"
-    assert (panel.channels, panel.reduction, panel.kernel_size, panel.groups) == (96, 8, 5, 12)
-    gc = trained["layer3"]["se_gc"].interaction_matrix()
-    assert np.allclose(drawings[-1]["matrices"][1], gc)
-    assert panel.measures.loc["ECA", "spec"] == "eca(k=5, order=shuffled)"
-
-    panel.kernel_size = 3  # a size that is that of no trained layer
-    assert panel.weights == "random"
-    check(panel)
-
-
-def test_starting_with_a_trained_layer(drawings):
-    panel = ReductionExplorer(weights="layer1", trained=layers())
-    assert (panel.channels, panel.reduction, panel.kernel_size) == (16, 4, 3)
-    assert repr(panel) == "ReductionExplorer(groups=16, weights='layer1', trained=trained)"
-    panel.weights = "layer3"
-    assert repr(panel) == "ReductionExplorer(weights='layer3', trained=trained)"
-    assert eval(repr(panel), globals() | {"trained": layers()})._state == panel._state
-    panel.channels = 64
-    assert panel.weights == "random"
-    with pytest.raises(ValueError, match="reduction=2 with weights='layer1': accepted is 4"):
-        ReductionExplorer(reduction=2, weights="layer1", trained=layers())
+    explorer = ReductionExplorer(weights="layer3", trained=trained)
+    call = "channels=96, reduction=8, kernel_size=5, groups=16, weights='layer3'"
+    assert repr(explorer) == f"ReductionExplorer(trained=trained, {call})"
+    again = eval(repr(explorer), globals() | {"trained": trained})
+    assert (again._state(), again.answer) == (explorer._state(), explorer.answer)
 
 
-def test_trained_layers_that_are_refused(drawings):
-    good = {"se": SE(16, 4), "eca": ECA(16, 3)}
-    refused = [
-        ({**good, "se": SE(32, 4)}, ValueError, r"trained\['layer'\] has widths .*: accepted is"),
-        ({**good, "y": torch.zeros(3)}, ValueError, "accepted is one number of channels"),
-        ({**good, "se": CBAM(16, 4)}, TypeError, "is a CBAM: accepted is SE"),
-        ({**good, "eca": SE(16, 4)}, TypeError, r"\['eca'\] is a SE: accepted is ECA"),
-        ({**good, "cbam": CBAM(16, 4)}, ValueError, "holds se, eca, cbam: accepted are se and eca"),
-        ({"se": SE(4, 4), "eca": ECA(4, 3)}, ValueError, "channels=4: accepted is an integer from"),
-        ({"se": SE(16, 4)}, ValueError, "holds se: accepted are se and eca"),
-    ]
-    for modules, error, message in refused:
-        with pytest.raises(error, match=message):
-            ReductionExplorer(trained={"layer": modules})
-    with pytest.raises(ValueError, match=r"trained\['random'\]: accepted is any other name"):
-        ReductionExplorer(trained={"random": good})
+def test_a_unit_that_is_always_off_leaves_no_measures_of_se():
+    off = SE(8, 8)
+    torch.nn.init.zeros_(off.fc1.weight)
+    trained = {"off": {"se": off, "eca": ECA(8, 3), "y": torch.ones(8)}}
+    measures = ReductionExplorer(weights="off", trained=trained).answer["modules"][0]["measures"]
+    assert (measures["rank"], measures["effective_rank"], measures["diagonal_share"]) == (
+        *(0, None, None),
+    )
+
+
+def test_trained_layers_that_are_refused():
+    good = layers()["layer1"]
+    for wrong, message in (
+        ({"se": SE(32, 4)}, r"trained\['layer'\]: widths .*: accepted are \(32, 32\)"),
+        ({"y": torch.zeros(3)}, r"widths of eca and y=\(16, 3\): accepted"),
+        ({"se": CBAM(16, 4)}, r"types=\('CBAM', 'ECA'\): accepted are \('SE', 'ECA'\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ReductionExplorer(trained={"layer": {**good, **wrong}})
+
+
+def test_what_is_recorded_for_a_page_without_a_kernel():
+    explorer = ReductionExplorer(trained=layers())
+    first, recorded, arrays = explorer._state(), list(explorer._recorded()), set()
+    for changes in recorded:
+        explorer.set_state({**first, **changes})
+        assert explorer._state() == {**first, **changes}
+        for module in explorer.answer["modules"]:
+            arrays |= {module["matrix"], module["spectrum"]}
+    # Most arrays are those of many states: each need be kept only once.
+    assert len(recorded) > 500
+    assert sum(map(len, arrays)) < 3e6
+    states = [{**first, **changes} for changes in recorded]
+    assert all({**first, **preset} in states for preset in explorer.PRESETS.values())
+    assert {state["weights"] for state in states} == {"random", "layer1", "layer3"}
+
+
+def test_readers_without_a_kernel_see_one_line_and_the_matrices():
+    explorer = ReductionExplorer(channels=16, reduction=1)
+    data, _ = explorer._repr_mimebundle_(include=None, exclude=None)
+    ranks = explorer.measures["rank"].tolist()
+    told = "ranks SE {}, SE-GC {}, ECA {} of 16".format(*ranks)
+    assert data["text/plain"] == f"{explorer!r}: {told}"
+    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as picture:
+        assert picture.size == (720, 280)
+    for ax, (steps, _), rank in zip(
+        explorer._figure().axes, matrices(explorer), ranks, strict=True
+    ):
+        assert np.allclose(ax.images[0].get_array(), steps / (2**15 - 1))
+        assert ax.get_title("left").endswith(f"rank {rank} of 16")
+    assert "import " not in explorer._esm
+    assert "innerHTML" not in explorer._esm

@@ -32,7 +32,8 @@ class Explorer(anywidget.AnyWidget):
 
     Args:
         state: the attributes to begin with.
-        given: what else the page is told, as JSON can hold it.
+        given: what else the page is told, as JSON can hold it; `arguments` are those of the call
+            that are no state, as the notebook writes them.
     """
 
     MODULE = ""
@@ -75,7 +76,8 @@ class Explorer(anywidget.AnyWidget):
     def __repr__(self):
         """The constructor call that gives an equal explorer."""
         state = {name: v for name, v in self._state().items() if self.USUAL.get(name) != v}
-        return f"{type(self).__name__}({', '.join(f'{name}={v!r}' for name, v in state.items())})"
+        named = [f"{name}={value!r}" for name, value in state.items()]
+        return f"{type(self).__name__}({', '.join([*self.given.get('arguments', ()), *named])})"
 
     def _repr_mimebundle_(self, **kwargs):
         # Beside the live view, what a reader without a kernel can see: the picture, and one line.

@@ -82,24 +82,25 @@ function python(value) {
   return { true: "True", false: "False", null: "None" }[value] ?? String(value);
 }
 
-// The constructor call that gives this state.
-function call({ name, usual }, state) {
+// The constructor call that gives this state, after the arguments that are no state.
+function call({ name, usual, arguments: others = [] }, state) {
   const shown = Object.entries(state).filter(([key, value]) => usual[key] !== value);
-  return `${name}(${shown.map(([key, value]) => `${key}=${python(value)}`).join(", ")})`;
+  const named = shown.map(([key, value]) => `${key}=${python(value)}`);
+  return `${name}(${[...others, ...named].join(", ")})`;
 }
 
 // --- Controls: each shows the state and changes it ---
 
 // A slider that halts at stops, beside a box that takes every number from the first to the last,
-// integers only if `integer`; a wrong entry is answered below.
-function numberRow(view, name, label, stops, integer = false) {
-  const [least, most] = [stops[0], stops.at(-1)];
-  const accepted = `${integer ? "an integer" : "a finite number"} from ${least} to ${most}`;
+// integers only if `integer`; a wrong entry is answered below. The stops may be a function of the
+// state; refused(value, state) tells what is accepted where a number within the limits is not.
+function numberRow(view, name, label, stops, integer = false, refused = () => "") {
+  let halts = [0];
   const [id, whyId] = [newId(), newId()];
   const why = html("div", { class: "why", id: whyId, role: "alert" });
   const range = html("input", {
-    ...{ type: "range", id, min: 0, max: stops.length - 1, step: 1 },
-    oninput: () => view.change({ [name]: stops[range.value] }),
+    ...{ type: "range", id, min: 0, step: 1 },
+    oninput: () => view.change({ [name]: halts[range.value] }),
   });
   const box = html("input", {
     ...{ type: "text", inputmode: "decimal", autocomplete: "off", spellcheck: "false" },
@@ -109,8 +110,8 @@ function numberRow(view, name, label, stops, integer = false) {
       const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
       if (!step) return;
       event.preventDefault();
-      const index = Math.min(Math.max(+range.value + step, 0), stops.length - 1);
-      view.change({ [name]: stops[index] });
+      const index = Math.min(Math.max(+range.value + step, 0), halts.length - 1);
+      view.change({ [name]: halts[index] });
     },
   });
   let shown;
@@ -121,18 +122,23 @@ function numberRow(view, name, label, stops, integer = false) {
   function take() {
     const text = box.value.trim();
     const value = text === "" ? NaN : Number(text);
-    const fits = value >= least && value <= most && (!integer || Number.isInteger(value));
-    shown = fits ? undefined : shown; // what was typed stays until the state changes
-    answer(fits ? "" : `${name}=${Number.isNaN(value) ? python(text) : text}: accepted is ${accepted}`);
-    if (fits) view.change({ [name]: value });
+    const [least, most] = [halts[0], halts.at(-1)];
+    const within = value >= least && value <= most && (!integer || Number.isInteger(value));
+    const limits = `${integer ? "an integer" : "a finite number"} from ${least} to ${most}`;
+    const accepted = within ? refused(value, view.state()) : limits;
+    shown = accepted ? shown : undefined; // what was typed stays until the state changes
+    answer(accepted ? `${name}=${Number.isNaN(value) ? python(text) : text}: accepted is ${accepted}` : "");
+    if (!accepted) view.change({ [name]: value });
   }
   view.shows.push((state) => {
     const value = state[name];
-    if (value === shown) return;
-    shown = value;
+    const now = typeof stops === "function" ? stops(state) : stops;
+    if (value === shown && String(now) === String(halts)) return;
+    [shown, halts] = [value, now];
     answer("");
     box.value = value;
-    const distances = stops.map((stop) => Math.abs(stop - value));
+    const distances = halts.map((stop) => Math.abs(stop - value));
+    set(range, { max: halts.length - 1 });
     range.value = distances.indexOf(Math.min(...distances));
     set(range, { "aria-valuetext": `${label} = ${value}` });
   });
