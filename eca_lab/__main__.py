@@ -62,13 +62,24 @@ def main(arguments=None):
         return 130
 
 
+# The docstrings of the commands are what their --help begins with.
+
+
 def _sweep(options):
+    """Train every arm with every seed and print mean, standard deviation and n. Finished trials
+    are kept in the output folder and skipped when the command is run again. Example: python -m
+    eca_lab sweep --data cifar10 --backbone resnet18 --arms none se eca "eca(k=3)" --seeds 5 --out
+    data/results/mine
+    """
     if options.study is not None:
         _declare(options)
     return _train(options, "run_sweep")
 
 
 def _checkpoints(options):
+    """Train every arm with every seed and keep the networks, each with a card. Networks that are
+    there already are kept.
+    """
     return _train(options, "train_checkpoints")
 
 
@@ -123,6 +134,9 @@ def _results(options):
 
 
 def _compare(options):
+    """Print the paired differences of every arm to a baseline arm, with intervals, adjusted p and
+    a verdict: better, worse, equivalent or undecided.
+    """
     from eca_lab import report
 
     if options.study is not None:
@@ -181,9 +195,9 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     declared = f"what a study declares: {', '.join(studies.names())}"
 
-    def command(run, defaults, text, more=None):
+    def command(run, defaults, text):
         """A command; gives the function that adds an option of it, with the default in its help."""
-        made = commands.add_parser(run.__name__.strip("_"), help=text, description=more)
+        made = commands.add_parser(run.__name__.strip("_"), help=text, description=run.__doc__)
         made.set_defaults(run=run, defaults=defaults)
 
         def add(option, text="", **how):
@@ -194,15 +208,7 @@ def _parser():
 
         return add
 
-    add = command(
-        _sweep,
-        TRAINING,
-        "train every arm with every seed",
-        "Train every arm with every seed and print mean, standard deviation and n. Finished trials "
-        "are kept in the output folder and skipped when the command is run again. Example: "
-        "python -m eca_lab sweep --data cifar10 --backbone resnet18 --arms none se eca "
-        '"eca(k=3)" --seeds 5 --out data/results/mine',
-    )
+    add = command(_sweep, TRAINING, "train every arm with every seed")
     add("--study", declared, metavar="NAME")
     add("--setting", "one of the study's settings, such as small", metavar="NAME")
     _add_training_options(add)
@@ -219,13 +225,7 @@ def _parser():
     add = command(_results, {}, "print the table of recorded trials")
     add("path", "folder of results")
 
-    add = command(
-        _compare,
-        COMPARISON,
-        "print the differences to a baseline arm",
-        "Print the paired differences of every arm to a baseline arm, with intervals, adjusted p "
-        "and a verdict: better, worse, equivalent or undecided.",
-    )
+    add = command(_compare, COMPARISON, "print the differences to a baseline arm")
     add("path", "folder of results", nargs="?")
     add("--study", declared, metavar="NAME")
     add("--baseline", "compare with this", type=_arm, metavar="ARM")
@@ -234,13 +234,7 @@ def _parser():
     add("--metric", "top1 or top5, for example")
     add("--margin", "differences below this many points do not matter", type=float)
 
-    add = command(
-        _checkpoints,
-        CHECKPOINTS,
-        "train networks and keep them",
-        "Train every arm with every seed and keep the networks, each with a card. Networks that "
-        "are there already are kept.",
-    )
+    add = command(_checkpoints, CHECKPOINTS, "train networks and keep them")
     _add_training_options(add)
     return parser
 

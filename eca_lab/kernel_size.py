@@ -84,37 +84,29 @@ def channel_interval(k, gamma=2, b=1, ties="up"):
     return tuple(bisect(channels, k, lo=first, key=psi) for bisect in (bisect_left, bisect_right))
 
 
-# Output channels of each stage: what the last 1x1 or 3x3 convolution of a block leaves, where the
-# ECA module stands.
-_STAGE_CHANNELS = {
-    **dict.fromkeys(("resnet18", "resnet34"), (64, 128, 256, 512)),
-    **dict.fromkeys(("resnet50", "resnet101", "resnet152"), (256, 512, 1024, 2048)),
-    "mobilenet_v2": (16, 24, 32, 64, 96, 160, 320),
+# network -> output channels of each stage, where the ECA modules stand, and the kernel sizes of the
+# authors' released checkpoint, which are also in data/paper/released_kernels.csv.
+_STAGES = {
+    "resnet18": ((64, 128, 256, 512), (3, 5, 7, 7)),
+    "resnet34": ((64, 128, 256, 512), (3, 3, 5, 7)),
+    "resnet50": ((256, 512, 1024, 2048), (3, 5, 5, 7)),
+    "resnet101": ((256, 512, 1024, 2048), (3, 3, 5, 7)),
+    "resnet152": ((256, 512, 1024, 2048), (3, 3, 5, 7)),
+    "mobilenet_v2": ((16, 24, 32, 64, 96, 160, 320), (1, 1, 1, 1, 3, 3, 3)),
 }
-
-# Read off the checkpoints of the authors' code release; also in data/paper/released_kernels.csv.
-_RELEASED_KERNEL_SIZES = {
-    "resnet18": (3, 5, 7, 7),
-    "resnet34": (3, 3, 5, 7),
-    "resnet50": (3, 5, 5, 7),
-    "resnet101": (3, 3, 5, 7),
-    "resnet152": (3, 3, 5, 7),
-    "mobilenet_v2": (1, 1, 1, 1, 3, 3, 3),
-}
-
-NETWORKS = tuple(_STAGE_CHANNELS)
+NETWORKS = tuple(_STAGES)
 
 
 def stage_channels(network):
     """Output channels of each stage of one of `NETWORKS`: (256, 512, 1024, 2048) for resnet50."""
     check_choice("network", network, NETWORKS)
-    return _STAGE_CHANNELS[network]
+    return _STAGES[network][0]
 
 
 def released_kernel_sizes(network):
-    """Kernel size per stage as the authors released it: (3, 5, 5, 7), not Equation 12's."""
+    """Kernel size per stage as the authors released it, not by Equation 12: (3, 5, 5, 7)."""
     check_choice("network", network, NETWORKS)
-    return _RELEASED_KERNEL_SIZES[network]
+    return _STAGES[network][1]
 
 
 def check_kernel_size(k, channels=None):

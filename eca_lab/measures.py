@@ -6,7 +6,6 @@ Shapes: N images, C channels of a layer. Needs no torch.
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from eca_lab.checks import check_integer
 
@@ -22,7 +21,7 @@ def class_share(weights, labels):
     Of weights (N, C) and classes (N,), the epsilon squared of the one-way analysis of variance of N
     images in G classes. With SSW and SST, sums of squares about the classes' means and the mean:
 
-        epsilon^2 = 1 - (SSW / (N - G)) / (SST / (N - 1)) = (F - 1) / (F + (N - G) / (G - 1))
+        epsilon^2 = 1 - (SSW / (N - G)) / (SST / (N - 1))
 
     (C,), at most 1, and 0 in the mean, so about as often below as above, for weights that do not
     depend on the class; NaN for a channel whose weight does not vary. ValueError for other shapes,
@@ -38,14 +37,9 @@ def class_share(weights, labels):
             f"{images} images in {len(groups)} classes: accepted are two or more classes, and more "
             "images than classes"
         )
-    share = np.full(weights.shape[1], np.nan)
-    varies = weights.var(0) > _CONSTANT
-    if varies.any():
-        with np.errstate(all="ignore"):
-            f = stats.f_oneway(*(group[:, varies] for group in groups)).statistic
-            share[varies] = (f - 1) / (f + (images - len(groups)) / (len(groups) - 1))
-        share[varies] = np.where(np.isinf(f), 1, share[varies])
-    return share
+    within = sum(len(group) * group.var(0) for group in groups) / (images - len(groups))
+    total = images * weights.var(0) / (images - 1)
+    return 1 - np.divide(within, total, out=np.full_like(total, np.nan), where=total > _CONSTANT)
 
 
 def effective_channels(weights):

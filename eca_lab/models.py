@@ -20,6 +20,8 @@ class _Block(nn.Module):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        *_, last = (each for each in self.modules() if isinstance(each, nn.BatchNorm2d))
+        self.channels = last.num_features
         self.attention = nn.Identity()
 
 
@@ -151,7 +153,6 @@ def blocks(model):
     stage, previous = -1, None
     for name, block in model.named_modules():
         if isinstance(block, _Block):
-            *_, last = (each for each in block.modules() if isinstance(each, nn.BatchNorm2d))
-            stage += last.num_features != previous
-            previous = last.num_features
-            yield name, block, last.num_features, stage
+            stage += block.channels != previous
+            previous = block.channels
+            yield name, block, block.channels, stage

@@ -93,7 +93,7 @@ def test_fingerprint_knows_where_a_tensor_ends():
 def test_more_than_there_are():
     with pytest.raises(ValueError, match="class 'arrow' of shapes has 500 training images"):
         load(per_class=501)
-    with pytest.raises(ValueError, match="classes=11: shapes has 10"):
+    with pytest.raises(ValueError, match="classes=11: accepted is an integer from 2 to 10"):
         load(classes=11)
     with pytest.raises(ValueError, match="classes='Disc': accepted are arrow, crescent"):
         load(classes=["star", "Disc"])

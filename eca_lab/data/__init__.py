@@ -84,11 +84,8 @@ def _select(source, size, classes, per_class):
     """The chosen classes and training images of a data set, resized."""
     chosen = torch.tensor(_choose_classes(source, classes))
     test = torch.isin(source.test_labels, chosen).nonzero().flatten()
-    if per_class is None:
-        train = torch.isin(source.train_labels, chosen).nonzero().flatten()
-    else:
-        drawn = [_draw_images(source, label, per_class) for label in chosen.tolist()]
-        train = torch.cat(drawn).sort().values
+    drawn = [_draw_images(source, label, per_class) for label in chosen.tolist()]
+    train = torch.cat(drawn).sort().values
     size = size or source.size
     return replace(
         source,
@@ -110,15 +107,14 @@ def _choose_classes(source, classes):
         for name in classes:
             check_choice("classes", name, source.classes)
         return sorted(map(source.classes.index, classes))
-    if classes > count:
-        raise ValueError(f"classes={classes}: {source.name} has {count}")
+    check_integer("classes", classes, 2, count)
     # RandomState, unlike NumPy's and torch's newer generators, is promised never to change.
     return sorted(np.random.RandomState(0).permutation(count)[:classes].tolist())
 
 
 def _draw_images(source, label, per_class):
     members = (source.train_labels == label).nonzero().flatten()
-    if per_class > len(members):
+    if per_class is not None and per_class > len(members):
         where = f"class {source.classes[label]!r} of {source.name}"
         raise ValueError(f"per_class={per_class}: {where} has {len(members)} training images")
     # A stream for each class: its draw does not depend on the other classes chosen.

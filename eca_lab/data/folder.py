@@ -1,7 +1,6 @@
 """Folders of images, decoded once into a cache."""
 
 import hashlib
-import json
 import os
 from bisect import bisect
 from contextlib import suppress
@@ -96,12 +95,11 @@ def _list_split(split, classes):
 
 def _stamp(classes, samples):
     """Hash of the classes and of path, size and time of every file."""
-    digest = hashlib.sha256(json.dumps([_CACHE_VERSION, classes]).encode())
+    facts = [_CACHE_VERSION, classes]
     for path, _ in samples:
         status = os.stat(path, follow_symlinks=os.path.exists(path))
-        digest.update(os.fsencode(path))
-        digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    return digest.hexdigest()
+        facts.append((path, status.st_size, status.st_mtime_ns))
+    return fingerprint_of(facts)
 
 
 def _decode_folder(folder, classes, train, test, size):
@@ -137,8 +135,7 @@ def _decode_folder(folder, classes, train, test, size):
                 f"first of the problems is {problems[0]}"
             )
         content |= {f"{split}_images": images[part], f"{split}_labels": labels}
-        files = torch.frombuffer(bytearray(b"".join(digests[part])), dtype=torch.uint8)
-        hashed += [files.reshape(len(labels), -1), labels]
+        hashed += [torch.tensor([*map(list, digests[part])], dtype=torch.uint8), labels]
     return content | {"fingerprint": fingerprint_of(classes, *hashed)}
 
 
