@@ -83,9 +83,10 @@ function python(value) {
 }
 
 // The constructor call that gives this state.
-function call({ name, usual }, state) {
+function call({ name, usual, arguments: first }, state) {
   const shown = Object.entries(state).filter(([key, value]) => usual[key] !== value);
-  return `${name}(${shown.map(([key, value]) => `${key}=${python(value)}`).join(", ")})`;
+  const changed = shown.map(([key, value]) => `${key}=${python(value)}`);
+  return `${name}(${[...first, ...changed].join(", ")})`;
 }
 
 // --- Controls: each shows the state and changes it ---
@@ -184,6 +185,14 @@ function scale(a0, a1, p0, p1) {
   at.invert = (pixel) => a0 + ((pixel - p0) * (a1 - a0)) / (p1 - p0);
   at.range = [p0, p1];
   return at;
+}
+
+// viridis without its darkest end, from 0 to 1
+const RAMP = [[71, 47, 125], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
+function ramp(share) {
+  const place = Math.min(share, 0.9999) * (RAMP.length - 1);
+  const [from, to] = [RAMP[Math.floor(place)], RAMP[Math.floor(place) + 1]];
+  return `rgb(${from.map((value, i) => Math.round(value + (to[i] - value) * (place % 1)))})`;
 }
 
 // Grid, ticks ([value, text]) and titles, drawn anew into a group.
