@@ -1,7 +1,6 @@
 """What all panels promise, tested over each; their numbers have files of their own."""
 
 import base64
-import dataclasses
 import io
 
 import ipywidgets
@@ -13,11 +12,9 @@ from PIL import Image
 from eca_lab import explorers, stats
 from eca_lab.attention import ECA, SE
 from eca_lab.explorers import (
-    ChannelWeightExplorer,
     ReductionExplorer,
     StudyExplorer,
 )
-from eca_lab.models import build_model
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 BOXES = (ipywidgets.IntText, ipywidgets.FloatText)
@@ -26,7 +23,6 @@ SLIDERS = (ipywidgets.IntSlider, ipywidgets.FloatSlider)
 # Values that no panel takes for an attribute of that name.
 WRONG = {
     "channels": (0, 8193, 64.0, True, "64"),
-    "network": ("vgg16", 0),
     "reduction": (65, 0, 1.5),
     "kernel_size": (4, 65, -1),
     "groups": (5, True, 0),
@@ -37,12 +33,6 @@ WRONG = {
     "metric": ("loss",),
     "baseline": ("se",),
     "margin": (0, 6, float("nan")),
-    "layer": ("fc",),
-    "first_class": ("blue",),
-    "second_class": (0,),
-    "image": (20, 1.0),
-    "channel": (256, -1),
-    "factor": (5, float("nan"), "2"),
 }
 
 
@@ -57,20 +47,16 @@ def trials(arms, seeds=3):
 
 
 @pytest.fixture(scope="module")
-def given(dataset):
+def given():
     """What the panels are of: the arguments that are no state, by the names that repr gives."""
     torch.manual_seed(0)
-    networks = {HOSTILE: build_model("tiny", "eca", 2, "cifar")}
-    networks["se"] = build_model("tiny", "se(r=4)", 2, "cifar")
     return {
-        "networks": networks,
-        "dataset": dataclasses.replace(dataset, classes=(HOSTILE, "$x^{$")),
         "results": trials(["none", "eca", "eca(k=1)", "eca(k=3)"]),
         "trained": {HOSTILE: {"se": SE(16, 4), "eca": ECA(16, 3)}},
     }
 
 
-@pytest.fixture(scope="module", params=["reduction", "study", "channel weights"])
+@pytest.fixture(scope="module", params=["reduction", "study"])
 def shared(request, given):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stats, "RESAMPLES", 99)
@@ -79,7 +65,6 @@ def shared(request, given):
         yield {
             "reduction": lambda: ReductionExplorer(trained=given["trained"]),
             "study": lambda: StudyExplorer(given["results"]),
-            "channel weights": lambda: ChannelWeightExplorer(given["networks"], given["dataset"]),
         }[request.param]()
 
 

@@ -7,6 +7,9 @@ const [TOP, GAP] = [20, 22]; // pixels: above the means, and between them and th
 
 // The class of each of the images.
 const classesOf = (counts) => counts.flatMap((count, label) => Array(count).fill(label));
+const upTo = (count) => Array.from({ length: count }, (_, i) => i);
+const percent = (share) => `${(100 * share).toFixed(1)}%`;
+const marks = (tag, names) => names.map((name) => svg(tag, { class: name }));
 
 // Of the bytes (N, C) that Python recorded: the weights, at(image, channel), and their means by class.
 export function decode(bytes, counts) {
@@ -28,7 +31,7 @@ function paint(canvas, w, h, color) {
   for (let i = 0; i < w * h; i++) image.data.set([...color(i), 255], 4 * i);
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
-const SHADES = Array.from({ length: 256 }, (_, i) => ramp(i / 255).match(/\d+/g));
+const SHADES = upTo(256).map((i) => ramp(i / 255).match(/\d+/g));
 const shade = (share) => SHADES[Math.round(255 * share)];
 
 // From -1, blue, over white to 1, red.
@@ -44,10 +47,10 @@ const ticks = (names, height) =>
 function heat(view, { classes, counts }) {
   const [N, G, start] = [classesOf(counts).length, counts.length, TOP + Math.min(13 * counts.length + 24, 154) + GAP];
   const [means, all, labels, end] = [html("canvas"), html("canvas"), [svg("g"), svg("g")], start + TALL];
-  const marks = ["under", "over", "pinned"].map((name) => svg("path", { class: name }));
-  const titles = [["mean weight of each class: dark 0, bright 1", TOP], ["weight of each image", start]];
+  const frames = marks("path", ["under", "over", "pinned"]);
+  const titles = [["mean of each class: dark 0, bright 1", TOP], ["weight of each image", start]];
   const texts = titles.map(([words, y]) => svg("text", { x: LEFT, y: y - 6 }, words));
-  const picture = svg("svg", { height: end + 40, "aria-hidden": "true" }, labels, texts, marks);
+  const picture = svg("svg", { height: end + 40, "aria-hidden": "true" }, labels, texts, frames);
   const node = html("div", { class: "heat", tabindex: 0, role: "application" }, means, all, picture);
   let [now, size, drawn, x, pinned] = [null, "", null, null, null];
 
@@ -57,14 +60,11 @@ function heat(view, { classes, counts }) {
     pinned ??= { image: now.image, channel: now.channel };
     view.change({ image: (now.image = image), channel: (now.channel = channel) });
   };
-  const pin = () => {
+  const pin = (changes = {}) => {
     pinned = null;
-    view.redraw();
+    view.change(changes);
   };
-  const leave = () => {
-    if (pinned) view.change(pinned);
-    pinned = null;
-  };
+  const leave = () => pinned && pin(pinned);
   const under = ({ offsetX, offsetY }) => {
     const image = offsetY < start ? (pinned ?? now).image : clamp(((offsetY - start) / TALL) * N, N);
     look(image, clamp(x.invert(offsetX), now.C));
@@ -72,16 +72,16 @@ function heat(view, { classes, counts }) {
   node.addEventListener("pointermove", (event) => x && under(event));
   node.addEventListener("click", (event) => x && (under(event), pin()));
   for (const name of ["pointerleave", "blur"]) node.addEventListener(name, leave);
+  const step = (down, right) => () => look(clamp(now.image + down, N), clamp(now.channel + right, now.C));
+  const keys = {
+    ...{ ArrowUp: step(-1, 0), ArrowDown: step(1, 0), ArrowLeft: step(0, -1), ArrowRight: step(0, 1) },
+    ...{ PageUp: step(-counts[0], 0), PageDown: step(counts[0], 0), Home: step(0, -1e9), End: step(0, 1e9) },
+    ...{ Enter: () => pin(), Escape: leave },
+  };
   node.addEventListener("keydown", (event) => {
-    const steps = {
-      ...{ ArrowUp: [-1, 0], ArrowDown: [1, 0], PageUp: [-counts[0], 0], PageDown: [counts[0], 0] },
-      ...{ ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -1e9], End: [0, 1e9] },
-    };
-    const step = steps[event.key];
-    const act = { Enter: pin, Escape: leave }[event.key];
-    if (act || step) event.preventDefault();
-    if (step && x) look(clamp(now.image + step[0], N), clamp(now.channel + step[1], now.C));
-    act?.();
+    if (!keys[event.key] || !x) return;
+    event.preventDefault();
+    keys[event.key]();
   });
 
   function draw({ image, channel }, layer, words, width) {
@@ -95,7 +95,7 @@ function heat(view, { classes, counts }) {
       x = scale(0, C, LEFT, width - 6);
       set(picture, { width });
       const every = 2 ** Math.ceil(Math.log2(C / Math.min(width / 40, 16)));
-      const channels = Array.from({ length: C }, (_, i) => [i + 0.5, i]).filter(([, i]) => i % every === 0);
+      const channels = upTo(Math.ceil(C / every)).map((i) => [i * every + 0.5, i * every]);
       [[means, TOP, start - GAP, []], [all, start, end, channels]].forEach(([canvas, from, to, below], i) => {
         canvas.style.cssText = `left: ${LEFT}px; top: ${from}px; width: ${x(C) - LEFT}px; height: ${to - from}px`;
         const names = ticks(classes, (to - from) / G);
@@ -105,9 +105,9 @@ function heat(view, { classes, counts }) {
     const box = (a, b, c, d) => `M${a} ${b}H${c}V${d}H${a}Z`;
     const [left, right, above] = [x(channel) - 1, x(channel + 1) + 1, start + (TALL * image) / N - 1];
     const columns = box(left, TOP, right, start - GAP) + box(left, start, right, end);
-    for (const mark of marks) set(mark, { d: columns + box(LEFT, above, x(C), above + TALL / N + 2) });
+    for (const frame of frames) set(frame, { d: columns + box(LEFT, above, x(C), above + TALL / N + 2) });
     const { channel: px, image: py } = pinned ?? now;
-    set(marks[2], { d: `M${x(px + 0.5)} ${end + 1}l-5 8h10zM${LEFT - 1} ${start + (TALL * (py + 0.5)) / N}l-7 -5v10z` });
+    set(frames[2], { d: `M${x(px + 0.5)} ${end + 1}l-4 6h8zM${LEFT - 1} ${start + (TALL * (py + 0.5)) / N}l-7 -5v10z` });
     set(node, { "aria-label": `Heat map of ${N} images and ${C} channels. ${words}. Arrow keys move, Enter pins.` });
   }
   return { node, draw, pin };
@@ -117,13 +117,11 @@ function heat(view, { classes, counts }) {
 function rows(view, { classes, counts, stops }, alone) {
   const [owner, grids] = [classesOf(counts), [0, 1, 2].map(() => svg("g"))];
   const tall = Math.min(Math.max(17 * counts.length, 150), 400);
-  const [dots, middles, plain, changed] = ["dots", "middles", "plain asks", "changed asks"].map((name) =>
-    svg("path", { class: name }));
-  const [chosen, knob] = [svg("circle", { class: "chosen", r: 5 }), svg("circle", { class: "knob", r: 9, cx: 56 })];
-  const [bar, rail] = [svg("rect", { class: "bar", width: 20, x: 46 }), svg("rect", { class: "rail", x: 36, y: 8, width: 40 })];
+  const [dots, middles, plain, changed] = marks("path", ["dots", "middles", "plain asks", "changed asks"]);
+  const [[chosen, knob], [rail, bar]] = [marks("circle", ["chosen", "knob"]), marks("rect", ["rail", "bar"])];
   const product = svg("text", { class: "product", "text-anchor": "middle", x: 56, y: 12 });
   const texts = svg("g", { class: "asks" }, counts.map(() => svg("text")));
-  const lever = svg("g", { class: alone ? "" : "lever" }, set(rail, { height: tall + 24 }), bar, knob);
+  const lever = svg("g", { class: alone ? "" : "lever" }, set(rail, { x: 36, y: 8, width: 40, height: tall + 24 }), bar, knob);
   const [left, right] = [0, 1].map(() => svg("svg", { role: "img", height: tall + 60 }));
   left.append(...grids.slice(0, 2), dots, middles, chosen, lever, product);
   right.append(grids[2], plain, changed, texts);
@@ -149,9 +147,9 @@ function rows(view, { classes, counts, stops }, alone) {
     }
     set(dots, { d: owner.map((_, n) => `M${x(at(n, channel)).toFixed(1)} ${height(n).toFixed(1)}h0`).join("") });
     set(middles, { d: means.map((mean, i) => `M${x(mean[channel])} ${y(i)}V${y(i + 1)}`).join("") });
-    set(chosen, { cx: x(at(image, channel)), cy: height(image) });
-    set(bar, { y: up(factor), height: up(0) - up(factor) });
-    set(knob, { cy: up(factor) });
+    set(chosen, { r: 5, cx: x(at(image, channel)), cy: height(image) });
+    set(bar, { x: 46, width: 20, y: up(factor), height: up(0) - up(factor) });
+    set(knob, { r: 9, cx: 56, cy: up(factor) });
     write(product, `weight ${(weight * factor).toFixed(2)}`);
     const bars = (chances, from, to) =>
       chances.map((p, i) => `M${LEFT} ${y(i + from)}H${share(p)}V${y(i + to)}H${LEFT}Z`).join("");
@@ -170,8 +168,6 @@ function rows(view, { classes, counts, stops }, alone) {
 
 // --- The explorer ---
 
-const percent = (share) => `${(100 * share).toFixed(1)}%`;
-
 const LOOK = `
 .eca-lab { .columns { grid-template-rows: auto auto 1fr; } .picture { grid-row: span 3; }
   .heat { position: relative; touch-action: pan-y; cursor: crosshair; } .heat .grid { display: none; }
@@ -184,7 +180,7 @@ const LOOK = `
   .lever { cursor: ns-resize; touch-action: none; } .product, .headline { font-weight: 700; }
   .lower { display: flex; flex-wrap: wrap; gap: 8px; } .strips { flex: 1 1 280px; min-width: 0; }
   .chances { flex: 1 1 210px; min-width: 0; } .maps { display: flex; gap: 6px; margin-top: 6px; }
-  .maps canvas { display: block; width: 94px; height: 94px; } figure { margin: 0; font-size: 12px; }
+  .maps canvas { display: block; width: 94px; height: 94px; outline: 1px solid var(--grid); } figure { margin: 0; font-size: 12px; }
   fieldset { border: 0; margin: 0; padding: 0; } .headline { font-size: 15px; }
   &.waiting .asks, &.unknown .picture { opacity: 0.35; transition: opacity 0s 0.15s; } }
 `;
@@ -193,8 +189,7 @@ function render({ model, el }) {
   const view = connect({ model, el }, ["network", "layer", "image", "channel", "factor"], draw, LOOK);
   const [{ given }, alone] = [view, model.get("alone")]; // a page without a kernel
   const { classes, counts, size, initial } = given;
-  const [owner, upTo] = [classesOf(counts), (count) => Array.from({ length: count }, (_, i) => i)];
-  const [map, lower, seen] = [heat(view, given), rows(view, given, alone), new Map()];
+  const [map, lower, owner, seen] = [heat(view, given), rows(view, given, alone), classesOf(counts), new Map()];
   const key = ({ network, layer }) => JSON.stringify([network, layer]); // of what was seen: the weights
   const layersOf = (network) => new Map(given.networks.find(([name]) => name === network)[1]);
 
@@ -206,8 +201,7 @@ function render({ model, el }) {
     if (alone && (changes.network || changes.layer))
       Object.assign(next, { image: initial.image, channel: initial.channel, factor: 1 });
     next.channel = Math.min(next.channel, layers.get(next.layer) - 1);
-    map.pin();
-    view.change(next);
+    map.pin(next);
   };
   const fitting = { ...view, change };
   let [network, count, widths] = ["", 0, []];
@@ -223,10 +217,9 @@ function render({ model, el }) {
   const controls = html("div", { class: "controls" },
     choice(fitting, "network", "network", given.networks.map(([name]) => [name, name])), layer,
     numberRow(fitting, "image", "image", upTo(owner.length), true), channels, factor);
-  const figures = ["image", "map asks", "map asks"].map((name) => html("canvas", { class: name }));
+  const figures = ["", "asks", "asks"].map((name) => html("canvas", { class: name }));
   const captions = figures.map(() => html("figcaption"));
-  const maps = html("div", { class: "maps" }, figures.map((each, i) => html("figure", {}, each, captions[i])));
-  controls.append(maps);
+  controls.append(html("div", { class: "maps" }, figures.map((each, i) => html("figure", {}, each, captions[i]))));
   const [headline, predicted] = [0, 1].map(() => html("div", { role: "status" }));
   const [told, need] = [html("div"), html("div", { class: "bad" })];
   const readout = html("div", { class: "readout" }, told, predicted, need, stateLine(view));
@@ -273,7 +266,7 @@ function render({ model, el }) {
   function drawMaps({ image }, { asked, map, size: [h, w] }, applied) {
     const from = image * size[0] * size[1];
     paint(figures[0], size[1], size[0], (i) => [0, 1, 2].map((c) => given.images.getUint8(3 * (from + i) + c)));
-    const values = Float32Array.from({ length: h * w }, (_, i) => map.getFloat32(4 * i, true));
+    const values = upTo(h * w).map((i) => map.getFloat32(4 * i, true));
     const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
     [1, applied].forEach((by, i) => paint(figures[i + 1], w, h, (n) => signed((by * values[n]) / largest)));
     const texts = [`image ${image}`, `map ${asked.channel} before`, `after, × ${applied.toFixed(2)}`];

@@ -35,11 +35,7 @@ class ChannelWeightExplorer(Explorer):
     ARGUMENTS = ("trained", "shapes")  # as notebook 02 calls networks and dataset
     STATE = ASKED = ("network", "layer", "image", "channel", "factor")
     USUAL: ClassVar = {"image": 0, "channel": 0, "factor": 1}
-    PRESETS: ClassVar = {
-        "Channel off": {"factor": 0},
-        "Original": {"factor": 1},
-        "Doubled": {"factor": 2},
-    }
+    PRESETS: ClassVar = {"Channel off": {"factor": 0}, "Original": {"factor": 1}}
     IMAGES = 200
     SIDE = 64  # pixels: of larger images the page gets only every second or third one
     FACTOR_LIMITS = (0, 4)
@@ -52,40 +48,34 @@ class ChannelWeightExplorer(Explorer):
     factor = traitlets.TraitType(None).tag(sync=True)
     _proposed = traitlets.validate(*STATE)(check_proposal)
 
-    def __init__(
-        self, networks, dataset, network=None, layer=None, image=0, channel=0, factor=1
-    ):
+    def __init__(self, networks, dataset, network=None, layer=None, image=0, channel=0, factor=1):
         from eca_lab.train import input_transform
 
-        self._classes = tuple(dataset.classes)
         labels = dataset.test_labels.cpu().numpy()
-        self._indices, self._counts = _first_of_each(labels, self._classes, self.IMAGES)
-        self._images = dataset.test_images[self._indices]
-        self._prepare = input_transform(dataset)
-        self._networks = dict(networks)
-        self._channels = _channels(self._networks, self._images[:1], self._prepare)
-        self._records, self._seen = {}, (None, None)
-        network = next(iter(self._networks)) if network is None else network
-        if layer is None and network in self._channels:
+        self._classes = tuple(dataset.classes)
+        indices, self._counts = _first_of_each(labels, self._classes, self.IMAGES)
+        self._images, self._prepare = dataset.test_images[indices], input_transform(dataset)
+        self._networks, self._records, self._seen = dict(networks), {}, (None, None)
+        self._channels = {
+            name: _channels(name, model, self._images[:1], self._prepare)
+            for name, model in networks.items()
+        }
+        if not networks:
+            raise ValueError("networks: there are none; accepted is at least one")
+        network = next(iter(networks)) if network is None else network
+        if layer is None and network in networks:
             layer = list(self._channels[network])[-1]
         state = network, layer, image, channel, factor
-        small = self._images[:, :, :: -(-self._images.shape[2] // self.SIDE)]
-        small = small[..., :: -(-self._images.shape[3] // self.SIDE)].permute(0, 2, 3, 1)
+        down, right = (-(-pixels // self.SIDE) for pixels in self._images.shape[2:])
+        small = self._images[:, :, ::down, ::right].permute(0, 2, 3, 1).cpu().numpy()
         super().__init__(
             dict(zip(self.STATE, state, strict=True)),
-            classes=self._classes,
-            counts=self._counts,
+            **{"classes": self._classes, "counts": self._counts, "stops": self.FACTOR_STOPS},
             networks=[(name, list(each.items())) for name, each in self._channels.items()],
-            images=small.cpu().numpy().tobytes(),  # (N, h, w, 3)
-            size=tuple(small.shape[1:3]),
-            indices=self._indices.astype("<i4").tobytes(),
-            stops=self.FACTOR_STOPS,
+            indices=indices.astype("<i4").tobytes(),
+            images=small.tobytes(),  # (N, h, w, 3)
+            size=small.shape[1:3],
         )
-
-    @property
-    def indices(self):
-        """(N,) numbers, in the test set, of the images that `image` counts."""
-        return self._indices
 
     @property
     def weights(self):
@@ -107,7 +97,8 @@ class ChannelWeightExplorer(Explorer):
         """DataFrame by class: the probabilities of the image, plain and with the changed weight."""
         import pandas as pd
 
-        return pd.DataFrame({name: self.answer[name] for name in ("plain", "changed")}, self._classes)
+        columns = {name: self.answer[name] for name in ("plain", "changed")}
+        return pd.DataFrame(columns, self._classes)
 
     def _result(self):
         plain, changed = self.probabilities.idxmax()
@@ -117,18 +108,16 @@ class ChannelWeightExplorer(Explorer):
         figure = new_figure(7.2, 5.6)
         heat, bars = figure.subplots(2, height_ratios=(3, 2))
         dress(heat, "Weights of the images, sorted by class: dark 0, bright 1", "channel", "")
-        heat.imshow(self.weights, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         heat.grid(visible=False)
-        ends = np.cumsum([0, *self._counts])
-        heat.set_yticks((ends[:-1] + ends[1:] - 1) / 2, self._classes, fontsize=9)
-        heat.plot(self.channel, self.image, "o", color="white", fillstyle="none", markersize=9)
+        heat.imshow(self.weights, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        heat.set_yticks(np.cumsum(self._counts) - np.array(self._counts) / 2, self._classes)
+        heat.plot(self.channel, self.image, "wo", fillstyle="none", markersize=9)
         title = f"Image {self.image}, channel {self.channel}: weight {self.weight:.3f}"
         dress(bars, f"{title} × {self.factor:g}", "", "probability")
         places = np.arange(len(self._classes))
-        for shift, color, name in ((-0.2, GREY, "plain"), (0.2, BLUE, "changed")):
-            bars.bar(places + shift, self.answer[name], width=0.38, color=color, label=name)
-        bars.set_xticks(places, self._classes, fontsize=9)
-        bars.set_ylim(0, 1)
+        bars.bar(places - 0.2, self.answer["plain"], 0.38, color=GREY, label="plain")
+        bars.bar(places + 0.2, self.answer["changed"], 0.38, color=BLUE, label="changed")
+        bars.set_xticks(places, self._classes)
         bars.legend(fontsize=9.5)
         return figure
 
@@ -153,13 +142,10 @@ class ChannelWeightExplorer(Explorer):
             maps = probe.feature_maps(model, self._images[self.image, None], self._prepare)
             self._seen = key, (maps, self._forward(model))
         maps, plain = self._seen[1]
-        changed = plain
-        if self.factor != 1:
-            factors = torch.ones(weights.shape[1])
-            factors[self.channel] = self.factor
-            with probe.intervene(model, self.layer, probe.scale(factors)):
-                changed = self._forward(model)
-        before = maps[self.layer][0, self.channel]
+        before, factors = maps[self.layer][0, self.channel], torch.ones(weights.shape[1])
+        factors[self.channel] = self.factor
+        with probe.intervene(model, self.layer, probe.scale(factors)):
+            changed = plain if self.factor == 1 else self._forward(model)
         return {
             "weights": np.rint(255 * weights.clip(0, 1)).astype(np.uint8).tobytes(),  # (N, C)
             **{"weight": self.weight, "map": before.tobytes(), "size": before.shape},
@@ -182,21 +168,16 @@ class ChannelWeightExplorer(Explorer):
             return model(batch.to(like.dtype))[0].float().softmax(0).tolist()
 
 
-def _channels(networks, image, prepare):
-    """Network -> layer -> channels; the networks are in evaluation mode then."""
+def _channels(name, model, image, prepare):
+    """Layer -> channels, of a network, which is in evaluation mode then."""
     from eca_lab import probe
 
-    if not networks:
-        raise ValueError("networks: there are none; accepted is at least one")
-    found = {}
-    for name, model in networks.items():
-        if not probe.attention_layers(model):
-            raise ValueError(
-                f"networks[{name!r}] has no channel attention: accepted are models with some"
-            )
-        weights = probe.record_weights(model.eval(), image, prepare).weights
-        found[name] = {layer: each.shape[1] for layer, each in weights.items()}
-    return found
+    if not probe.attention_layers(model.eval()):
+        raise ValueError(
+            f"networks[{name!r}] has no channel attention: accepted are models with some"
+        )
+    weights = probe.record_weights(model, image, prepare).weights
+    return {layer: each.shape[1] for layer, each in weights.items()}
 
 
 def _first_of_each(labels, classes, most):
