@@ -176,12 +176,12 @@ def run_notebook(page, address):
     page.goto(address)
     # Until a kernel is there, the status bar says "No Kernel | Initializing".
     idle = page.locator("#jp-main-statusbar").get_by_text(re.compile(r"Python 3 .*\| Idle"))
-    idle.wait_for(timeout=30_000)
+    idle.wait_for(timeout=90_000)
     choose(page, "Run", "Run All Cells")
     prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
-    expect(prompts.first).to_have_text("[1]:", timeout=30_000)
-    expect(prompts.filter(has_text="[*]")).to_have_count(0, timeout=30_000)
-    idle.wait_for(timeout=30_000)
+    expect(prompts.first).to_have_text("[1]:", timeout=90_000)
+    expect(prompts.filter(has_text="[*]")).to_have_count(0, timeout=90_000)
+    idle.wait_for(timeout=90_000)
 
 
 def choose(page, menu, item):
@@ -483,16 +483,16 @@ def test_the_weights_follow_keyboard_and_mouse(lab, page):
     ):
         page.keyboard.press(key)
         follows(**changes)
-    row("layer").focus()
+    explorer.get_by_label("layer").focus()
     page.keyboard.press("End")
     follows(layer="layer3.1.attention")
     row("channel").focus()
     page.keyboard.press("End")
     follows(channel=255)
-    row("layer").focus()
+    explorer.get_by_label("layer").focus()
     page.keyboard.press("Home")
     follows(layer="layer1.attention", channel=15)
-    row("network").focus()
+    explorer.get_by_label("network").focus()
     page.keyboard.press("ArrowDown")
     follows(network="se")
 
