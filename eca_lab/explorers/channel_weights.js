@@ -181,7 +181,7 @@ const LOOK = `
   .lower { display: flex; flex-wrap: wrap; gap: 8px; } .strips { flex: 1 1 280px; min-width: 0; }
   .chances { flex: 1 1 210px; min-width: 0; } .maps { display: flex; gap: 6px; margin-top: 6px; }
   .maps canvas { display: block; width: 94px; height: 94px; outline: 1px solid var(--grid); } figure { margin: 0; font-size: 12px; }
-  fieldset { border: 0; margin: 0; padding: 0; } .headline { font-size: 15px; }
+  .headline { font-size: 15px; } :disabled { opacity: 0.5; cursor: default; }
   &.waiting .asks, &.unknown .picture { opacity: 0.35; transition: opacity 0s 0.15s; } }
 `;
 
@@ -212,11 +212,12 @@ function render({ model, el }) {
   });
   const layer = choice(fitting, "layer", "layer", []);
   const channels = html("div");
-  const factor = html("fieldset", { disabled: alone ? "" : null },
-    numberRow(fitting, "factor", "factor", given.stops), presets(fitting));
+  const changing = [numberRow(fitting, "factor", "factor", given.stops), presets(fitting)];
+  const able = changing.flatMap((each) => [...each.querySelectorAll("input, button")]).slice(0, -1); // but Reset
+  if (alone) able.forEach((each) => set(each, { disabled: "" }));
   const controls = html("div", { class: "controls" },
     choice(fitting, "network", "network", given.networks.map(([name]) => [name, name])), layer,
-    numberRow(fitting, "image", "image", upTo(owner.length), true), channels, factor);
+    numberRow(fitting, "image", "image", upTo(owner.length), true), channels, changing);
   const figures = ["", "asks", "asks"].map((name) => html("canvas", { class: name }));
   const captions = figures.map(() => html("figcaption"));
   controls.append(html("div", { class: "maps" }, figures.map((each, i) => html("figure", {}, each, captions[i]))));
@@ -249,7 +250,7 @@ function render({ model, el }) {
     const words = `Image ${image}, ${name}, channel ${channel}: weight ${weight.toFixed(digits)}`;
     write(headline, factor === 1 ? words : `${words} × ${factor} = ${(weight * factor).toFixed(digits)}`);
     const mean = weights.means[owner[image]][channel].toFixed(2);
-    write(told, `Test image ${given.indices.getInt32(4 * image, true)}. The mean weight of its class is ${mean}.`);
+    write(told, `Test image ${given.indices.getInt32(4 * image, true)}; mean weight of its class ${mean}.`);
     const best = (chances) => chances.indexOf(Math.max(...chances));
     const [plain, changed] = [answer.plain, answer.changed].map((chances) =>
       `${classes[best(chances)]} (${percent(Math.max(...chances))})`);
