@@ -448,8 +448,9 @@ def test_the_weights_follow_keyboard_and_mouse(lab, page):
         shown = repr(same).removeprefix("ChannelWeightExplorer(")
         expect(told(page)).to_have_text(f"ChannelWeightExplorer({shown}")
         of_class = same._classes[same.image // 20]
-        words = f"Image {same.image}, {of_class}, channel {same.channel}: weight {same.weight:.3f}"
-        changed = f" × {same.factor:g} = {same.weight * same.factor:.3f}"
+        weight = same.answer["weight"]
+        words = f"Image {same.image}, {of_class}, channel {same.channel}: weight {weight:.3f}"
+        changed = f" × {same.factor:g} = {weight * same.factor:.3f}"
         expect(explorer.locator(".headline")).to_have_text(
             words + ("" if same.factor == 1 else changed)
         )

@@ -86,7 +86,7 @@ def test_every_state_is_answered_by_what_the_probe_measures(panel, networks, dat
                 shades = np.frombuffer(answer["weights"], np.uint8).reshape(weights.shape)
                 np.testing.assert_allclose(shades / 255, weights, atol=0.5001 / 255)
                 np.testing.assert_array_equal(panel.weights, weights)
-                assert answer["weight"] == panel.weight == weights[image, channel]
+                assert answer["weight"] == weights[image, channel]
                 seen = np.frombuffer(answer["map"], np.float32).reshape(answer["size"])
                 np.testing.assert_allclose(seen, maps[layer][image, channel], atol=1e-5)
 
@@ -142,13 +142,12 @@ def test_readers_without_a_kernel_see_one_line_and_the_picture(panel):
     data, _ = panel._repr_mimebundle_(include=None, exclude=None)
     assert data["text/plain"] == f"{panel!r}: predicts {panel.probabilities['plain'].idxmax()}"
     with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as picture:
-        assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (720, 560))
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (720, 420))
     panel.set_state({"image": 15, "channel": 3, "factor": 2})
-    heat, bars = panel._figure().axes
-    np.testing.assert_array_equal(heat.images[0].get_array(), panel.weights)
-    assert heat.lines[0].get_xydata().tolist() == [[3, 15]]
-    expected = panel.answer["plain"] + panel.answer["changed"]
-    assert [bar.get_height() for bar in bars.patches] == expected
+    (ax,) = panel._figure().axes
+    np.testing.assert_array_equal(ax.images[0].get_array(), panel.weights)
+    assert ax.lines[0].get_xydata().tolist() == [[3, 15]]
+    assert f"image 15, channel 3: {panel.weights[15, 3]:.3f}" in ax.get_title("left")
 
 
 def test_what_cannot_be_shown(networks, dataset):

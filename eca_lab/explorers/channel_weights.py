@@ -7,7 +7,7 @@ import traitlets
 
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.explorers.explorer import Explorer, check_proposal
-from eca_lab.figures import BLUE, GREY, dress, new_figure
+from eca_lab.figures import dress, new_figure
 
 
 class ChannelWeightExplorer(Explorer):
@@ -56,12 +56,10 @@ class ChannelWeightExplorer(Explorer):
         indices, self._counts = _first_of_each(labels, self._classes, self.IMAGES)
         self._images, self._prepare = dataset.test_images[indices], input_transform(dataset)
         self._networks, self._records, self._seen = dict(networks), {}, (None, None)
-        self._channels = {
-            name: _channels(name, model, self._images[:1], self._prepare)
-            for name, model in networks.items()
-        }
         if not networks:
             raise ValueError("networks: there are none; accepted is at least one")
+        looked = self._images[:1], self._prepare
+        self._channels = {name: _channels(name, networks[name], *looked) for name in networks}
         network = next(iter(networks)) if network is None else network
         if layer is None and network in networks:
             layer = list(self._channels[network])[-1]
@@ -88,11 +86,6 @@ class ChannelWeightExplorer(Explorer):
         return self._records[self.network].weights[self.layer]
 
     @property
-    def weight(self):
-        """The weight of the channel for the image, before it is multiplied by factor."""
-        return float(self.weights[self.image, self.channel])
-
-    @property
     def probabilities(self):
         """DataFrame by class: the probabilities of the image, plain and with the changed weight."""
         import pandas as pd
@@ -105,20 +98,14 @@ class ChannelWeightExplorer(Explorer):
         return f"predicts {plain}" + (f", changed {changed}" if changed != plain else "")
 
     def _figure(self):
-        figure = new_figure(7.2, 5.6)
-        heat, bars = figure.subplots(2, height_ratios=(3, 2))
-        dress(heat, "Weights of the images, sorted by class: dark 0, bright 1", "channel", "")
-        heat.grid(visible=False)
-        heat.imshow(self.weights, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        heat.set_yticks(np.cumsum(self._counts) - np.array(self._counts) / 2, self._classes)
-        heat.plot(self.channel, self.image, "wo", fillstyle="none", markersize=9)
-        title = f"Image {self.image}, channel {self.channel}: weight {self.weight:.3f}"
-        dress(bars, f"{title} × {self.factor:g}", "", "probability")
-        places = np.arange(len(self._classes))
-        bars.bar(places - 0.2, self.answer["plain"], 0.38, color=GREY, label="plain")
-        bars.bar(places + 0.2, self.answer["changed"], 0.38, color=BLUE, label="changed")
-        bars.set_xticks(places, self._classes)
-        bars.legend(fontsize=9.5)
+        figure = new_figure(7.2, 4.2)
+        ax = figure.add_subplot()
+        chosen = f"image {self.image}, channel {self.channel}: {self.answer['weight']:.3f}"
+        dress(ax, f"Weights, dark 0, bright 1; {chosen}", "channel", "images, sorted by class")
+        ax.grid(visible=False)
+        ax.imshow(self.weights, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        ax.set_yticks(np.cumsum(self._counts) - np.array(self._counts) / 2, self._classes)
+        ax.plot(self.channel, self.image, "wo", fillstyle="none", markersize=9)
         return figure
 
     def _checked(self, state):
@@ -146,11 +133,10 @@ class ChannelWeightExplorer(Explorer):
         factors[self.channel] = self.factor
         with probe.intervene(model, self.layer, probe.scale(factors)):
             changed = plain if self.factor == 1 else self._forward(model)
-        return {
-            "weights": np.rint(255 * weights.clip(0, 1)).astype(np.uint8).tobytes(),  # (N, C)
-            **{"weight": self.weight, "map": before.tobytes(), "size": before.shape},
-            **{"plain": plain, "changed": changed},
-        }
+        shades = np.rint(255 * weights.clip(0, 1)).astype(np.uint8)  # (N, C)
+        weight = float(weights[self.image, self.channel])
+        answer = {"weights": shades.tobytes(), "weight": weight, "plain": plain, "changed": changed}
+        return {**answer, "map": before.tobytes(), "size": before.shape}
 
     def _recorded(self):
         for network, layers in self._channels.items():
