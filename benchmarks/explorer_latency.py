@@ -1,14 +1,17 @@
-"""How long a reader waits for an explorer drawn in the page: from hand to painted picture.
+"""How long a reader waits for a picture: our explorers, interact, and ipympl, in one run.
 
     python benchmarks/explorer_latency.py
 
-Opens notebook 01 in JupyterLab and headless Chromium as tests/test_browser.py does. Presses arrow
-keys on the slider of C, one after the other, and drags the point along the staircase. Prints the
-median and the 95th percentile in milliseconds, from the time stamp of the event to the first task
-after the frame in which its picture was drawn, and how long after a drag's release its last state
-was on the screen.
+Opens each in JupyterLab and headless Chromium as tests/test_browser.py does, presses arrow keys one
+after the other, and drags. Prints the median and the 95th percentile in milliseconds, from the time
+stamp of the event to the first task after the frame in which its picture was drawn: of what the
+page draws by itself, and of what it asks the kernel. Then how long after a drag's release the last
+state was on the screen, and by how much page and kernel have grown after 1,000 moves.
+
+ipympl is no dependency of the lab: without it that row is left out.
 """
 
+import importlib.util
 import random
 import statistics
 import sys
@@ -16,82 +19,182 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from test_browser import (
-    NOTEBOOK,
-    channels_slider,
-    chromium,
-    jupyterlab,
-    new_page,
-    run_notebook,
-    told,
-)
+from test_browser import chromium, jupyterlab, new_page, run_notebook
 
-PRESSES = 120
+PRESSES = 100
 MOVES = 60
+MANY = 1000
 
-# Notes how long it takes from an event to the task after the frame that paints what it changed.
+LOAD = """\
+from eca_lab import checkpoints, data, explorers, results
+def network(arm):
+    path = checkpoints.find_checkpoint('../data/checkpoints', arm, seed=0)
+    return checkpoints.load_checkpoint(path)[0]
+"""
+FIGURE = """\
+import numpy as np
+from matplotlib import pyplot as plt
+from eca_lab.kernel_size import adaptive_kernel_size
+def draw(ax, C=256):
+    ax.clear()
+    ax.step(range(1, 513), [adaptive_kernel_size(c) for c in range(1, 513)])
+    ax.plot(C, adaptive_kernel_size(C), 'o')
+    ax.set(title=f'k = {adaptive_kernel_size(C)}', xlabel='channels C', ylabel='kernel size k')
+"""
+# name -> cells, the label of the slider that is pressed, and what is dragged.
+OURS = {
+    "kernel size": (
+        ["from eca_lab import explorers", "explorers.KernelSizeExplorer()"],
+        *("channels C", ".chart .point"),
+    ),
+}
+OTHERS = {
+    "interact, figure inline": [
+        "import ipywidgets\n" + FIGURE,
+        "ipywidgets.interact(lambda C: draw(plt.figure(figsize=(7, 3)).add_subplot(), C) or "
+        "plt.show(), C=ipywidgets.IntSlider(256, 1, 512));",
+    ],
+    "ipympl, draw_idle": [
+        "%matplotlib widget\nimport ipywidgets\n" + FIGURE,
+        "figure, ax = plt.subplots(figsize=(7, 3))\ndraw(ax)\n"
+        "slider = ipywidgets.IntSlider(256, 1, 512)\n"
+        "slider.observe(lambda c: (draw(ax, c.new), figure.canvas.draw_idle()), 'value')\n"
+        "slider",
+    ],
+}
+
+# Notes how long it takes from an event to the task after the frame that paints what it changed:
+# latency.page by the line that tells the state, latency.kernel by the end of waiting for an answer;
+# elsewhere by a new picture.
 WATCH = """
-code => {
-    let since = null;
-    const latency = window.latency = [];
+() => {
+    const since = {page: null, kernel: null};
+    const latency = window.latency = {page: [], kernel: []};
+    window.waited = 0;
     for (const name of ["keydown", "pointermove", "pointerup"])
         addEventListener(name, event => {
-            if (name !== "pointermove" || event.buttons) since ??= event.timeStamp;
+            if (name !== "pointermove" || event.buttons)
+                for (const who in since) since[who] ??= event.timeStamp;
             if (name === "pointerup") window.released = event.timeStamp;
         }, true);
-    new MutationObserver(() => {
+    const painted = who => {
         const channel = new MessageChannel();
-        const pressed = since;
-        since = null;
+        const from = since[who];
+        since[who] = null;
         channel.port1.onmessage = () => {
             window.last = performance.now();
-            if (pressed !== null) latency.push(window.last - pressed);
+            if (from !== null) latency[who].push(window.last - from);
         };
         channel.port2.postMessage(0);
-    }).observe(code, {childList: true, characterData: true, subtree: true});
+    };
+    const watch = (node, options, act) => new MutationObserver(act).observe(node, options);
+    const text = {childList: true, characterData: true, subtree: true};
+    const root = document.querySelector(".eca-lab");
+    if (root) {
+        watch(root.querySelector(".state code"), text, () => painted("page"));
+        let waiting = false;
+        watch(root, {attributes: true, attributeFilter: ["class"]}, () => {
+            const now = root.classList.contains("waiting");
+            if (waiting && !now) painted("kernel");
+            waiting = now;
+        });
+        return;
+    }
+    const drawn = () => requestAnimationFrame(() => painted("kernel"));
+    const draw = CanvasRenderingContext2D.prototype.drawImage;
+    CanvasRenderingContext2D.prototype.drawImage = function (...how) {
+        drawn();
+        return draw.apply(this, how);
+    };
+    document.addEventListener("load", event => event.target.tagName === "IMG" && drawn(), true);
 }
 """
 
 
-def measure(presses=PRESSES, moves=MOVES):
-    """Milliseconds of key presses, of moves of a drag, and from its release to the last state."""
+def press(page, slider, presses, counted):
+    """Press arrow keys, waiting for each picture; the latencies of `counted`, page or kernel."""
+    slider.focus()
+    for number in range(presses):
+        before = page.evaluate(f"window.latency.{counted}.length")
+        page.keyboard.press("ArrowRight" if number % 20 < 10 else "ArrowLeft")
+        page.wait_for_function(f"window.latency.{counted}.length > {before}", polling=5)
+        # A reader's keys do not wait for the beginning of a frame, as polling may.
+        time.sleep(random.uniform(0.02, 0.05))
+    return page.evaluate("Object.values(window.latency).map(each => each.splice(0))")
+
+
+def drag(page, mark, moves):
+    """Drag a mark to and fro; the latencies, and from the release to the last state."""
+    mark.scroll_into_view_if_needed()
+    place = mark.bounding_box()
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for number in range(moves):
+        page.mouse.move(x - 100 + abs(100 - number * 400 / moves % 200), y)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    backlog = page.evaluate("window.last - window.released")
+    return *page.evaluate("Object.values(window.latency).map(each => each.splice(0))"), backlog
+
+
+def used(page):
+    """MB of the page's heap without its garbage, and of the kernels."""
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("HeapProfiler.collectGarbage")
+    heap = devtools.send("Runtime.getHeapUsage")["usedSize"]
+    family = psutil.Process().children(recursive=True)
+    kernels = [each for each in family if any("ipykernel" in word for word in each.cmdline())]
+    return heap / 1e6, sum(each.memory_info().rss for each in kernels) / 1e6
+
+
+def report(name, times):
+    """Print the median and the 95th percentile of some milliseconds."""
+    if len(times) > 1:
+        median, high = statistics.median(times), statistics.quantiles(times, n=20)[-1]
+        print(f"{name:42} median {median:6.1f} ms, 95th percentile {high:6.1f}, n = {len(times)}")
+
+
+def main():
+    """Measure, and print."""
     with (
         tempfile.TemporaryDirectory() as directory,
         jupyterlab(Path(directory)) as lab,
         chromium() as browser,
     ):
-        page = new_page(browser)
-        run_notebook(page, lab.url(NOTEBOOK))
-        told(page).evaluate(WATCH)
-        channels_slider(page).focus()
-        for press in range(presses):
-            page.keyboard.press("ArrowRight" if press < presses // 2 else "ArrowLeft")
-            page.wait_for_function(f"window.latency.length === {press + 1}", polling=5)
-            # A reader's keys do not wait for the beginning of a frame, as polling may.
-            time.sleep(random.uniform(0.02, 0.05))
-        keys = page.evaluate("window.latency.splice(0)")
-        point = page.locator(".eca-lab .chart .point")
-        point.scroll_into_view_if_needed()
-        place = point.bounding_box()
-        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
-        page.mouse.move(x, y)
-        page.mouse.down()
-        page.mouse.move(x - 200, y, steps=moves)
-        page.mouse.up()
-        page.wait_for_timeout(500)
-        return keys, *page.evaluate("[window.latency, window.last - window.released]")
-
-
-def report(name, times):
-    """Print the median and the 95th percentile of some milliseconds."""
-    median, high = statistics.median(times), statistics.quantiles(times, n=20)[-1]
-    print(f"{name}: median {median:.1f} ms, 95th percentile {high:.1f} ms, n = {len(times)}")
+        for number, (name, (cells, label, mark)) in enumerate(OURS.items()):
+            page = new_page(browser)
+            run_notebook(page, lab.notebook(f"ours-{number}", cells))
+            page.evaluate(WATCH)
+            slider = page.locator(".eca-lab").get_by_label(label, exact=True)
+            in_page, in_kernel = press(page, slider, PRESSES, "page")
+            report(f"{name}, key, page", in_page)
+            report(f"{name}, key, kernel", in_kernel)
+            in_page, in_kernel, backlog = drag(page, page.locator(mark).first, MOVES)
+            report(f"{name}, drag, page", in_page)
+            report(f"{name}, drag, kernel", in_kernel)
+            before = used(page)
+            drag(page, page.locator(mark).first, MANY)
+            heap, kernel = (after - early for after, early in zip(used(page), before, strict=True))
+            print(
+                f"{name}: release to last state {max(backlog, 0):.1f} ms; after {MANY} moves the "
+                f"page has grown by {heap:.1f} MB, the kernel by {kernel:.1f}"
+            )
+            page.context.close()
+        for number, (name, cells) in enumerate(OTHERS.items()):
+            if "ipympl" in name and not importlib.util.find_spec("ipympl"):
+                print("no ipympl here: left out")
+                continue
+            page = new_page(browser)
+            run_notebook(page, lab.notebook(f"other-{number}", cells))
+            page.evaluate(WATCH)
+            report(f"{name}, key", press(page, page.locator("[role=slider]"), PRESSES, "kernel")[1])
+            page.context.close()
 
 
 if __name__ == "__main__":
-    keys, moves, backlog = measure()
-    report("key press to painted picture", keys)
-    report("move of a drag to painted picture", moves)
-    print(f"release to last state: {max(backlog, 0):.1f} ms")
+    main()

@@ -177,12 +177,12 @@ def run_notebook(page, address):
     page.goto(address)
     # Until a kernel is there, the status bar says "No Kernel | Initializing".
     idle = page.locator("#jp-main-statusbar").get_by_text(re.compile(r"Python 3 .*\| Idle"))
-    idle.wait_for(timeout=30_000)
+    idle.wait_for(timeout=90_000)
     choose(page, "Run", "Run All Cells")
     prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
-    expect(prompts.first).to_have_text("[1]:", timeout=30_000)
-    expect(prompts.filter(has_text="[*]")).to_have_count(0, timeout=30_000)
-    idle.wait_for(timeout=30_000)
+    expect(prompts.first).to_have_text("[1]:", timeout=90_000)
+    expect(prompts.filter(has_text="[*]")).to_have_count(0, timeout=90_000)
+    idle.wait_for(timeout=90_000)
 
 
 def choose(page, menu, item):
@@ -406,51 +406,136 @@ def test_the_panel_of_the_study_follows_its_controls(lab, page):
     expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
 
 
-def test_the_panel_of_the_weights_follows_its_controls(lab, page):
+DECODED = """async ([text, bytes, counts]) => {
+    const blob = new Blob([text], {type: "text/javascript"});
+    const {decode} = await import(URL.createObjectURL(blob));
+    const {C, at, means} = decode(new DataView(Uint8Array.from(bytes).buffer), counts);
+    return [C, at(7, 2), means.map(row => [...row])];
+}"""
+
+
+def test_the_weights_follow_keyboard_and_mouse(lab, page):
     from playwright.sync_api import expect
 
+    from eca_lab import checkpoints, data
+    from eca_lab.explorers import ChannelWeightExplorer
+
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
     cells = [
         "from eca_lab import checkpoints, data, explorers",
         "find = checkpoints.find_checkpoint\n"
         "paths = {arm: find('../data/checkpoints', arm, seed=0) for arm in ('eca', 'se')}\n"
-        "networks = {arm: checkpoints.load_checkpoint(path)[0] for arm, path in paths.items()}",
-        "explorers.ChannelWeightExplorer(\n"
-        "    networks, data.load_dataset('shapes'), layer='layer1.attention', channel=3\n"
-        ")",
+        "trained = {arm: checkpoints.load_checkpoint(path)[0] for arm, path in paths.items()}\n"
+        "shapes = data.load_dataset('shapes')",
+        "explorers.ChannelWeightExplorer(trained, shapes, layer='layer1.attention', channel=3)",
     ]
     run_notebook(page, lab.notebook("weights", cells))
-    expect(readout(page)).to_contain_text(re.compile(r"Channel 3: weight 0\.\d+ × 1 ="))
+    explorer = page.locator(".eca-lab")
+    find = functools.partial(checkpoints.find_checkpoint, ROOT / "data" / "checkpoints", seed=0)
+    trained = {arm: checkpoints.load_checkpoint(find(arm))[0] for arm in ("eca", "se")}
+    same = ChannelWeightExplorer(
+        trained, data.load_dataset("shapes"), layer="layer1.attention", channel=3
+    )
+    answered = same.answer["weights"], same.given["counts"]
+    C, weight, means = page.evaluate(DECODED, [same._esm, [*answered[0]], answered[1]])
+    assert (C, weight) == (16, pytest.approx(same.weights[7, 2], abs=0.002))
+    expected = same.weights.reshape(10, 20, 16).mean(1)
+    np.testing.assert_allclose(means, expected, atol=0.002)
 
-    source = picture(page)[0]
-    page.get_by_role("button", name="channel off").click()
-    expect(readout(page)).to_contain_text("× 0 = 0.000")
-    wait_for_next_picture(page, source)
-    handle(page, "factor").press("ArrowRight")
-    expect(readout(page)).to_contain_text("× 0.1 = ")
+    def follows(**changes):
+        """The page shows what Python computes of this state."""
+        same.set_state(changes)
+        shown = repr(same).removeprefix("ChannelWeightExplorer(")
+        expect(told(page)).to_have_text(f"ChannelWeightExplorer({shown}")
+        of_class = same._classes[same.image // 20]
+        weight = same.answer["weight"]
+        words = f"Image {same.image}, {of_class}, channel {same.channel}: weight {weight:.3f}"
+        changed = f" × {same.factor:g} = {weight * same.factor:.3f}"
+        expect(explorer.locator(".headline")).to_have_text(
+            words + ("" if same.factor == 1 else changed)
+        )
+        expect(explorer.locator(":scope.waiting")).to_have_count(0)
+        rows = zip(same.answer["plain"], same.answer["changed"], strict=True)
+        chances = [f"{100 * new:.1f}%" if max(old, new) >= 0.005 else "" for old, new in rows]
+        expect(explorer.locator(".chances .asks text")).to_have_text(chances)
 
-    # A last layer of 256 channels, and back to one of 16.
-    layer = page.locator(".widget-dropdown", has_text="layer").locator("select")
-    layer.select_option("layer3.1.attention")
-    expect(readout(page)).to_contain_text("layer='layer3.1.attention'")
-    # (Home and End of the slider would go by its first range: noUiSlider keeps it.)
-    channel = page.locator(".widget-text input[type=number]").nth(1)
-    channel.fill("254")
-    channel.press("Enter")
-    expect(readout(page)).to_contain_text("Channel 254: ")
-    handle(page, "channel").press("ArrowRight")
-    expect(readout(page)).to_contain_text("Channel 255: ")
-    layer.select_option("layer1.attention")
-    expect(page.get_by_text("Lowered to fit 16 channels: channel to 15")).to_be_visible()
+    follows()
+    row = functools.partial(explorer.get_by_label, exact=True)
+    # Every control by its keys to both ends, and the heat map.
+    for label, last in (("image", 199), ("channel", 15), ("factor", 4)):
+        row(label).focus()
+        for key, value in (("End", last), ("Home", 0), ("ArrowRight", 0.1 if last == 4 else 1)):
+            page.keyboard.press(key)
+            follows(**{label: value})
+    explorer.get_by_role("button", name="Channel off").press("Enter")
+    follows(factor=0)
+    explorer.get_by_role("button", name="Original").press("Enter")
+    follows(factor=1)
+    heat = explorer.get_by_role("application")
+    heat.focus()
+    for key, changes in (
+        *(("ArrowDown", {"image": 2}), ("PageDown", {"image": 22}), ("ArrowRight", {"channel": 2})),
+        *(("Escape", {"image": 1, "channel": 1}), ("End", {"channel": 15}), ("Enter", {})),
+    ):
+        page.keyboard.press(key)
+        follows(**changes)
+    explorer.get_by_label("layer").focus()
+    page.keyboard.press("End")
+    follows(layer="layer3.1.attention")
+    row("channel").focus()
+    page.keyboard.press("End")
+    follows(channel=255)
+    explorer.get_by_label("layer").focus()
+    page.keyboard.press("Home")
+    follows(layer="layer1.attention", channel=15)
+    explorer.get_by_label("network").focus()
+    page.keyboard.press("ArrowDown")
+    follows(network="se")
 
-    source = picture(page)[0]
-    page.locator(".widget-dropdown", has_text="network").locator("select").select_option("se")
-    expect(readout(page)).to_contain_text("network='se'")
-    wait_for_next_picture(page, source)
-    image = page.locator(".widget-text input[type=number]").first
-    image.fill("200")
-    image.press("Enter")
-    expect(page.get_by_text("image=200: accepted is an integer from 0 to 199")).to_be_visible()
+    # The heat map by the mouse: pointing shows a cell for a while, a click for good.
+    heat.scroll_into_view_if_needed()
+    place = heat.bounding_box()
+    all_images = explorer.locator(".heat canvas").nth(1).bounding_box()
+
+    def point(image, channel):
+        x = all_images["x"] + (channel + 0.5) * all_images["width"] / 16
+        page.mouse.move(x, all_images["y"] + (image + 0.5) * all_images["height"] / 200, steps=3)
+
+    point(150, 4)
+    follows(image=150, channel=4)
+    page.mouse.move(place["x"] + 100, place["y"] - 10)
+    follows(image=1, channel=15)
+    point(90, 6)
+    page.mouse.down()
+    page.mouse.up()
+    page.mouse.move(place["x"] + 100, place["y"] - 10)
+    follows(image=90, channel=6)
+    knob = explorer.locator(".knob").bounding_box()
+    x, y = knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y - 170 / 4, steps=20)  # 170 pixels are a factor of 4
+    page.mouse.up()
+    follows(factor=2)
+
+    box = explorer.get_by_label("image, any value")
+    box.fill("200")
+    box.press("Enter")
+    why = page.get_by_text("image=200: accepted is an integer from 0 to 199")
+    expect(why).to_be_visible()
+    explorer.get_by_role("button", name="Reset").click()
+    follows(**same.given["initial"])
+    expect(why).to_have_count(0)
     expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+    for width in (1280, 700):
+        page.set_viewport_size({"width": width, "height": 1000})
+        places = [explorer.locator(each) for each in (".picture", ".controls", ".readout")]
+        picture, controls, readout = (each.bounding_box() for each in places)
+        assert picture["y"] <= controls["y"] < readout["y"]
+        beside = picture["x"] + picture["width"] <= controls["x"]
+        assert beside or controls["y"] - (picture["y"] + picture["height"]) < 20
+    assert errors == []
 
 
 SETTLED = """async ([text, given, steps]) => {
@@ -632,17 +717,16 @@ def test_names_run_nothing_in_the_page(lab, page):
         "shapes = data.load_dataset('shapes')\n"
         "shapes = replace(shapes, classes=(name, *shapes.classes[1:]))",
         "panel = explorers.ChannelWeightExplorer(networks, shapes)\npanel",
-        "panel._try(first_class='<img src=y onerror=alert(2)>')",
     ]
     dialogs = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     run_notebook(page, lab.notebook("names", cells))
-    expect(readout(page)).to_contain_text("of class <img src=x onerror=alert(1)>.")
-    status = page.get_by_text("first_class='<img src=y onerror=alert(2)>': accepted are <img src=x")
-    expect(status).to_be_visible()
-    network = page.locator(".widget-dropdown", has_text="network").locator("option")
-    expect(network).to_have_text(["<img src=x onerror=alert(1)>".replace(" ", "\xa0")])
-    expect(page.locator(".jp-OutputArea img:not(.widget-image)")).to_have_count(0)
+    explorer = page.locator(".eca-lab")
+    expect(explorer.locator(".headline")).to_contain_text("Image 0, <img src=x onerror=alert(1)>,")
+    expect(explorer.locator(".heat text").filter(has_text="<img src=x …")).to_have_count(2)
+    network = explorer.get_by_label("network").locator("option")
+    expect(network).to_have_text(["<img src=x onerror=alert(1)>"])
+    expect(page.locator(".jp-OutputArea .eca-lab img")).to_have_count(0)
     assert dialogs == []
 
 

@@ -1,7 +1,6 @@
 """What all panels promise, tested over each; their numbers have files of their own."""
 
 import base64
-import dataclasses
 import io
 
 import ipywidgets
@@ -11,8 +10,7 @@ import torch
 from PIL import Image
 
 from eca_lab import explorers, stats
-from eca_lab.explorers import ChannelWeightExplorer, StudyExplorer
-from eca_lab.models import build_model
+from eca_lab.explorers import StudyExplorer
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 BOXES = (ipywidgets.IntText, ipywidgets.FloatText)
@@ -20,18 +18,11 @@ SLIDERS = (ipywidgets.IntSlider, ipywidgets.FloatSlider)
 
 # Values that no panel takes for an attribute of that name.
 WRONG = {
-    "network": ("vgg16", 0),
     "data": ("mnist",),
     "backbone": ("vgg",),
     "metric": ("loss",),
     "baseline": ("se",),
     "margin": (0, 6, float("nan")),
-    "layer": ("fc",),
-    "first_class": ("blue",),
-    "second_class": (0,),
-    "image": (20, 1.0),
-    "channel": (256, -1),
-    "factor": (5, float("nan"), "2"),
 }
 
 
@@ -46,19 +37,15 @@ def trials(arms, seeds=3):
 
 
 @pytest.fixture(scope="module")
-def given(dataset):
+def given():
     """What the panels are of: the arguments that are no state, by the names that repr gives."""
     torch.manual_seed(0)
-    networks = {HOSTILE: build_model("tiny", "eca", 2, "cifar")}
-    networks["se"] = build_model("tiny", "se(r=4)", 2, "cifar")
     return {
-        "networks": networks,
-        "dataset": dataclasses.replace(dataset, classes=(HOSTILE, "$x^{$")),
         "results": trials(["none", "eca", "eca(k=1)", "eca(k=3)"]),
     }
 
 
-@pytest.fixture(scope="module", params=["study", "channel weights"])
+@pytest.fixture(scope="module", params=["study"])
 def shared(request, given):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stats, "RESAMPLES", 99)
@@ -66,7 +53,6 @@ def shared(request, given):
         patch.setattr("gc.collect", lambda *_: 0)
         yield {
             "study": lambda: StudyExplorer(given["results"]),
-            "channel weights": lambda: ChannelWeightExplorer(given["networks"], given["dataset"]),
         }[request.param]()
 
 

@@ -13,7 +13,6 @@ from matplotlib.text import Text
 from PIL import Image
 
 from eca_lab import figures
-from eca_lab.explorers.channel_weights_picture import ChannelWeightPicture
 from eca_lab.explorers.study import StudyPicture
 from eca_lab.stats import compare
 
@@ -78,25 +77,21 @@ def test_figures_are_shown_as_small_pngs_that_look_the_same():
 
 
 def test_names_are_drawn_as_they_are_written():
-    two = [(0, HOSTILE), (1, "a$b$c")]
-    picture = ChannelWeightPicture([name for _, name in two], [3, 2])
-    picture.png(**weights_state(classes=two))
     StudyPicture().png(comparison())
     figure = figures.differences_figure(comparison())
     figure.axes[0].set_yticks([0, 1], [HOSTILE, "a$b$c"])
     FigureCanvasAgg(figure).draw()
-    for drawn in (picture.figure, figure):
-        texts = [text for text in drawn.findobj(Text) if text.get_visible()]
-        names = [text for text in texts if text.get_text() in (HOSTILE, "a$b$c")]
-        assert len(names) > 1
-        for name in names:
-            # As wide as matplotlib draws the very letters.
-            plain = Figure(dpi=100).text(0, 0, name.get_text(), parse_math=False)
-            plain.set_fontproperties(name.get_fontproperties())
-            plain.figure.canvas = FigureCanvasAgg(plain.figure)
-            expected = plain.get_window_extent(plain.figure.canvas.get_renderer()).width
-            renderer = drawn.canvas.get_renderer()
-            assert name.get_window_extent(renderer).width == pytest.approx(expected, abs=1)
+    texts = [text for text in figure.findobj(Text) if text.get_visible()]
+    names = [text for text in texts if text.get_text() in (HOSTILE, "a$b$c")]
+    assert len(names) > 1
+    for name in names:
+        # As wide as matplotlib draws the very letters.
+        plain = Figure(dpi=100).text(0, 0, name.get_text(), parse_math=False)
+        plain.set_fontproperties(name.get_fontproperties())
+        plain.figure.canvas = FigureCanvasAgg(plain.figure)
+        expected = plain.get_window_extent(plain.figure.canvas.get_renderer()).width
+        renderer = figure.canvas.get_renderer()
+        assert name.get_window_extent(renderer).width == pytest.approx(expected, abs=1)
 
 
 def test_stages_figure():
@@ -168,20 +163,3 @@ def test_powers_of_ten_are_written_without_formulas():
     assert [written(value) for value in (1e-5, 1, 1e12)] == ["10⁻⁵", "10⁰", "10¹²"]
     figures.decades(ax.xaxis, "symlog", linthresh=10)
     assert ax.xaxis.get_major_formatter()(0) == "0"
-
-
-def weights_state(channels=16, classes=((0, "ring"), (1, "star"))):
-    """The arguments of ChannelWeightPicture.png: 3 + 2 images of two classes."""
-    rng = np.random.default_rng(0)
-    weights = rng.random((5, channels))
-    return {
-        "weights": weights,
-        "means": [weights[:3].mean(0), weights[3:].mean(0)],
-        "classes": classes,
-        "image": 4,
-        "channel": 2,
-        "histograms": [np.array([0.25, 0.75]), np.array([0.5, 0.5])],
-        "picture": rng.integers(0, 256, (8, 8, 3), dtype=np.uint8),
-        "maps": (np.array([[2.0, -4.0]]), np.array([[1.0, -2.0]])),
-        "chances": (np.array([0.1, 0.9]), np.array([0.6, 0.4])),
-    }

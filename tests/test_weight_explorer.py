@@ -1,15 +1,29 @@
-"""The numbers of the channel weights' panel; what all panels promise is in test_explorers.py."""
+"""The explorer of the channel weights in Python; what its page draws is in test_browser.py."""
+
+import base64
+import dataclasses
+import io
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from eca_lab import probe
 from eca_lab.explorers import ChannelWeightExplorer
 from eca_lab.models import build_model
 from eca_lab.train import input_transform
 
-ARMS = {"eca": "eca", "se": "se(r=4)"}
+HOSTILE = "<img src=x onerror=alert(1)>"
+ARMS = {"eca": "eca", HOSTILE: "se(r=4)"}
+WRONG = {
+    "network": ("vgg16", 0),
+    "layer": ("fc", None),
+    "image": (20, -1, 1.0, True),
+    "channel": (256, -1, "2"),
+    "factor": (5, float("nan"), "2", None),
+}
+IMAGES = [*range(0, 20, 2), *range(1, 20, 2)]  # ten of each class, which take turns
 
 
 @pytest.fixture(scope="module")
@@ -25,111 +39,123 @@ def shared(networks, dataset):
 
 @pytest.fixture
 def panel(shared):
-    shared._set(**shared._initial)
+    shared.set_state(shared.given["initial"])
     return shared
 
 
-def forward(model, dataset, number):
-    with torch.inference_mode():
-        images = input_transform(dataset)(dataset.test_images[number : number + 1])
-        return model(images)[0].softmax(0).numpy()
-
-
-def test_every_network_layer_and_class_shows_what_the_probe_records(panel, networks, dataset):
-    state = panel.network, panel.layer, panel.first_class, panel.second_class
-    assert state == ("eca", "layer3.1.attention", "red", "green")
-    images, labels = dataset.test_images[panel.indices], dataset.test_labels[panel.indices].numpy()
-    assert labels.tolist() == [0] * 10 + [1] * 10
-    picture = panel._picture
-    for name, model in networks.items():
-        panel.network = name
-        record = probe.record_weights(model, images, input_transform(dataset))
-        for layer in record.layers:
-            panel.layer, panel.image, panel.channel = layer, 13, 2
-            expected = record.weights[layer]
-            np.testing.assert_array_equal(panel.weights, expected)
-            means = [expected[labels == label].mean(0) for label in range(2)]
-            for number, label in enumerate(dataset.classes):
-                panel.first_class, panel.second_class = label, dataset.classes[1 - number]
-                drawn = [line.get_ydata() for line in picture.lines]
-                np.testing.assert_allclose(drawn[0], means[number], rtol=1e-5)
-                np.testing.assert_allclose(drawn[1], means[1 - number], rtol=1e-5)
-                np.testing.assert_array_equal(panel.class_weights, drawn[:2])
-            np.testing.assert_array_equal(drawn[2], expected[13])
-            assert picture.dot.get_xydata().tolist() == [[2, expected[13, 2]]]
-            np.testing.assert_array_equal(picture.heat.get_array(), expected)
-            assert [each.get_text() for each in picture.names] == ["green", "red"]
-            ends = [each.get_ydata().tolist() for each in picture.brackets]
-            assert ends == [[9.5, 19.5], [-0.5, 9.5]]
-            shares = [each.get_data()[0] for each in picture.histograms]
-            counted = np.histogram(expected[labels == 1], panel.BINS, range=(0, 1))[0]
-            np.testing.assert_allclose(shares[0], counted / max(counted) * shares[0].max())
-            assert max(map(max, shares)) == 1
-
-
-def test_the_probabilities_are_those_of_a_forward_pass(panel, networks, dataset):
-    for name, model in networks.items():
-        panel.network = name
-        for layer, module in probe.attention_layers(model).items():
-            panel.layer, panel.image, panel.channel = layer, 7, 3
-            plain = forward(model, dataset, panel.indices[7])
-            np.testing.assert_allclose(*panel.probabilities.to_numpy().T, atol=1e-7)
-            panel.factor = 2.5
-
-            def change(weights):
-                weights = weights.clone()
-                weights[:, 3] *= 2.5
-                return weights
-
-            with probe.intervene(model, layer, change):
-                changed = forward(model, dataset, panel.indices[7])
-            shown = panel.probabilities
-            assert shown.index.tolist() == list(dataset.classes)
-            np.testing.assert_allclose(shown["plain"], plain, atol=1e-6)
-            np.testing.assert_allclose(shown["changed"], changed, atol=1e-6)
-            assert not module._forward_pre_hooks
-            bars = [[bar.get_width() for bar in each] for each in panel._picture.bars]
-            np.testing.assert_allclose(bars, shown.to_numpy().T, atol=1e-6)
-            assert (plain != changed).any()
-            panel.factor = 1
-
-
-def test_the_feature_map_is_shown_before_and_after_its_weight(panel, networks, dataset):
-    panel.layer, panel.image, panel.channel = "layer2.attention", 12, 5
-    image = dataset.test_images[panel.indices[12:13]]
-    maps = probe.feature_maps(networks["eca"], image, input_transform(dataset))
-    before = maps["layer2.attention"][0, 5]
-    largest = np.abs(before).max()
-    drawn = [image.get_array() for image in panel._picture.maps]
-    np.testing.assert_allclose(drawn[0], before / largest, atol=1e-6)
-    np.testing.assert_allclose(drawn[1], before * panel.weights[12, 5] / largest, atol=1e-6)
-    panel.factor = 0
-    assert not panel._picture.maps[1].get_array().any()
-    assert panel.weight == pytest.approx(float(panel.weights[12, 5]))
-
-
-def test_a_narrower_layer_lowers_the_channel(panel):
+def test_a_wrong_value_raises_and_changes_nothing(panel, networks, dataset):
+    before = panel._state()
+    for name, values in WRONG.items():
+        for value in values:
+            with pytest.raises(ValueError, match=f"{name}=.*: accepted"):
+                setattr(panel, name, value)
+            # Nothing either of what was to change along with it.
+            with pytest.raises(ValueError, match="accepted"):
+                panel.set_state({"image": 3, "factor": 2, name: value})
+            assert panel._state() == before == panel.answer["asked"]
+        with pytest.raises(ValueError, match=f"{name}=.*: accepted"):
+            ChannelWeightExplorer(networks, dataset, **{name: values[0]})
     panel.channel = 200
+    with pytest.raises(ValueError, match="channel=200: accepted is an integer from 0 to 15"):
+        panel.layer = "layer1.attention"
+    panel.set_state({"layer": "layer1.attention", "channel": 15})  # as the page lowers it
+    assert (panel.layer, panel.channel) == ("layer1.attention", 15)
+
+
+def test_every_state_is_answered_by_what_the_probe_measures(panel, networks, dataset):
+    prepare = input_transform(dataset)
+    assert (panel.network, panel.layer) == ("eca", "layer3.1.attention")
+    assert (panel.given["classes"], panel.given["counts"]) == (("red", "green"), [10, 10])
+    assert np.frombuffer(panel.given["indices"], "<i4").tolist() == IMAGES
+    images = dataset.test_images[IMAGES]
+    pixels = np.frombuffer(panel.given["images"], np.uint8).reshape(20, 16, 16, 3)
+    np.testing.assert_array_equal(pixels.transpose(0, 3, 1, 2), images)
+
+    for name, model in networks.items():
+        record = probe.record_weights(model, images, prepare)
+        maps = probe.feature_maps(model, images, prepare)
+        with torch.inference_mode():
+            plain = model(prepare(images)).softmax(1).numpy()
+        for layer, weights in record.weights.items():
+            for image, factor in ((7, 2.5), (12, 0)):
+                channel = weights.shape[1] - image
+                state = {"network": name, "layer": layer, "image": image, "channel": channel}
+                panel.set_state({**state, "factor": factor})
+                answer = panel.answer
+                assert answer["asked"] == panel._state()
+                shades = np.frombuffer(answer["weights"], np.uint8).reshape(weights.shape)
+                np.testing.assert_allclose(shades / 255, weights, atol=0.5001 / 255)
+                np.testing.assert_array_equal(panel.weights, weights)
+                assert answer["weight"] == weights[image, channel]
+                seen = np.frombuffer(answer["map"], np.float32).reshape(answer["size"])
+                np.testing.assert_allclose(seen, maps[layer][image, channel], atol=1e-5)
+
+                def change(weights, channel=channel, factor=factor):
+                    weights = weights.clone()
+                    weights[:, channel] *= factor
+                    return weights
+
+                with probe.intervene(model, layer, change), torch.inference_mode():
+                    changed = model(prepare(images[image, None]))[0].softmax(0).numpy()
+                shown = panel.probabilities
+                assert shown.index.tolist() == list(dataset.classes)
+                np.testing.assert_allclose(shown["plain"], plain[image], atol=1e-6)
+                np.testing.assert_allclose(shown["changed"], changed, atol=1e-6)
+                assert (shown["plain"] != shown["changed"]).any()
+                panel.factor = 1
+                assert panel.answer["changed"] == panel.answer["plain"]
+
+
+def test_controls_through_their_range(panel):
     panel.layer = "layer1.attention"
-    assert panel.channel == 15
-    assert "channel to 15" in panel._status.value
-    panel.layer = "layer2.attention"
-    assert panel.channel == 15
-    assert panel._status.value == ""
+    stops = {"factor": panel.FACTOR_STOPS, "image": range(20), "channel": range(16)}
+    for name in stops:
+        for value in stops[name]:
+            setattr(panel, name, value)
+            assert panel.answer["asked"] == panel._state()
+    for preset in panel.PRESETS.values():
+        panel.set_state(preset)
+        assert panel._state().items() >= preset.items()
 
 
-def test_another_network_takes_over_what_it_has(networks, dataset):
-    wide = build_model("resnet10", "eca", 2, "cifar")
-    panel = ChannelWeightExplorer({**networks, "wide": wide}, dataset, channel=9, image=3)
-    panel.network = "wide"
-    assert (panel.layer, panel.channel, panel.image) == ("layer4.0.attention", 9, 3)
-    panel.network = "se"
-    assert panel.layer == "layer3.1.attention"
+def test_repr_is_a_call_that_gives_an_equal_explorer(panel, networks, dataset):
+    panel.set_state({"network": HOSTILE, "image": np.int64(3), "factor": 2.0})
+    expected = f"network={HOSTILE!r}, layer='layer3.1.attention', image=3, factor=2)"
+    assert repr(panel) == f"ChannelWeightExplorer(trained, shapes, {expected}"
+    names = {"trained": networks, "shapes": dataset, "ChannelWeightExplorer": ChannelWeightExplorer}
+    again = eval(repr(panel), names)
+    assert (again._state(), again.answer) == (panel._state(), panel.answer)
 
 
-def test_networks_that_cannot_be_shown(networks, dataset):
+def test_what_is_recorded_for_a_page_without_a_kernel(networks, dataset):
+    panel = ChannelWeightExplorer(networks, dataset, image=4, channel=100, factor=3)
+    states = list(panel._recorded())
+    layers = [(network, layer) for network, each in panel.given["networks"] for layer, _ in each]
+    assert [(state["network"], state["layer"]) for state in states] == layers
+    for state in states:
+        panel.set_state(state)
+        assert (panel.image, panel.factor) == (4, 1)
+        assert panel.channel == min(100, panel.weights.shape[1] - 1)
+
+
+def test_readers_without_a_kernel_see_one_line_and_the_picture(panel):
+    data, _ = panel._repr_mimebundle_(include=None, exclude=None)
+    assert data["text/plain"] == f"{panel!r}: predicts {panel.probabilities['plain'].idxmax()}"
+    with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (720, 420))
+    panel.set_state({"image": 15, "channel": 3, "factor": 2})
+    (ax,) = panel._figure().axes
+    np.testing.assert_array_equal(ax.images[0].get_array(), panel.weights)
+    assert ax.lines[0].get_xydata().tolist() == [[3, 15]]
+    assert f"image 15, channel 3: {panel.weights[15, 3]:.3f}" in ax.get_title("left")
+
+
+def test_what_cannot_be_shown(networks, dataset):
     with pytest.raises(ValueError, match="there are none; accepted is at least one"):
         ChannelWeightExplorer({}, dataset)
     plain = {**networks, "plain": build_model("tiny", "none", 2, "cifar")}
     with pytest.raises(ValueError, match=r"networks\['plain'\] has no channel attention"):
         ChannelWeightExplorer(plain, dataset)
+    three = dataclasses.replace(dataset, classes=(*dataset.classes, "blue"))
+    with pytest.raises(ValueError, match="class 'blue' has no test image"):
+        ChannelWeightExplorer(networks, three)

@@ -1,22 +1,17 @@
-"""The panel of the channel weights of trained networks."""
+"""The explorer of the channel weights of trained networks."""
 
 from typing import ClassVar
 
 import numpy as np
-from markupsafe import Markup
+import traitlets
 
 from eca_lab.checks import check_choice, check_integer, check_number
-from eca_lab.explorers.channel_weights_picture import ChannelWeightPicture
-from eca_lab.explorers.panel import Panel, table, wrapped
+from eca_lab.explorers.explorer import Explorer, check_proposal
+from eca_lab.figures import dress, new_figure
 
 
-class ChannelWeightExplorer(Panel):
-    """Choose network, layer, two classes, an image and a channel; see the weights and change one.
-
-    Linked views: the mean weights of both classes and the image's own over the channels, the
-    weights of all images sorted by class, their histogram, the channel's feature map of the image
-    before and after its weight, and the probabilities of the classes, as the network is and with
-    the channel's weight multiplied by factor.
+class ChannelWeightExplorer(Explorer):
+    """Point at a weight of an image in a channel, see what it does, and change it.
 
     The images are the first test images of each class, equally many, at most `IMAGES` in all and
     sorted by class. The weights of a network are recorded when it is first shown.
@@ -27,228 +22,148 @@ class ChannelWeightExplorer(Panel):
         dataset: an `eca_lab.data.Dataset` with a test image of every class.
         network: one of `networks`, the first if left out.
         layer: one of the network's attention layers, the last if left out.
-        first_class, second_class: names of classes; the first two if left out.
         image: number among the images shown, from 0.
         channel: number of the channel, from 0.
         factor: of the channel's weight, within `FACTOR_LIMITS`.
 
-    All but networks and dataset can be read and set as attributes. Another network keeps the layer
-    where it has one of that name, and a layer with too few channels lowers the channel. Any other
-    value that is not accepted raises an error that names it; typed into a box, it shows that
-    message instead.
+    All but networks and dataset are traits. A value that is not accepted raises a ValueError that
+    names it. In the page, another network keeps the layer where it has one of that name, and a
+    layer with too few channels lowers the channel.
     """
 
-    STATE = ("network", "layer", "first_class", "second_class", "image", "channel", "factor")
-    GIVEN = ("networks", "dataset")
-    PRESETS: ClassVar = {"channel off": {"factor": 0}, "channel doubled": {"factor": 2}}
+    MODULE = "channel_weights.js"
+    ARGUMENTS = ("trained", "shapes")  # as notebook 02 calls networks and dataset
+    STATE = ASKED = ("network", "layer", "image", "channel", "factor")
+    USUAL: ClassVar = {"image": 0, "channel": 0, "factor": 1}
+    PRESETS: ClassVar = {"Channel off": {"factor": 0}, "Original": {"factor": 1}}
     IMAGES = 200
-    BINS = 40  # of the histogram
+    SIDE = 64  # pixels: of larger images the page gets only every second or third one
     FACTOR_LIMITS = (0, 4)
     FACTOR_STOPS = tuple(tenths / 10 for tenths in range(41))
 
-    def __init__(
-        self,
-        networks,
-        dataset,
-        network=None,
-        layer=None,
-        first_class=None,
-        second_class=None,
-        image=0,
-        channel=0,
-        factor=1,
-    ):
+    network = traitlets.TraitType(None).tag(sync=True)
+    layer = traitlets.TraitType(None).tag(sync=True)
+    image = traitlets.TraitType(None).tag(sync=True)
+    channel = traitlets.TraitType(None).tag(sync=True)
+    factor = traitlets.TraitType(None).tag(sync=True)
+    _proposed = traitlets.validate(*STATE)(check_proposal)
+
+    def __init__(self, networks, dataset, network=None, layer=None, image=0, channel=0, factor=1):
         from eca_lab.train import input_transform
 
-        self._networks, self._layers = dict(networks), _checked_networks(networks)
-        self._classes = tuple(dataset.classes)
         labels = dataset.test_labels.cpu().numpy()
-        self._indices, counts = _first_of_each(labels, self._classes, self.IMAGES)
-        self._images = dataset.test_images[self._indices]
-        self._labels = labels[self._indices]
-        self._prepare = input_transform(dataset)
-        self._records, self._seen = {}, (None, None)
+        self._classes = tuple(dataset.classes)
+        indices, self._counts = _first_of_each(labels, self._classes, self.IMAGES)
+        self._images, self._prepare = dataset.test_images[indices], input_transform(dataset)
+        self._networks, self._records, self._seen = dict(networks), {}, (None, None)
+        if not networks:
+            raise ValueError("networks: there are none; accepted is at least one")
+        looked = self._images[:1], self._prepare
+        self._channels = {name: _channels(name, networks[name], *looked) for name in networks}
         network = next(iter(networks)) if network is None else network
-        if layer is None and network in self._layers:
-            layer = self._layers[network][-1]
-        first_class = self._classes[0] if first_class is None else first_class
-        second_class = self._classes[1] if second_class is None else second_class
-        state = network, layer, first_class, second_class, image, channel, factor
-        picture = ChannelWeightPicture(self._classes, counts)
-        super().__init__(picture, **dict(zip(self.STATE, state, strict=True)))
-
-    @property
-    def indices(self):
-        """(N,) numbers, in the test set, of the images that `image` counts."""
-        return self._indices
+        if layer is None and network in networks:
+            layer = list(self._channels[network])[-1]
+        state = network, layer, image, channel, factor
+        down, right = (-(-pixels // self.SIDE) for pixels in self._images.shape[2:])
+        small = self._images[:, :, ::down, ::right].permute(0, 2, 3, 1).cpu().numpy()
+        super().__init__(
+            dict(zip(self.STATE, state, strict=True)),
+            **{"classes": self._classes, "counts": self._counts, "stops": self.FACTOR_STOPS},
+            networks=[(name, list(each.items())) for name, each in self._channels.items()],
+            indices=indices.astype("<i4").tobytes(),
+            images=small.tobytes(),  # (N, h, w, 3)
+            size=small.shape[1:3],
+        )
 
     @property
     def weights(self):
         """(N, C) weights of the layer for all images, as `eca_lab.probe.record_weights` gives."""
-        return self._record(self.network).weights[self.layer]
+        from eca_lab import probe
 
-    @property
-    def weight(self):
-        """The weight of the channel for the image, before it is multiplied by factor."""
-        return float(self.weights[self.image, self.channel])
-
-    @property
-    def class_weights(self):
-        """Two (C,): the mean weights of the first and of the second class."""
-        return [weights.mean(0) for weights in self._weights_of_classes]
+        if self.network not in self._records:
+            model = self._networks[self.network]
+            self._records[self.network] = probe.record_weights(model, self._images, self._prepare)
+        return self._records[self.network].weights[self.layer]
 
     @property
     def probabilities(self):
         """DataFrame by class: the probabilities of the image, plain and with the changed weight."""
         import pandas as pd
 
-        plain, changed = self._probabilities
-        return pd.DataFrame({"plain": plain, "changed": changed}, index=list(self._classes))
+        columns = {name: self.answer[name] for name in ("plain", "changed")}
+        return pd.DataFrame(columns, self._classes)
 
     def _result(self):
-        plain, changed = (self._classes[chances.argmax()] for chances in self._probabilities)
+        plain, changed = self.probabilities.idxmax()
         return f"predicts {plain}" + (f", changed {changed}" if changed != plain else "")
 
-    def _build_controls(self):
-        last = len(self._indices) - 1
-
-        def channels():
-            return range(self.weights.shape[1])
-
-        return [
-            wrapped(
-                self._choice("network", "network", lambda: self._networks),
-                self._choice("layer", "layer", lambda: self._layers[self.network]),
-                self._choice("first_class", "class", lambda: self._classes),
-                self._choice("second_class", "and class", lambda: self._classes),
-            ),
-            self._row("image", "image", lambda: range(last + 1), f"image, 0 to {last}"),
-            self._row("channel", "channel", channels, "channel, from 0"),
-            self._row(
-                "factor", "factor", lambda: self.FACTOR_STOPS, "factor of the channel's weight", 0.1
-            ),
-        ]
-
-    def _fitted(self, changes):
-        network = changes.get("network", self.network)
-        layers = self._layers.get(network, ())
-        if "layer" not in changes and self.layer not in layers:
-            changes["layer"] = layers[-1] if layers else self.layer
-        layer = changes.get("layer", self.layer)
-        if layer in layers and "channel" not in changes:
-            last = self._record(network).weights[layer].shape[1] - 1
-            if self.channel > last:
-                note = f"Lowered to fit {last + 1} channels: channel to {last}"
-                return {**changes, "channel": last}, note
-        return changes, ""
+    def _figure(self):
+        figure = new_figure(7.2, 4.2)
+        ax = figure.add_subplot()
+        chosen = f"image {self.image}, channel {self.channel}: {self.answer['weight']:.3f}"
+        dress(ax, f"Weights, dark 0, bright 1; {chosen}", "channel", "images, sorted by class")
+        ax.grid(visible=False)
+        ax.imshow(self.weights, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        ax.set_yticks(np.cumsum(self._counts) - np.array(self._counts) / 2, self._classes)
+        ax.plot(self.channel, self.image, "wo", fillstyle="none", markersize=9)
+        return figure
 
     def _checked(self, state):
-        network, layer = state["network"], state["layer"]
-        check_choice("network", network, tuple(self._layers))
-        check_choice("layer", layer, self._layers[network])
-        check_choice("first_class", state["first_class"], self._classes)
-        check_choice("second_class", state["second_class"], self._classes)
-        channels = self._record(network).weights[layer].shape[1]
-        check_integer("image", state["image"], 0, len(self._indices) - 1)
-        check_integer("channel", state["channel"], 0, channels - 1)
+        check_choice("network", state["network"], tuple(self._channels))
+        layers = self._channels[state["network"]]
+        check_choice("layer", state["layer"], tuple(layers))
+        check_integer("image", state["image"], 0, len(self._images) - 1)
+        check_integer("channel", state["channel"], 0, layers[state["layer"]] - 1)
         check_number("factor", state["factor"], *self.FACTOR_LIMITS)
-        kinds = {"image": int, "channel": int, "factor": float}
-        return {**state, **{name: kind(state[name]) for name, kind in kinds.items()}}
+        factor = float(state["factor"])
+        factor = int(factor) if factor.is_integer() else factor
+        return {**state, **{n: int(state[n]) for n in ("image", "channel")}, "factor": factor}
 
-    def _shown(self):
+    def _answer(self):
         import torch
 
         from eca_lab import probe
 
-        weights, model = self.weights, self._networks[self.network]
-        maps, plain = self._look()
-        factors = torch.ones(weights.shape[1])
+        model, weights = self._networks[self.network], self.weights
+        if self._seen[0] != (key := (self.network, self.image)):
+            maps = probe.feature_maps(model, self._images[self.image, None], self._prepare)
+            self._seen = key, (maps, self._forward(model))
+        maps, plain = self._seen[1]
+        before, factors = maps[self.layer][0, self.channel], torch.ones(weights.shape[1])
         factors[self.channel] = self.factor
         with probe.intervene(model, self.layer, probe.scale(factors)):
-            self._probabilities = plain, self._forward(model)
-        before = maps[self.layer][0, self.channel]
-        names = self.first_class, self.second_class
-        return self._lines(), {
-            "weights": weights,
-            "means": self.class_weights,
-            "classes": [(self._classes.index(name), name) for name in names],
-            "image": self.image,
-            "channel": self.channel,
-            "histograms": [
-                np.histogram(each, self.BINS, range=(0, 1))[0] / each.size
-                for each in self._weights_of_classes
-            ],
-            "picture": self._images[self.image].permute(1, 2, 0).cpu().numpy(),
-            "maps": (before, before * self.weight * self.factor),
-            "chances": self._probabilities,
-        }
+            changed = plain if self.factor == 1 else self._forward(model)
+        shades = np.rint(255 * weights.clip(0, 1)).astype(np.uint8)  # (N, C)
+        weight = float(weights[self.image, self.channel])
+        answer = {"weights": shades.tobytes(), "weight": weight, "plain": plain, "changed": changed}
+        return {**answer, "map": before.tobytes(), "size": before.shape}
 
-    def _lines(self):
-        true = self._classes[self._labels[self.image]]
-        rows = [("", "plain", "changed")]
-        for name, (plain, changed) in self.probabilities.iterrows():
-            if max(plain, changed) >= 0.005:
-                rows.append((name, f"{plain:.1%}", f"{changed:.1%}"))
-        first, second = (means[self.channel] for means in self.class_weights)
-        number = f"Image {self.image} is test image {self._indices[self.image]:,}, of class "
-        return [
-            Markup("{}<b>{}</b>.").format(number, true),
-            f"Channel {self.channel}: weight {self.weight:.3f} × {self.factor:g} = "
-            f"{self.weight * self.factor:.3f}; {self.first_class} has {first:.3f} in the mean, "
-            f"{self.second_class} {second:.3f}.",
-            table(rows),
-        ]
-
-    @property
-    def _weights_of_classes(self):
-        names = self.first_class, self.second_class
-        return [self.weights[self._labels == self._classes.index(name)] for name in names]
-
-    def _record(self, network):
-        """The weights of all images in a network, recorded at the first call."""
-        from eca_lab import probe
-
-        if network not in self._records:
-            self._records[network] = probe.record_weights(
-                self._networks[network], self._images, self._prepare
-            )
-        return self._records[network]
-
-    def _look(self):
-        """Each layer's input (1, C, h, w), and the probabilities, of the network as it is."""
-        from eca_lab import probe
-
-        key = self.network, self.image
-        if self._seen[0] != key:
-            model, image = self._networks[self.network], self._images[self.image, None]
-            seen = probe.feature_maps(model, image, self._prepare), self._forward(model)
-            self._seen = key, seen
-        return self._seen[1]
+    def _recorded(self):
+        for network, layers in self._channels.items():
+            for layer, channels in layers.items():
+                channel = min(self.given["initial"]["channel"], channels - 1)
+                yield {"network": network, "layer": layer, "channel": channel, "factor": 1}
 
     def _forward(self, model):
-        """The probabilities (G,) of the chosen image."""
+        """The probabilities of the chosen image, by class."""
         import torch
 
         like = next(model.parameters())
         with torch.inference_mode():
             batch = self._prepare(self._images[self.image, None].to(like.device))
-            return model(batch.to(like.dtype))[0].float().softmax(0).cpu().numpy()
+            return model(batch.to(like.dtype))[0].float().softmax(0).tolist()
 
 
-def _checked_networks(networks):
-    """The attention layers of each network by name; the networks are in evaluation mode then."""
+def _channels(name, model, image, prepare):
+    """Layer -> channels, of a network, which is in evaluation mode then."""
     from eca_lab import probe
 
-    if not networks:
-        raise ValueError("networks: there are none; accepted is at least one")
-    layers = {name: tuple(probe.attention_layers(model)) for name, model in networks.items()}
-    for name, found in layers.items():
-        if not found:
-            raise ValueError(
-                f"networks[{name!r}] has no channel attention: accepted are models with some"
-            )
-        networks[name].eval()
-    return layers
+    if not probe.attention_layers(model.eval()):
+        raise ValueError(
+            f"networks[{name!r}] has no channel attention: accepted are models with some"
+        )
+    weights = probe.record_weights(model, image, prepare).weights
+    return {layer: each.shape[1] for layer, each in weights.items()}
 
 
 def _first_of_each(labels, classes, most):

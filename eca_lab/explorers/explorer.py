@@ -38,6 +38,7 @@ class Explorer(anywidget.AnyWidget):
 
     MODULE = ""
     STATE = ()
+    ARGUMENTS = ()  # of the constructor, which are no state, as repr names them
     USUAL: ClassVar = {}  # what repr leaves out
     PRESETS: ClassVar = {}  # description of a button -> what it sets
 
@@ -56,6 +57,7 @@ class Explorer(anywidget.AnyWidget):
     def __init__(self, state, **given):
         super().__init__(**state)
         told = {"name": type(self).__name__, "usual": self.USUAL, "presets": self.PRESETS}
+        told["arguments"] = self.ARGUMENTS
         self.given = {**told, "initial": self._state(), **given}
         if self.ASKED:
             self._answer_anew()
@@ -77,7 +79,7 @@ class Explorer(anywidget.AnyWidget):
         """The constructor call that gives an equal explorer."""
         state = {name: v for name, v in self._state().items() if self.USUAL.get(name) != v}
         named = [f"{name}={value!r}" for name, value in state.items()]
-        return f"{type(self).__name__}({', '.join([*self.given.get('arguments', ()), *named])})"
+        return f"{type(self).__name__}({', '.join([*self.given['arguments'], *named])})"
 
     def _repr_mimebundle_(self, **kwargs):
         # Beside the live view, what a reader without a kernel can see: the picture, and one line.

@@ -130,14 +130,6 @@ function tellRow(i, C, k) {
 
 // --- Pictures ---
 
-// viridis without its darkest end, from 0 to 1
-const RAMP = [[71, 47, 125], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
-function ramp(share) {
-  const place = Math.min(share, 0.9999) * (RAMP.length - 1);
-  const [from, to] = [RAMP[Math.floor(place)], RAMP[Math.floor(place) + 1]];
-  return `rgb(${from.map((value, i) => Math.round(value + (to[i] - value) * (place % 1)))})`;
-}
-
 // k over C. The point, the stages and the line of t are there to be taken.
 function staircase(view) {
   const clip = newId();

@@ -192,6 +192,14 @@ function scale(a0, a1, p0, p1) {
   return at;
 }
 
+// viridis without its darkest end, from 0 to 1
+const RAMP = [[71, 47, 125], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
+function ramp(share) {
+  const place = Math.min(share, 0.9999) * (RAMP.length - 1);
+  const [from, to] = [RAMP[Math.floor(place)], RAMP[Math.floor(place) + 1]];
+  return `rgb(${from.map((value, i) => Math.round(value + (to[i] - value) * (place % 1)))})`;
+}
+
 // Grid, ticks ([value, text]) and titles, drawn anew into a group.
 function axes(group, x, y, xTicks, yTicks, xTitle, yTitle) {
   const [[left, right], [bottom, top]] = [x.range, y.range];
