@@ -252,13 +252,11 @@ def _by_seed(results, metric):
     if len(twice):
         arm, seed = twice.iloc[0][["arm", "seed"]]
         raise ValueError(f"two results of {arm} with seed {seed}: {_ONE_SETTING}")
-    run = results.reindex(columns=RUN, fill_value="unknown").agg(", ".join, axis="columns")
-    by_seed, runs = (
-        results.assign(_run=run).pivot_table(
-            index="seed", columns="arm", values=values, aggfunc="first", dropna=False
-        )[list(dict.fromkeys(results["arm"]))]
-        for values in (metric, "_run")
+    runs = [", ".join(run) for run in results.reindex(columns=RUN, fill_value="unknown").to_numpy()]
+    table = results.assign(_run=runs).pivot_table(
+        index="seed", columns="arm", values=[metric, "_run"], aggfunc="first", dropna=False
     )
+    by_seed, runs = (table[each][[*dict.fromkeys(results["arm"])]] for each in (metric, "_run"))
     return by_seed, runs
 
 

@@ -37,6 +37,7 @@ class Explorer(anywidget.AnyWidget):
 
     MODULE = ""
     STATE = ()
+    GIVEN = ()  # arguments of the constructor that are no state, as variables of the notebook
     USUAL: ClassVar = {}  # what repr leaves out
     PRESETS: ClassVar = {}  # description of a button -> what it sets
 
@@ -55,6 +56,7 @@ class Explorer(anywidget.AnyWidget):
     def __init__(self, state, **given):
         super().__init__(**state)
         told = {"name": type(self).__name__, "usual": self.USUAL, "presets": self.PRESETS}
+        told["arguments"] = self.GIVEN
         self.given = {**told, "initial": self._state(), **given}
         if self.ASKED:
             self._answer_anew()
@@ -75,7 +77,8 @@ class Explorer(anywidget.AnyWidget):
     def __repr__(self):
         """The constructor call that gives an equal explorer."""
         state = {name: v for name, v in self._state().items() if self.USUAL.get(name) != v}
-        return f"{type(self).__name__}({', '.join(f'{name}={v!r}' for name, v in state.items())})"
+        shown = [*self.GIVEN, *(f"{name}={v!r}" for name, v in state.items())]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def _repr_mimebundle_(self, **kwargs):
         # Beside the live view, what a reader without a kernel can see: the picture, and one line.

@@ -83,9 +83,9 @@ function python(value) {
 }
 
 // The constructor call that gives this state.
-function call({ name, usual }, state) {
+function call({ name, usual, arguments: first }, state) {
   const shown = Object.entries(state).filter(([key, value]) => usual[key] !== value);
-  return `${name}(${shown.map(([key, value]) => `${key}=${python(value)}`).join(", ")})`;
+  return `${name}(${[...first, ...shown.map(([key, value]) => `${key}=${python(value)}`)].join(", ")})`;
 }
 
 // --- Controls: each shows the state and changes it ---
