@@ -5,18 +5,13 @@ import dataclasses
 import io
 
 import ipywidgets
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-from eca_lab import explorers, stats
+from eca_lab import explorers
 from eca_lab.attention import ECA, SE
-from eca_lab.explorers import (
-    ChannelWeightExplorer,
-    ReductionExplorer,
-    StudyExplorer,
-)
+from eca_lab.explorers import ChannelWeightExplorer, ReductionExplorer
 from eca_lab.models import build_model
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -32,11 +27,6 @@ WRONG = {
     "groups": (5, True, 0),
     "seed": (-1, 2**63, 0.5),
     "weights": ("layer9",),
-    "data": ("mnist",),
-    "backbone": ("vgg",),
-    "metric": ("loss",),
-    "baseline": ("se",),
-    "margin": (0, 6, float("nan")),
     "layer": ("fc",),
     "first_class": ("blue",),
     "second_class": (0,),
@@ -44,16 +34,6 @@ WRONG = {
     "channel": (256, -1),
     "factor": (5, float("nan"), "2"),
 }
-
-
-def trials(arms, seeds=3):
-    setting = {"dataset": HOSTILE, "fingerprint": "0123abcd", "size": 16, "train": 1000}
-    setting |= {"backbone": "tiny", "recipe": "rate=1", "epochs": 4}
-    return pd.DataFrame(
-        {**setting, "arm": arm, "seed": seed, "top1": 60 + (7 * seed + row) % 5, "top5": 90 + seed}
-        for row, arm in enumerate(arms)
-        for seed in range(seeds)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -65,22 +45,16 @@ def given(dataset):
     return {
         "networks": networks,
         "dataset": dataclasses.replace(dataset, classes=(HOSTILE, "$x^{$")),
-        "results": trials(["none", "eca", "eca(k=1)", "eca(k=3)"]),
         "trained": {HOSTILE: {"se": SE(16, 4), "eca": ECA(16, 3)}},
     }
 
 
-@pytest.fixture(scope="module", params=["reduction", "study", "channel weights"])
+@pytest.fixture(scope="module", params=["reduction", "channel weights"])
 def shared(request, given):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stats, "RESAMPLES", 99)
-        # statsmodels collects garbage at every adjustment, which beside torch takes 0.2 s.
-        patch.setattr("gc.collect", lambda *_: 0)
-        yield {
-            "reduction": lambda: ReductionExplorer(trained=given["trained"]),
-            "study": lambda: StudyExplorer(given["results"]),
-            "channel weights": lambda: ChannelWeightExplorer(given["networks"], given["dataset"]),
-        }[request.param]()
+    return {
+        "reduction": lambda: ReductionExplorer(trained=given["trained"]),
+        "channel weights": lambda: ChannelWeightExplorer(given["networks"], given["dataset"]),
+    }[request.param]()
 
 
 @pytest.fixture

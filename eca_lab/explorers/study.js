@@ -1,15 +1,12 @@
-// The explorer of a study: its verdicts and sentences at any margin, which equal those of
-// eca_lab.stats and eca_lab.report, and its picture. What takes SciPy, Python has told: the numbers
-// of every arm against every baseline. kit.js stands before this text.
+// The explorer of a study: its verdicts and sentences at any margin, which equal those of eca_lab.stats and
+// eca_lab.report, and its picture. What takes SciPy, Python has told. kit.js stands before this text.
 
 const TOP = 28; // pixels above the first arm
 const REACH = 8; // pixels from a mark within which it is meant
 const RUN = ["device", "precision", "path"];
 // How a verdict is marked: filled only where the arms were told apart.
-const MARKS = {
-  better: "M-5 -7L7 0L-5 7Z", worse: "M5 -7L-7 0L5 7Z",
-  equivalent: "M-5 -5H5V5H-5Z", undecided: "M0 -6L6 0L0 6L-6 0Z",
-};
+const MARKS = { better: "M-5 -7L7 0L-5 7Z", worse: "M5 -7L-7 0L5 7Z" };
+Object.assign(MARKS, { equivalent: "M-5 -5H5V5H-5Z", undecided: "M0 -6L6 0L0 6L-6 0Z" });
 const WORDS = { equivalent: "as good", undecided: "not told apart" };
 
 // --- Numbers ---
@@ -70,26 +67,26 @@ export function conclusions(said, rows, { baseline, margin }, level) {
 
 const LOOK = `
 .eca-lab { --green: #00795a; --chosen: color-mix(in srgb, var(--grid) 60%, var(--page));
-  .headline { font-size: 15px; font-weight: 700; } .hint { font-size: 12px; }
+  .headline { font-size: 15px; font-weight: 700; } .hint { font-size: 12px; margin-bottom: 4px; }
   .setting select { width: 100%; } .forest { position: relative; padding-bottom: 40px; }
-  .plot { position: absolute; inset: 0 94px 0 160px; } .narrow .plot { inset: 0; }
+  .plot { position: absolute; inset: 0 92px 0 160px; } .narrow .plot { inset: 0; }
   [role="table"] { position: relative; z-index: 1; pointer-events: none; font-variant-numeric: tabular-nums; }
   [role="row"] { height: var(--row); display: flex; justify-content: space-between; line-height: 17px;
     box-sizing: border-box; border-top: 1px solid var(--grid); white-space: nowrap; }
   [role="row"]:first-child { height: ${TOP}px; border: 0; } small { display: block; font-size: 12px; color: var(--ink); }
-  [role="row"] > * { width: 90px; height: 34px; pointer-events: auto; cursor: pointer; background: var(--page); }
-  [role="row"] > :first-child { width: 156px; } .baseline > * { background: var(--chosen) !important; }
+  [role="row"] > * { width: 92px; height: 35px; pointer-events: auto; cursor: pointer; background: var(--page); }
+  [role="row"] > :first-child { width: 160px; } .baseline > * { background: var(--chosen) !important; }
   .forest button { all: unset; display: block; max-width: 100%; overflow: hidden; text-overflow: ellipsis;
     color: var(--ink); cursor: pointer; }
   .forest button:focus-visible { outline: 2px solid var(--blue); } [role="row"]:hover button { text-decoration: underline; }
   .baseline button { font-weight: 600; } .chosen { fill: var(--chosen); }
   .forest svg { touch-action: pan-y; user-select: none; cursor: pointer; } [data-cursor="off"] { cursor: ew-resize !important; }
-  .band { fill: var(--green); opacity: 0.16; } .edge { stroke: var(--green); stroke-width: 1.5; fill: var(--page); }
+  .band { fill: var(--green); opacity: 0.16; } .edge { stroke: var(--green); stroke-width: 1.5; fill: var(--green); }
   .dot { fill: var(--blue); opacity: 0.75; stroke: var(--page); stroke-width: 0.5; } .dot.lit { fill: var(--ink); opacity: 1; }
   .interval { stroke: var(--ink); stroke-width: 2; } .mark { stroke-width: 2; fill: var(--page); stroke: currentColor; }
   .better { color: var(--blue); } .worse { color: var(--red); } .equivalent { color: var(--green); }
   .mark.better, .mark.worse { fill: currentColor; }
-  .tip { position: absolute; transform: translate(-50%, -100%); width: 230px; padding: 3px 8px; z-index: 2; font-size: 12px;
+  .tip { position: absolute; transform: translate(-50%, -100%); width: 250px; padding: 3px 8px; z-index: 2; font-size: 12px;
     pointer-events: none; background: var(--page); border: 1px solid var(--edge); } .tip :first-child { font-weight: 600; } }
 [data-jp-theme-light="false"] .eca-lab { --green: #2fc39b; }
 `;
@@ -113,8 +110,8 @@ function render({ model, el }) {
     write(why, baseline ? "" : known[changes.baseline ?? Object.keys(known)[0]].why);
     if (baseline) view.change({ ...changes, baseline });
   }
-  const options = settings.map(({ data, backbone }, i) => html("option", { value: i }, `${backbone} on ${data}`));
-  const select = html("select", { "aria-label": "setting" }, options);
+  const select = html("select", { "aria-label": "setting" },
+    settings.map(({ data, backbone }, i) => html("option", { value: i }, `${backbone} on ${data}`)));
   select.addEventListener("change", () => {
     const { data, backbone } = settings[select.value];
     take({ data, backbone });
@@ -127,7 +124,7 @@ function render({ model, el }) {
 
   const [chosen, band] = [svg("rect", { class: "chosen" }), svg("rect", { class: "band" })];
   const [grid, zero, marks, dots] = [svg("g"), svg("path", { class: "axis" }), svg("g"), svg("g")];
-  const edges = [-1, 1].map((side) => [side, svg("path", { class: "edge" }), svg("circle", { class: "edge", r: 8, cy: 16 })]);
+  const edges = [-1, 1].map((side) => [side, svg("path", { class: "edge" }), svg("circle", { class: "edge", r: 7, cy: 18 })]);
   const picture = svg("svg", { tabindex: 0, role: "slider", "aria-label": "trials, by arrow keys" },
     chosen, band, grid, zero, marks, dots, edges.flatMap(([, ...nodes]) => nodes));
   const tip = html("div", { class: "tip", hidden: "" });
@@ -239,8 +236,8 @@ function render({ model, el }) {
     const at = (value) => bounded(x(value), ...x.range);
     set(band, { x: at(-margin), y: TOP, width: at(margin) - at(-margin), height: bottom - TOP });
     for (const [side, edge, grip] of edges) {
-      set(edge, { d: `M${at(side * margin)} ${TOP - 4}V${bottom}` });
-      set(grip, { cx: at(side * margin) + 8 * side });
+      set(edge, { d: `M${at(side * margin)} 18V${bottom}` });
+      set(grip, { cx: at(side * margin) + 7 * side });
     }
     rows.forEach(({ arm, pairs, values, difference, low, high, p }, i) => {
       const { node, button, note, word, more, interval, mark } = lines[i];
@@ -249,7 +246,7 @@ function render({ model, el }) {
       const limits = known ? ` (${two(low)} to ${two(high)})` : "";
       write(note, own ? `mean ${mean.toFixed(2)}` : pairs.length ? signed(two(difference) + limits) : "");
       write(word, kind);
-      write(more, own ? `n ${values.length}` : `${p <= 1 ? `p ${p.toFixed(3)}, ` : ""}n ${pairs.length}`);
+      write(more, own ? `n ${values.length}` : `${p <= 1 ? `p ${two(p).slice(1)}, ` : ""}n ${pairs.length}`);
       set(node, { class: kind });
       set(button, { "aria-pressed": String(own) });
       set(interval, { d: known ? `M${at(low)} ${y}H${at(high)}` : "" });
@@ -279,7 +276,7 @@ function render({ model, el }) {
     words.push(RUN.map((name) => trials[name][i]));
     tip.replaceChildren(...words.map((each) => html("div", {}, each.filter(Boolean).join(", "))));
     set(picture, { "aria-valuetext": tip.textContent });
-    tip.style.left = `${bounded(x(difference), 115, Math.max(115, width - 115))}px`;
+    tip.style.left = `${bounded(x(difference), 134, Math.max(134, width - 134))}px`;
     tip.style.top = `${middle(lit[0])}px`;
   }
 

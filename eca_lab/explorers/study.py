@@ -43,10 +43,10 @@ class StudyExplorer(Explorer):
     def __init__(self, results, data=None, backbone=None, metric="top1", baseline=None, margin=0.2):
         if not len(results):
             raise ValueError("results without a trial: accepted is at least one finished trial")
-        # data -> backbone -> metric -> baseline -> its Comparison, or the error that it raised
+        # data -> backbone -> metric -> baseline -> Comparison, or the error that it raised
         self._made, settings = {}, []
         for name, network, trials in _named_settings(results):
-            made = {of: _comparisons(trials, of) for of in self.METRICS}
+            made = {each: _compare_all(trials, each) for each in self.METRICS}
             self._made.setdefault(name, {})[network] = made
             settings.append({"data": name, "backbone": network, **self._told(trials, made)})
         data = settings[0]["data"] if data is None else data
@@ -61,24 +61,20 @@ class StudyExplorer(Explorer):
         super().__init__(dict(zip(self.STATE, values, strict=True)), **given)
 
     def _told(self, trials, made):
-        arms, first = list(made["top1"]), trials.iloc[0]
+        arms, first = list(trials["arm"].unique()), trials.iloc[0]
         columns = trials.reindex(columns=["arm", "seed", *self.METRICS, *RUN, "identity"])
+
+        def told(each):
+            if isinstance(each, ValueError):
+                return {"why": str(each)}
+            numbers = each.table.reindex(arms)[self.NUMBERS].to_numpy()
+            return {"numbers": numbers.tobytes(), "said": report.conclusions(each)}
+
         return {
             "about": f"{first['train']:,} training images; {first['recipe']}",
             "arms": {arm: parse_spec(arm).fixed_kernel_size for arm in arms},
             "trials": columns.astype(object).where(columns.notna(), None).to_dict("list"),
-            "compared": {
-                metric: {
-                    arm: {"why": str(each)}
-                    if isinstance(each, ValueError)
-                    else {
-                        "numbers": each.table.reindex(arms)[self.NUMBERS].to_numpy().tobytes(),
-                        "said": report.conclusions(each),
-                    }
-                    for arm, each in baselines.items()
-                }
-                for metric, baselines in made.items()
-            },
+            "compared": {of: {arm: told(made[of][arm]) for arm in arms} for of in self.METRICS},
         }
 
     @property
@@ -106,7 +102,7 @@ class StudyExplorer(Explorer):
         return {**state, "margin": int(margin) if margin.is_integer() else margin}
 
 
-def _comparisons(trials, metric):
+def _compare_all(trials, metric):
     made = {}
     for arm in trials["arm"].unique():
         try:
