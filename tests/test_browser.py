@@ -530,14 +530,11 @@ def test_the_explorer_of_the_study_follows_keyboard_and_mouse(lab, page):
     expect(explorer.locator("circle.lit")).to_have_count(5)  # that seed of all other arms
     lines.filter(has_text="se").first.locator("b").click()
     check("se")
-    expect(explorer.locator(".baseline")).to_contain_text(f"mean {_mean(tiny, 'se'):.2f}")
+    mean = tiny.loc[tiny["arm"] == "se", "top1"].mean()
+    expect(lines.filter(has_text="baseline")).to_contain_text(f"semean {mean:.2f}")
 
     expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
     assert errors == []
-
-
-def _mean(trials, arm):
-    return trials.loc[trials["arm"] == arm, "top1"].mean()
 
 
 def test_the_panel_of_the_weights_follows_its_controls(lab, page):

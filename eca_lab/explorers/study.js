@@ -76,6 +76,7 @@ const LOOK = `
   [role="row"]:first-child { height: ${TOP}px; border: 0; } small { display: block; font-size: 12px; color: var(--ink); }
   [role="row"] > * { width: 92px; height: 35px; pointer-events: auto; cursor: pointer; background: var(--page); }
   [role="row"] > :first-child { width: 160px; } .baseline > * { background: var(--chosen) !important; }
+  [role="columnheader"] { background: none !important; pointer-events: none !important; }
   .forest button { all: unset; display: block; max-width: 100%; overflow: hidden; text-overflow: ellipsis;
     color: var(--ink); cursor: pointer; }
   .forest button:focus-visible { outline: 2px solid var(--blue); } [role="row"]:hover button { text-decoration: underline; }
@@ -108,7 +109,7 @@ function render({ model, el }) {
     const can = [next.baseline, ...(changes.baseline ? [] : ["eca", ...Object.keys(known)])];
     const baseline = can.find((arm) => known[arm]?.numbers);
     write(why, baseline ? "" : known[changes.baseline ?? Object.keys(known)[0]].why);
-    if (baseline) view.change({ ...changes, baseline });
+    view.change(baseline ? { ...changes, baseline } : {});
   }
   const select = html("select", { "aria-label": "setting" },
     settings.map(({ data, backbone }, i) => html("option", { value: i }, `${backbone} on ${data}`)));
@@ -191,7 +192,7 @@ function render({ model, el }) {
     if (fresh) [rows, lit] = [compared(setting, metric, baseline), null];
     if (sizes[0] !== view.width) {
       set(forest, { class: view.width < 560 ? "forest narrow" : "forest" });
-      [row, mid] = view.width < 560 ? [64, 46] : [36, 15];
+      [row, mid] = view.width < 560 ? [66, 50] : [36, 15];
       forest.style.setProperty("--row", `${row}px`);
       sizes = [view.width, plot.clientWidth];
     }
