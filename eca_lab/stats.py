@@ -1,13 +1,13 @@
 """Differences between arms: paired by seed, with intervals, tests, and what n seeds can detect."""
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
-from statsmodels.stats.power import TTestPower
+from scipy import special, stats
 
 from eca_lab.checks import check_number
 from eca_lab.results import RUN, SETTING
@@ -209,12 +209,8 @@ def detectable_effect(n):
 
     Of a two-sided t-test at 5%. n is at least 2.
     """
-    # TTestPower.solve_power does not find its way to effects above 1, which few seeds need.
-    critical = stats.t.isf(LEVEL / 2, n - 1)
-    noncentrality = optimize.root_scalar(
-        lambda shift: stats.nct.sf(critical, n - 1, shift) - POWER, x0=critical, x1=1.2 * critical
-    ).root
-    return noncentrality / math.sqrt(n)
+    critical = special.stdtrit(n - 1, 1 - LEVEL / 2)
+    return float(special.nctdtrinc(n - 1, 1 - POWER, critical)) / math.sqrt(n)
 
 
 def needed_pairs(effect):
@@ -223,9 +219,8 @@ def needed_pairs(effect):
     A whole number, rounded up, at least 2.
     """
     check_number("effect", effect, above=0)
-    if effect >= detectable_effect(3):  # too few for the solver
-        return 2 if effect >= detectable_effect(2) else 3
-    return math.ceil(TTestPower().solve_power(effect, alpha=LEVEL, power=POWER))
+    fewest = ((special.ndtri(1 - LEVEL / 2) + special.ndtri(POWER)) / effect) ** 2  # if sd is known
+    return next(n for n in itertools.count(max(2, int(fewest))) if detectable_effect(n) <= effect)
 
 
 _COLUMNS = [
@@ -257,13 +252,11 @@ def _by_seed(results, metric):
     if len(twice):
         arm, seed = twice.iloc[0][["arm", "seed"]]
         raise ValueError(f"two results of {arm} with seed {seed}: {_ONE_SETTING}")
-    run = results.reindex(columns=RUN, fill_value="unknown").agg(", ".join, axis="columns")
-    by_seed, runs = (
-        results.assign(_run=run).pivot_table(
-            index="seed", columns="arm", values=values, aggfunc="first", dropna=False
-        )[list(dict.fromkeys(results["arm"]))]
-        for values in (metric, "_run")
+    runs = [", ".join(run) for run in results.reindex(columns=RUN, fill_value="unknown").to_numpy()]
+    table = results.assign(_run=runs).pivot_table(
+        index="seed", columns="arm", values=[metric, "_run"], aggfunc="first", dropna=False
     )
+    by_seed, runs = (table[each][[*dict.fromkeys(results["arm"])]] for each in (metric, "_run"))
     return by_seed, runs
 
 
@@ -292,16 +285,21 @@ def _compare_pairs(pairs):
 
 
 def _sign_flip_p(differences):
-    # Flips that give equal sums must tie. Their sums differ by rounding, so this is rounded away.
-    largest = np.abs(differences).max()
-    return stats.permutation_test(
-        (differences / largest if largest else differences,),
-        lambda flipped, axis: np.round(flipped.sum(axis), 9),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        rng=np.random.default_rng(0),
-    ).pvalue
+    # As scipy.stats.permutation_test, but faster. Flips that give equal sums must tie: their sums
+    # differ by rounding, so they are compared with a tolerance.
+    scaled, n = differences / (np.abs(differences).max() or 1), len(differences)
+    sums, random = _flips(n, RESAMPLES) @ scaled, 2**n > RESAMPLES
+    tail = min((sums >= scaled.sum() - 1e-9).sum(), (sums <= scaled.sum() + 1e-9).sum())
+    return min(1.0, 2 * (tail + random) / (len(sums) + random))
+
+
+@functools.cache
+def _flips(n, most):
+    """Rows of n signs: all 2^n of them, or as many random ones as there may be at most."""
+    if 2**n <= most:
+        return np.array([*itertools.product((1.0, -1.0), repeat=n)])
+    pairs = np.tile((1.0, -1.0), (most, n, 1))
+    return np.random.default_rng(0).permuted(pairs, axis=2)[..., 0]
 
 
 def _holm(p):

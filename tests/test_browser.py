@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -375,35 +376,166 @@ def test_notebook_runs_and_its_explorer_follows_keyboard_and_mouse(lab, page):
     assert (ROOT / NOTEBOOK).read_bytes() == original
 
 
-def test_the_panel_of_the_study_follows_its_controls(lab, page):
+VERDICTS = """async ([text, given, margins, few]) => {
+    const blob = new Blob([text], {type: "text/javascript"});
+    const {compared, verdict, conclusions} = await import(URL.createObjectURL(blob));
+    const found = [];
+    for (const setting of given.settings)
+        for (const [metric, baselines] of Object.entries(setting.compared))
+            for (const [baseline, known] of Object.entries(baselines)) {
+                if (known.why) { found.push(known.why); continue; }
+                known.numbers = new DataView(new Uint8Array(known.numbers).buffer);
+                const rows = compared(setting, metric, baseline);
+                const others = rows.filter(({arm}) => arm !== baseline);
+                const pairs = others.map(row => row.pairs.map(one => [one.seed, one.difference]));
+                const judge = margin => others.map(row => verdict(row, margin, given.level));
+                const verdicts = margins.map(judge);
+                const said = few.map(margin =>
+                    conclusions(known.said, rows, {baseline, margin}, given.level));
+                found.push({arms: others.map(({arm}) => arm), pairs, verdicts, said});
+            }
+    return found;
+}"""
+
+
+def test_the_page_judges_a_study_as_python_does(page):
+    from eca_lab import report, results
+    from eca_lab.explorers import StudyExplorer
+
+    study = results.load_results(ROOT / "data/results/study")
+    study = study[study["arm"].isin(study["arm"].unique()[::4])]
+    tiny = results.load_results(ROOT / "data/results/cifar10-tiny")
+    # Without a seed, on another device, means that end in a five, and never a pair.
+    odd = tiny.assign(dataset="odd").drop(tiny.index[[0, 11]])
+    odd.loc[odd["seed"] == 1, "device"] = "cuda"
+    odd.loc[(odd["seed"] == 1) & (odd["arm"] == "eca"), "device"] = "cpu"
+    odd["top1"] = odd["top1"].round() + odd["seed"].isin([2, 4]) * (odd["arm"] == "se") / 4
+    alone = odd.assign(dataset="alone", device=odd["arm"])
+    explorer = StudyExplorer(pd.concat([study, tiny, odd, alone]))
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {name: plain(each) for name, each in value.items()}
+        return list(value) if isinstance(value, bytes) else value
+
+    given = {**explorer.given, "settings": [plain(each) for each in explorer.given["settings"]]}
+    margins, few = explorer.MARGIN_STOPS, [0.2, 0.625, 3]
+    found = iter(page.evaluate(VERDICTS, [explorer._esm, given, margins, few]))
+    for told, metric in itertools.product(given["settings"], explorer.METRICS):
+        for baseline in told["arms"]:
+            state = {"data": told["data"], "backbone": told["backbone"]}
+            state |= {"metric": metric, "baseline": baseline}
+            shown = next(found)
+            if isinstance(shown, str):
+                with pytest.raises(ValueError, match=re.escape(shown)):
+                    explorer.set_state(state)
+                continue
+            explorer.set_state(state)
+            made = explorer.comparison
+            assert shown["arms"] == list(made.table.index)
+            for arm, pairs in zip(shown["arms"], shown["pairs"], strict=True):
+                expected = made.differences[arm].dropna()
+                assert pairs == [list(each) for each in expected.items()]
+            expected = [made.at(margin).table["verdict"].tolist() for margin in margins]
+            assert shown["verdicts"] == expected
+            assert shown["said"] == [report.conclusions(made.at(margin)) for margin in few]
+    assert next(found, None) is None
+
+
+def test_the_explorer_of_the_study_follows_keyboard_and_mouse(lab, page):
     from playwright.sync_api import expect
 
+    from eca_lab import results, stats
+    from eca_lab.explorers import StudyExplorer
+
+    hostile = "<img src=x onerror=alert(1)>"
     cells = [
-        "from eca_lab import explorers, results",
-        "explorers.StudyExplorer(results.load_results('../data/results/cifar10-tiny'))",
+        "import pandas as pd\nfrom eca_lab import results\n"
+        "from eca_lab.explorers import StudyExplorer",
+        "recorded = results.load_results('../data/results/cifar10-tiny')\n"
+        f"other = recorded[recorded['arm'] != 'se'].assign(dataset={hostile!r}, backbone='b')\n"
+        "recorded = pd.concat([recorded, other])",
+        "panel = StudyExplorer(recorded)\npanel",
     ]
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
     run_notebook(page, lab.notebook("study", cells))
-    table = page.locator(".widget-html-content table")
-    expect(table.locator("tr")).to_have_count(6)  # a head and five arms
-    expect(table).not_to_contain_text("equivalent")
+    tiny = results.load_results(ROOT / "data/results/cifar10-tiny")
+    explorer = page.locator(".eca-lab")
+    margin = explorer.get_by_label("margin ±, any value")
+    lines = explorer.get_by_role("row")
 
-    baseline = page.locator(".widget-dropdown", has_text="baseline").locator("select")
-    source = picture(page)[0]
-    baseline.select_option("se")
-    expect(page.get_by_text("Other arms against se")).to_be_visible()
-    expect(table.locator("th", has_text=re.compile("^eca$"))).to_have_count(1)
-    wait_for_next_picture(page, source)
+    def check(baseline="eca", metric="top1"):
+        """The table shows what Python finds at the margin that the box shows."""
+        expect(told(page)).to_contain_text(f"metric='{metric}', baseline='{baseline}'")
+        made = stats.compare(tiny, baseline, metric=metric).at(float(margin.input_value()))
+        for arm, row in made.table.iterrows():
+            numbers = f"{row['difference']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+            line = lines.filter(has=page.get_by_role("button", name=arm, exact=True))
+            expect(line).to_contain_text(re.sub(r"-(?=\d)", "−", numbers))
+            expect(line).to_contain_text(row["verdict"])
+            expect(line).to_contain_text(f"p {row['p_holm']:.2f}, n {row['n']}")
+        return made
 
-    margin = page.locator(".widget-text input[type=number]")
-    margin.fill("3")
-    margin.press("Enter")
-    expect(table).to_contain_text("equivalent")
+    check()
+    # Every control by its keys: the arms, the metric, the margin, the setting.
+    for arm in ("none", "se", "eca(k=1)", "eca(k=3)"):
+        explorer.get_by_role("button", name=arm, exact=True).press("Enter")
+        check(arm)
+    explorer.get_by_label("metric").press("ArrowDown")
+    check("eca(k=3)", "top5")
+    slider = explorer.get_by_label("margin ±", exact=True)
+    for key, value in (("Home", 0.01), ("ArrowRight", 0.02), ("End", 5), ("ArrowLeft", 4.47)):
+        slider.press(key)
+        expect(margin).to_have_value(str(value))
+        assert value in StudyExplorer.MARGIN_STOPS
+        check("eca(k=3)", "top5")
     margin.fill("99")
     margin.press("Enter")
-    expect(
-        page.get_by_text("margin=99.0: accepted is a finite number from 0.01 to 5")
-    ).to_be_visible()
+    why = "margin=99: accepted is a finite number from 0.01 to 5"
+    expect(explorer.get_by_role("alert").first).to_have_text(why)
+    explorer.get_by_role("button", name="se", exact=True).press("Enter")
+    explorer.get_by_label("setting").press("End")  # whose trials have no se
+    expect(told(page)).to_contain_text(f"data='{hostile}, ")
+    expect(told(page)).to_contain_text("backbone='b', metric='top5', baseline='eca', margin=4.47")
+    explorer.get_by_role("button", name="Reset").press("Enter")
+    check()
+    dots = explorer.get_by_role("slider", name="trials")
+    for key in ("ArrowDown", "ArrowRight", "ArrowDown"):  # seed 0, seed 1, and that of the next arm
+        dots.press(key)
+    trial = tiny[(tiny["arm"] == "se") & (tiny["seed"] == 1)].iloc[0]
+    shown = f"se: {trial['top1']:.2f}, {trial['identity']}.json"
+    expect(explorer.locator(".tip")).to_contain_text(shown)
+
+    # And by the mouse: the margin's edge, a dot, a line.
+    def middle(mark):
+        place = mark.bounding_box()
+        return place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+
+    explorer.locator(".forest").scroll_into_view_if_needed()
+    x, y = middle(explorer.locator("circle.edge").last)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    wide = []
+    for step in range(1, 9):
+        page.mouse.move(x + 6 * step, y)
+        expect(margin).not_to_have_value(str(wide[-1] if wide else 0.2))
+        wide.append(float(margin.input_value()))
+    page.mouse.up()
+    assert wide == sorted(wide)
+    assert (check().table["verdict"] == "equivalent").any()
+    page.mouse.move(*middle(explorer.locator("circle.dot").first))
+    expect(explorer.locator(".tip")).to_contain_text(f"none: {tiny['top1'].iloc[0]:.2f}")
+    expect(explorer.locator(".tip")).to_contain_text("cpu: ")
+    expect(explorer.locator("circle.lit")).to_have_count(5)  # that seed of all other arms
+    lines.filter(has_text="se").first.locator("b").click()
+    check("se")
+    mean = tiny.loc[tiny["arm"] == "se", "top1"].mean()
+    expect(lines.filter(has_text="baseline")).to_contain_text(f"semean {mean:.2f}")
+
     expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
+    assert errors == []
 
 
 DECODED = """async ([text, bytes, counts]) => {

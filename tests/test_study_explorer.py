@@ -1,4 +1,4 @@
-"""The numbers of the study's panel; what all panels promise is in test_explorers.py."""
+"""The explorer of a study in Python; what its page computes and draws is in test_browser.py."""
 
 import itertools
 
@@ -26,72 +26,79 @@ def trials(dataset, backbone, recipe, arms, seeds):
 
 @pytest.fixture(scope="module")
 def results():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stats, "RESAMPLES", 99)
-        yield pd.DataFrame(
-            trials("photographs", "tiny", "rate=1", ARMS, 4)
-            + trials("photographs", "resnet10", "rate=1", ["se", "none"], 3)
-            + trials("shapes", "tiny", "rate=1", ARMS[:2], 1)
-            + trials("photographs", "tiny", "rate=2", ARMS, 3)
-        )
+    return pd.DataFrame(
+        trials("photographs", "tiny", "rate=1, decay=0", ARMS, 4)
+        + trials("photographs", "resnet10", "rate=1, decay=0", ["se", "none"], 3)
+        + trials("shapes", "tiny", "rate=1, decay=0", ARMS[:2], 1)
+        + trials("photographs", "tiny", "rate=2, decay=0", ARMS, 3)
+    )
 
 
-@pytest.fixture
-def panel(results, monkeypatch):
-    made = StudyExplorer(results)
-    monkeypatch.setattr(made._picture, "png", lambda **drawn: b"")
-    return made
-
-
-def test_every_state_shows_what_the_module_computes(panel, results):
-    assert len(panel.data_sets) == 3
-    assert panel.data == "photographs, 16 px, 1,000 images, 4 epochs"
-    for _, setting in results.groupby(list(SETTING), sort=False):
-        (panel.data,) = (
-            name
-            for name, backbones in panel._settings.items()
-            for each in backbones.values()
-            if each.equals(setting)
-        )
-        panel.backbone = setting["backbone"].iloc[0]
-        for baseline, metric in itertools.product(setting["arm"].unique(), StudyExplorer.METRICS):
-            panel.baseline, panel.metric = baseline, metric
-            expected = stats.compare(setting, baseline, None, metric, panel.margin)
+def test_every_state_is_what_the_module_computes_and_told_to_the_page(results):
+    panel = StudyExplorer(results)
+    settings = panel.given["settings"]
+    name = "photographs, 16 px, 4 epochs"
+    assert [(each["data"], each["backbone"]) for each in settings] == [
+        (f"{name}, rate=1", "tiny"),
+        (f"{name}, rate=2", "tiny"),
+        (name, "resnet10"),
+        ("shapes, 16 px, 4 epochs", "tiny"),
+    ]
+    assert settings[0]["about"] == "1,000 training images; rate=1, decay=0"
+    groups = [group for _, group in results.groupby(list(SETTING), sort=False)]
+    for told, group in zip(settings, (groups[0], groups[3], groups[1], groups[2]), strict=True):
+        assert list(told["arms"]) == list(group["arm"].unique())
+        assert told["trials"]["top5"] == group["top5"].tolist()
+        assert set(told["trials"]["identity"]) == {None}  # which these results do not have
+        for baseline, metric in itertools.product(told["arms"], StudyExplorer.METRICS):
+            state = {name: told[name] for name in ("data", "backbone")}
+            panel.set_state({**state, "metric": metric, "baseline": baseline, "margin": 0.5})
+            expected = stats.compare(group, baseline, None, metric, 0.5)
             pd.testing.assert_frame_equal(panel.comparison.table, expected.table)
-            assert report.conclusions(expected)[0] in panel._readout.value
-            for arm in expected.table.index:
-                assert f">{arm}<" in panel._table.value
+            sent = told["compared"][metric][baseline]
+            numbers = np.frombuffer(sent["numbers"]).reshape(len(told["arms"]), -1)
+            shown = expected.table.reindex(list(told["arms"]))[panel.NUMBERS]
+            np.testing.assert_array_equal(numbers, shown)
+            assert sent["said"] == report.conclusions(expected.at(0.2))
 
 
-def test_other_data_take_over_what_they_have(panel):
-    panel.baseline = "eca(k=3)"
-    panel.margin = 1
-    panel.data = panel.data_sets[1]  # with neither that baseline nor more than one seed
-    assert (panel.backbone, panel.baseline, panel.margin) == ("tiny", "eca", 1)
-    panel.data = panel.data_sets[0]
-    panel.backbone = "resnet10"
-    assert panel.baseline == "se"
-
-
-def test_a_wider_margin_never_takes_an_equivalence_back(panel):
-    equal = []
-    for margin in (0.1, 0.5, 2, 5):
-        panel.margin = margin
-        equal.append((panel.comparison.table["p_equivalence"] < 0.05).sum())
-    assert equal == sorted(equal)
-    assert equal[-1] > equal[0]
-
-
-def test_no_results():
+def test_a_wrong_value_raises_and_changes_nothing(results):
+    wrong = {"data": "mnist", "backbone": "resnet10", "metric": "loss", "baseline": "se"}
+    panel = StudyExplorer(results, baseline="none", margin=1.0)
+    before = repr(panel)
+    for name, value in [*wrong.items(), ("margin", 0), ("margin", 6), ("margin", "1")]:
+        with pytest.raises(ValueError, match=f"{name}=.*: accepted"):
+            setattr(panel, name, value)
+        with pytest.raises(ValueError, match=f"{name}=.*: accepted"):
+            panel.set_state({"margin": 2, "baseline": "eca", name: value})
+        with pytest.raises(ValueError, match=f"{name}=.*: accepted"):
+            StudyExplorer(results, **{name: value})
+    assert repr(panel) == before
     with pytest.raises(ValueError, match="results without a trial"):
         StudyExplorer(pd.DataFrame())
 
 
-def test_a_baseline_that_finds_no_pair_changes_nothing(results):
-    first = results[results["recipe"] == "rate=1"].iloc[: 4 * len(ARMS)]
-    there = first["arm"] == "eca(k=3)"
+def test_repr_is_a_call_that_gives_an_equal_explorer(results):
+    panel = StudyExplorer(results, backbone="tiny", metric="top5", margin=np.float64(0.35))
+    again = eval(repr(panel), {"recorded": results, "StudyExplorer": StudyExplorer})
+    assert again._state() == panel._state()
+    assert repr(panel) == (
+        "StudyExplorer(recorded, data='photographs, 16 px, 4 epochs, rate=1', backbone='tiny', "
+        "metric='top5', baseline='eca', margin=0.35)"
+    )
+    data, _ = panel._repr_mimebundle_()
+    assert data["text/plain"] == f"{panel!r}: {panel._result()}"
+    assert data["image/png"]
+
+
+def test_a_baseline_without_a_pair_is_refused_and_says_why(results):
+    first = results.iloc[: 4 * len(ARMS)]
+    there = first["arm"] == "eca"
     panel = StudyExplorer(first.assign(device=there.map({True: "cuda", False: "cpu"})))
-    assert "4 of eca(k=3)" in panel._readout.value
-    with pytest.raises(ValueError, match=r"nothing to pair with eca\(k=3\)"):
-        panel.baseline = "eca(k=3)"
-    assert panel.baseline == "eca"
+    assert panel.baseline == "none"  # the first that has pairs
+    assert any("4 of eca" in each for each in report.conclusions(panel.comparison))
+    with pytest.raises(ValueError, match=r"nothing to pair with eca: eca ran on cuda"):
+        panel.baseline = "eca"
+    assert panel.baseline == "none"
+    why = panel.given["settings"][0]["compared"]["top1"]["eca"]["why"]
+    assert why.startswith("nothing to pair with eca")

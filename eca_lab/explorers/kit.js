@@ -83,7 +83,7 @@ function python(value) {
 }
 
 // The constructor call that gives this state, after the arguments that are no state.
-function call({ name, usual, arguments: others = [] }, state) {
+function call({ name, usual, arguments: others }, state) {
   const shown = Object.entries(state).filter(([key, value]) => usual[key] !== value);
   const named = shown.map(([key, value]) => `${key}=${python(value)}`);
   return `${name}(${[...others, ...named].join(", ")})`;
