@@ -264,9 +264,9 @@ const STYLE = `
 .eca-lab button:hover { border-color: var(--ink); }
 .eca-lab :focus-visible { outline: 2px solid var(--blue); outline-offset: 2px; }
 .eca-lab .buttons { display: flex; flex-wrap: wrap; gap: 6px; margin-top: 6px; }
-.eca-lab .state { display: flex; gap: 8px; align-items: start; margin-top: 6px; }
+.eca-lab .state { display: flex; flex-wrap: wrap; gap: 4px 8px; align-items: start; margin-top: 6px; }
 .eca-lab code { font: 12px/1.5 var(--jp-code-font-family, monospace); color: inherit;
-  background: none; padding: 2px 0; overflow-wrap: anywhere; flex: 1; }
+  background: none; padding: 2px 0; overflow-wrap: anywhere; flex: 1 1 200px; }
 .eca-lab table { border-collapse: collapse; margin: 6px 0; font: inherit; color: inherit; }
 .eca-lab caption { text-align: left; color: inherit; padding: 0; }
 .eca-lab th { text-align: right; font-weight: 600; padding: 1px 10px 1px 0; }

@@ -1,17 +1,15 @@
-// A page without a kernel: the model that anywidget would give, over what eca_lab.site embedded.
+// A page without a kernel: the model that anywidget would give, over what eca_lab.site recorded.
 // A link carries the state: #channels=128&gamma=2.
 
 const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
 const revive = (_, value) => (typeof value?.base64 === "string" ? bytes(value.base64) : value);
-const told = JSON.parse(document.querySelector("#told").textContent, revive);
-const { names, traits } = told;
-
+const { module, names, traits, answers } = JSON.parse(document.querySelector("#told").textContent, revive);
+const { initial, usual } = traits.given;
 const asked = Object.keys(traits.answer.asked ?? {});
 const key = (state) => JSON.stringify(asked.map((name) => state[name]));
-const answers = new Map(told.answers.map((answer) => [key(answer.asked), answer]));
+const known = new Map(answers.map((each) => [key(each.asked ?? {}), each]));
 const heard = {};
 let later;
-
 const model = {
   get: (name) => (name === "alone" ? true : name === "link" ? link() : traits[name]),
   set(name, value) {
@@ -19,7 +17,7 @@ const model = {
     traits[name] = value;
     heard[`change:${name}`]?.forEach((each) => each());
     if (!names.includes(name)) return;
-    model.set("answer", answers.get(key(traits)) ?? traits.answer);
+    model.set("answer", known.get(key(traits)) ?? traits.answer);
     clearTimeout(later); // browsers take only so many changes of the address
     later = setTimeout(() => history.replaceState(null, "", link()), 200);
   },
@@ -29,49 +27,36 @@ const model = {
   send() {},
 };
 
-// What is JSON is read as such, and everything else is text.
 function read(text) {
   try { return JSON.parse(text); } catch { return text; }
 }
-const say = (value) => (read(value) === value && typeof value === "string" ? value : JSON.stringify(value));
+const say = (value) => (typeof value === "string" && read(value) === value ? value : JSON.stringify(value));
 function link() {
-  const shown = names.filter((name) => traits[name] !== traits.given.usual[name]);
-  const said = new URLSearchParams(shown.map((name) => [name, say(traits[name])]));
-  return `${location.href.split("#")[0]}#${said}`;
+  const shown = names.filter((name) => traits[name] !== usual[name] || initial[name] !== usual[name]);
+  return `${location.href.split("#")[0]}#${new URLSearchParams(shown.map((name) => [name, say(traits[name])]))}`;
 }
-
-// Takes one value of the address after the other, as far as the explorer's own controls accept it.
+// Takes the address's values one by one, as far as they can be drawn and the controls accept them.
 async function open() {
   const said = new URLSearchParams(location.hash.slice(1));
-  if (!names.some((name) => said.has(name))) return;
-  place.scrollIntoView();
-  for (const name of names) {
-    const [before, usual] = [traits[name], traits.given.usual[name] ?? traits[name]];
-    model.set(name, said.has(name) ? read(said.get(name)) : usual);
-    if (before !== traits[name] && (await refused())) model.set(name, before);
+  if (names.some((name) => said.has(name))) place.scrollIntoView();
+  for (const name of names.some((name) => said.has(name)) ? names : []) {
+    const before = traits[name];
+    model.set(name, said.has(name) ? read(said.get(name)) : initial[name]);
+    if (traits[name] === before) continue;
+    let wrong = false;
+    window.onerror = () => (wrong = true); // true keeps it from the console
+    await new Promise(requestAnimationFrame);
+    window.onerror = null;
+    for (const box of place.querySelectorAll("input[type=text]")) box.dispatchEvent(new Event("change"));
+    wrong ||= [...place.querySelectorAll("select")].some((each) => each.selectedIndex < 0);
+    if (wrong || place.querySelector("[aria-invalid=true]")) model.set(name, before);
   }
 }
-async function refused() {
-  let failed = false;
-  const fail = (event) => (event.preventDefault(), (failed = true));
-  addEventListener("error", fail);
-  await new Promise(requestAnimationFrame);
-  removeEventListener("error", fail);
-  place.querySelectorAll("input[type=text]").forEach((box) => box.dispatchEvent(new Event("change")));
-  const chosen = [...place.querySelectorAll("select")].every((select) => select.selectedIndex >= 0);
-  return failed || !chosen || place.querySelector("[aria-invalid=true]");
-}
-
-const dark = matchMedia("screen and (prefers-color-scheme: dark)"); // paper is never dark
-const theme = () => (document.body.dataset.jpThemeLight = !dark.matches);
-dark.addEventListener("change", theme);
-theme();
-
 const place = document.querySelector(".explorer");
 const el = document.createElement("div");
-const text = new Blob([told.module], { type: "text/javascript" }); // files cannot be fetched
+const text = new Blob([module], { type: "text/javascript" }); // a page from a file can fetch none
 (await import(URL.createObjectURL(text))).default.render({ model, el });
 place.replaceChildren(el); // what stood there was the picture for readers without JavaScript
-for (let frames = 0; frames < 2; frames++) await new Promise(requestAnimationFrame);
+for (const _ of "12") await new Promise(requestAnimationFrame);
 addEventListener("hashchange", open);
 await open();
