@@ -10,6 +10,7 @@ import copy
 import json
 import re
 import shutil
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import nbformat
 from bs4 import BeautifulSoup
 from IPython.display import display
 from ipywidgets import DOMWidget
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, PackageLoader
 from math_core import LatexToMathML
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
@@ -28,7 +29,7 @@ from eca_lab.explorers.explorer import Explorer
 
 WIDGET, TOLD = "application/vnd.jupyter.widget-view+json", "text/x-eca-lab"
 RECORD = "from eca_lab.site import record\nrecord(Out[max(Out)])"
-FORMULAS = LatexToMathML()
+mathml = LatexToMathML().convert_with_local_state
 
 
 def record(explorer):
@@ -45,16 +46,17 @@ def record(explorer):
     names = {name for name in explorer.keys if name[0] != "_"} - set(DOMWidget.class_trait_names())
     told = {"module": explorer._esm, "names": explorer.STATE, "traits": explorer.get_state(names)}
     told["answers"] = list(answers.values())
-    told = json.dumps(told, default=lambda data: {"base64": base64.b64encode(data).decode()})
-    display({TOLD: told.replace("<", "\\u003c")}, raw=True)  # nothing in it ends an element
+    text = json.dumps(told, default=lambda data: {"base64": base64.b64encode(data).decode()})
+    display({TOLD: text.replace("<", "\\u003c")}, raw=True)  # nothing in it ends an element
 
 
 def run(notebook, folder):
     """Run a notebook down to its last explorer; return what that one told, None without one."""
-    last = max((n for n, cell in enumerate(notebook.cells) if _outputs(cell, WIDGET)), default=None)
-    if last is None:
+    widgets = [number for number, cell in enumerate(notebook.cells) if _outputs(cell, WIDGET)]
+    if not widgets:
         return None
-    cells = [*copy.deepcopy(notebook.cells[: last + 1]), nbformat.v4.new_code_cell(RECORD)]
+    cells = copy.deepcopy(notebook.cells[: widgets[-1] + 1])
+    cells.append(nbformat.v4.new_code_cell(RECORD))
     client = NotebookClient(nbformat.v4.new_notebook(cells=cells), store_widget_state=False)
     client.resources, client.timeout = {"metadata": {"path": str(folder)}}, None
     client.execute()
@@ -67,11 +69,10 @@ def _outputs(cell, kind):
 
 class _Renderer(IPythonRenderer):
     def inline_math(self, body):
-        return FORMULAS.convert_with_local_state(body, displaystyle=False)
+        return mathml(body, displaystyle=False)
 
     def block_math(self, body):
-        formula = FORMULAS.convert_with_local_state(body, displaystyle=True)
-        return f'<span class="scroll">{formula}</span>'
+        return f'<span class="scroll">{mathml(body, displaystyle=True)}</span>'
 
     def link(self, text, url, title=None):
         page = re.compile(r"^(\w+)\.ipynb\b")
@@ -82,65 +83,55 @@ class _Renderer(IPythonRenderer):
 def markdown(source):
     """HTML of a text in Markdown: formulas as MathML, tables that scroll, links to pages."""
     text = MarkdownWithMath(renderer=_Renderer(escape=False)).render(source)
-    text = text.replace("<table>", '<div class="scroll"><table>')
-    return text.replace("</table>", "</table></div>")
+    return re.sub("<table>.*?</table>", r'<div class="scroll">\g<0></div>', text, flags=re.S)
 
 
 def convert(notebook, told):
     """What the template is told of a notebook; its explorer, if it told, has the last place."""
-    notebook, pictures, place = copy.deepcopy(notebook), [], None
+    notebook, picture, place = copy.deepcopy(notebook), "", None
     for output in (output for cell in notebook.cells for output in _outputs(cell, "image/png")):
         live = output.data.pop(WIDGET, None)
         alt = output.data["text/plain"] if live else "Figure drawn by the code above"
         output.metadata["image/png"] = {"alt": alt}
-        source = "data:image/png;base64," + output.data["image/png"].replace("\n", "")
-        pictures = [source] if live else pictures or [source]
+        if live or not picture:
+            picture = "data:image/png;base64," + output.data["image/png"].replace("\n", "")
         place = output if live else place
     if told:
-        image = f'<img alt="{escape(place.data["text/plain"])}" src="{pictures[0]}">'
+        image = f'<img alt="{escape(place.data["text/plain"])}" src="{picture}">'
         place.data = {"text/html": f'<div class="explorer">{image}</div>'}
     exporter = HTMLExporter(template_name="basic")
     exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     exporter.register_filter("markdown2html", markdown)
     body = exporter.from_notebook_node(notebook)[0]
     text = BeautifulSoup(body, "html.parser")
-    heads = [(head["id"], head.contents[0]) for head in text("h2")]
-    title, sentence = text.h1.contents[0], text.p.get_text().split(". ")[0].rstrip(".")
-    about = {"title": title, "sentence": sentence, "picture": pictures[0], "heads": heads}
-    return {**about, "body": body, "told": told}
+    title, *heads = ((head["id"], head.get_text().strip("¶")) for head in text(["h1", "h2"]))
+    sentence = text.p.get_text().split(". ")[0].rstrip(".")
+    page = {"title": title[1], "heads": heads, "sentence": sentence, "picture": picture}
+    return {**page, "body": body, "told": told}
 
 
 def build(paths, out):
     """Write a page for each notebook, an index, and copies of all local files that they name."""
-    jinja = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "explorers"), autoescape=True
-    )
+    jinja = Environment(loader=PackageLoader("eca_lab", "explorers"), autoescape=True)
     jinja.globals |= {"light": HtmlFormatter(), "dark": HtmlFormatter(style="github-dark")}
     pages = []
     for path in paths:
         print(path, flush=True)
         notebook = nbformat.read(path, as_version=4)
         pages.append({"name": path.stem, **convert(notebook, run(notebook, path.parent))})
-        for name in {path.name, *re.findall(r'href="(data/[^"#]+)"', pages[-1]["body"])}:
-            given = path.parent.parent / name if "/" in name else path
+        named = re.findall(r'href="(data/[^"#]+)"', pages[-1]["body"])
+        for given, name in [(path, path.name), *((path.parents[1] / name, name) for name in named)]:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
-            if given.is_dir():
-                shutil.copytree(given, out / name, dirs_exist_ok=True)
-            else:
-                shutil.copy(given, out / name)
+            take = partial(shutil.copytree, dirs_exist_ok=True) if given.is_dir() else shutil.copy
+            take(given, out / name)
     for number, name in enumerate([*(page["name"] for page in pages), "index"]):
         text = jinja.get_template("page.html").render(pages=pages, number=number)
         (out / f"{name}.html").write_text(text, encoding="utf-8")
 
 
-def main(arguments=None):
-    """Build the site that the command line asks for."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m eca_lab.site", description=__doc__)
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK")
     parser.add_argument("--out", type=Path, default=Path("site"), help="a folder (default: site)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     build(options.notebooks or sorted(Path("notebooks").glob("*.ipynb")), options.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -27,9 +27,7 @@ const model = {
   send() {},
 };
 
-function read(text) {
-  try { return JSON.parse(text); } catch { return text; }
-}
+const read = (text) => { try { return JSON.parse(text); } catch { return text; } };
 const say = (value) => (typeof value === "string" && read(value) === value ? value : JSON.stringify(value));
 function link() {
   const shown = names.filter((name) => traits[name] !== usual[name] || initial[name] !== usual[name]);
@@ -38,13 +36,13 @@ function link() {
 // Takes the address's values one by one, as far as they can be drawn and the controls accept them.
 async function open() {
   const said = new URLSearchParams(location.hash.slice(1));
-  if (names.some((name) => said.has(name))) place.scrollIntoView();
-  for (const name of names.some((name) => said.has(name)) ? names : []) {
+  if (!names.some((name) => said.has(name))) return;
+  place.scrollIntoView();
+  for (const name of names) {
     const before = traits[name];
     model.set(name, said.has(name) ? read(said.get(name)) : initial[name]);
     if (traits[name] === before) continue;
-    let wrong = false;
-    window.onerror = () => (wrong = true); // true keeps it from the console
+    let wrong = (window.onerror = () => (wrong = true)) === null; // true keeps it from the console
     await new Promise(requestAnimationFrame);
     window.onerror = null;
     for (const box of place.querySelectorAll("input[type=text]")) box.dispatchEvent(new Event("change"));
@@ -56,7 +54,7 @@ const place = document.querySelector(".explorer");
 const el = document.createElement("div");
 const text = new Blob([module], { type: "text/javascript" }); // a page from a file can fetch none
 (await import(URL.createObjectURL(text))).default.render({ model, el });
-place.replaceChildren(el); // what stood there was the picture for readers without JavaScript
+place.replaceChildren(el); // in place of the picture for readers without JavaScript
 for (const _ of "12") await new Promise(requestAnimationFrame);
 addEventListener("hashchange", open);
 await open();
