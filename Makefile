@@ -11,7 +11,7 @@ XDIST := -n 2 --dist loadscope --no-loadscope-reorder
 # Progress bars are for people: in recorded and compared outputs they would be noise.
 QUIET := TQDM_DISABLE=1
 
-.PHONY: lab test test-lowest lint format notebooks sweep-demo study study-small ladder ladder-small \
+.PHONY: lab test test-lowest lint format notebooks site sweep-demo study study-small ladder ladder-small \
         checkpoints constraints clean
 
 lab: .venv/.installed
@@ -40,6 +40,10 @@ notebooks: .venv/.installed
 	$(QUIET) $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
 	    notebooks/*.ipynb
+
+# The notebooks as pages for a browser alone, in site/: each is run down to its explorer.
+site: .venv/.installed
+	$(QUIET) $(BIN)/python -m eca_lab.site
 
 # A small sweep on the embedded images; killed and called again, it goes on where it was.
 sweep-demo: .venv/.installed
@@ -95,7 +99,7 @@ constraints: .venv/.installed
 	    --output-file constraints.txt
 
 clean:
-	rm -rf .venv .venv-lowest .pytest_cache .ruff_cache .hypothesis data/cache
+	rm -rf site .venv .venv-lowest .pytest_cache .ruff_cache .hypothesis data/cache
 
 # uv, not pip, installs: with some package sources pip resolves a CPU-only torch beside a
 # torchvision that was built for CUDA, and then `import torchvision` fails.

@@ -868,3 +868,43 @@ def save(page, path):
     page.wait_for_function("!document.querySelector('.lm-TabBar-tab.jp-mod-dirty')")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, tmp_path):
+    from playwright.sync_api import expect
+
+    from eca_lab import site
+
+    site.build([ROOT / NOTEBOOK], tmp_path)
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 1000})
+    page, told_wrong, fetched = context.new_page(), [], []
+    page.on("console", lambda message: told_wrong.append(message.text))
+    page.on("pageerror", lambda error: told_wrong.append(str(error)))
+    page.on("request", lambda request: fetched.append(request.url.split(":")[0]))
+    address = (tmp_path / NOTEBOOK.with_suffix(".html").name).as_uri()
+    page.goto(address)
+    expect(told(page)).to_have_text("KernelSizeExplorer(channels=256, gamma=2, b=1)")
+    status = page.locator(".eca-lab [role=status]")
+    channels_slider(page).focus()
+    for key in ["ArrowLeft"] * 18 + ["Home", "End"]:
+        page.keyboard.press(key)
+        channels = int(page.locator(".eca-lab").get_by_label("channels C, any value").input_value())
+        expect(status).to_have_text(re.compile(rf"k = {adaptive_kernel_size(channels)}$"))
+    page.wait_for_url(f"{address}#channels=8192&gamma=2&b=1")
+    expect(page.get_by_role("button", name="Copy link")).to_be_visible()
+
+    # A link: what is not accepted is left out, and the address says what is shown.
+    for said, shown in (
+        ("channels=128&ties=down", "channels=128, gamma=2, b=1, ties='down'"),
+        (
+            "gamma=9&channels=64.5&b=x&ties=1&network=resnet18&a=1",
+            "gamma=2, b=1, network='resnet18'",
+        ),
+    ):
+        page.goto("about:blank")
+        page.goto(f"{address}#{said}")
+        expect(told(page)).to_contain_text(shown)
+    page.wait_for_url(f"{address}#channels=256&gamma=2&b=1&network=resnet18")
+    assert told_wrong == []
+    assert set(fetched) <= {"file", "blob", "data", "about"}
+    context.close()

@@ -36,7 +36,7 @@ function connect({ model, el }, names, draw, look) {
   });
   let frame = 0;
   let unsent = false;
-  const view = { root, given: model.get("given"), shows: [] };
+  const view = { root, given: model.get("given"), shows: [], link: () => model.get("link") };
   view.state = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
   // What the kernel said last. It is fresh if it was asked for this state; else draw it, but for
   // what the page knows better, until the answer is there: .eca-lab.waiting tells the reader.
@@ -167,19 +167,22 @@ function presets(view) {
   return html("div", { class: "buttons" }, buttons);
 }
 
-// The state as a line of Python, to copy.
+// The state as a line of Python, to copy; on a page without a kernel also as a link.
 function stateLine(view) {
   const code = html("code");
-  const copy = html("button", { type: "button" }, "Copy");
-  copy.addEventListener("click", async () => {
-    getSelection().selectAllChildren(code); // where the page may not copy, the reader can
-    await navigator.clipboard?.writeText(code.textContent).then(() => write(copy, "Copied"));
-  });
-  view.shows.push((state) => {
-    write(code, call(view.given, state));
-    write(copy, "Copy");
-  });
-  return html("div", { class: "state" }, code, copy);
+  const copier = (words, text) => {
+    const button = html("button", { type: "button" }, words);
+    button.addEventListener("click", async () => {
+      getSelection().selectAllChildren(code); // where the page may not copy, the reader can
+      await navigator.clipboard?.writeText(text()).then(() => write(button, "Copied"));
+    });
+    view.shows.push(() => write(button, words));
+    return button;
+  };
+  view.shows.push((state) => write(code, call(view.given, state)));
+  const copy = copier("Copy", () => code.textContent);
+  const buttons = view.link() ? [copy, copier("Copy link", view.link)] : [copy];
+  return html("div", { class: "state" }, code, buttons);
 }
 
 // --- Pictures ---
@@ -275,9 +278,9 @@ const STYLE = `
 .eca-lab button:hover { border-color: var(--ink); }
 .eca-lab :focus-visible { outline: 2px solid var(--blue); outline-offset: 2px; }
 .eca-lab .buttons { display: flex; flex-wrap: wrap; gap: 6px; margin-top: 6px; }
-.eca-lab .state { display: flex; gap: 8px; align-items: start; margin-top: 6px; }
+.eca-lab .state { display: flex; flex-wrap: wrap; gap: 4px 8px; align-items: start; margin-top: 6px; }
 .eca-lab code { font: 12px/1.5 var(--jp-code-font-family, monospace); color: inherit;
-  background: none; padding: 2px 0; overflow-wrap: anywhere; flex: 1; }
+  background: none; padding: 2px 0; overflow-wrap: anywhere; flex: 1 1 200px; }
 .eca-lab table { border-collapse: collapse; margin: 6px 0; font: inherit; color: inherit; }
 .eca-lab caption { text-align: left; color: inherit; padding: 0; }
 .eca-lab th { text-align: right; font-weight: 600; padding: 1px 10px 1px 0; }

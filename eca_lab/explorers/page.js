@@ -1,0 +1,60 @@
+// A page without a kernel: the model that anywidget would give, over what eca_lab.site recorded.
+// A link carries the state: #channels=128&gamma=2.
+
+const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+const revive = (_, value) => (typeof value?.base64 === "string" ? bytes(value.base64) : value);
+const { module, names, traits, answers } = JSON.parse(document.querySelector("#told").textContent, revive);
+const { initial, usual } = traits.given;
+const asked = Object.keys(traits.answer.asked ?? {});
+const key = (state) => JSON.stringify(asked.map((name) => state[name]));
+const known = new Map(answers.map((each) => [key(each.asked ?? {}), each]));
+const heard = {};
+let later;
+const model = {
+  get: (name) => (name === "alone" ? true : name === "link" ? link() : traits[name]),
+  set(name, value) {
+    if (traits[name] === value) return;
+    traits[name] = value;
+    heard[`change:${name}`]?.forEach((each) => each());
+    if (!names.includes(name)) return;
+    model.set("answer", known.get(key(traits)) ?? traits.answer);
+    clearTimeout(later); // browsers take only so many changes of the address
+    later = setTimeout(() => history.replaceState(null, "", link()), 200);
+  },
+  on: (event, each) => (heard[event] ??= new Set()).add(each),
+  off: (event, each) => heard[event]?.delete(each),
+  save_changes() {},
+  send() {},
+};
+
+const read = (text) => { try { return JSON.parse(text); } catch { return text; } };
+const say = (value) => (typeof value === "string" && read(value) === value ? value : JSON.stringify(value));
+function link() {
+  const shown = names.filter((name) => traits[name] !== usual[name] || initial[name] !== usual[name]);
+  return `${location.href.split("#")[0]}#${new URLSearchParams(shown.map((name) => [name, say(traits[name])]))}`;
+}
+// Takes the address's values one by one, as far as they can be drawn and the controls accept them.
+async function open() {
+  const said = new URLSearchParams(location.hash.slice(1));
+  if (!names.some((name) => said.has(name))) return;
+  place.scrollIntoView();
+  for (const name of names) {
+    const before = traits[name];
+    model.set(name, said.has(name) ? read(said.get(name)) : initial[name]);
+    if (traits[name] === before) continue;
+    let wrong = (window.onerror = () => (wrong = true)) === null; // true keeps it from the console
+    await new Promise(requestAnimationFrame);
+    window.onerror = null;
+    for (const box of place.querySelectorAll("input[type=text]")) box.dispatchEvent(new Event("change"));
+    wrong ||= [...place.querySelectorAll("select")].some((each) => each.selectedIndex < 0);
+    if (wrong || place.querySelector("[aria-invalid=true]")) model.set(name, before);
+  }
+}
+const place = document.querySelector(".explorer");
+const el = document.createElement("div");
+const text = new Blob([module], { type: "text/javascript" }); // a page from a file can fetch none
+(await import(URL.createObjectURL(text))).default.render({ model, el });
+place.replaceChildren(el); // in place of the picture for readers without JavaScript
+for (const _ of "12") await new Promise(requestAnimationFrame);
+addEventListener("hashchange", open);
+await open();
