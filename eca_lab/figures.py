@@ -52,27 +52,17 @@ class LabFigure(Figure):
         super().draw(renderer)
 
     def _repr_png_(self):
-        canvas = FigureCanvasAgg(self)
+        # No colour is off by more than 15 of 255, and the bytes are half those of all colours.
+        canvas, file = FigureCanvasAgg(self), io.BytesIO()
         canvas.draw()
-        return palette_png(canvas, compress_level=9)
+        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        picture.quantize(256, Image.Quantize.FASTOCTREE).save(file, "png", compress_level=9)
+        return file.getvalue()
 
 
-def palette_png(canvas, compress_level=1):
-    """What is drawn on an Agg canvas, as the bytes of a PNG of 256 colours.
-
-    No colour is off by more than 15 of 255, and both time and bytes are half those of all colours.
-    Level 9, for figures that are kept, takes a few times as long and gives a quarter less.
-    """
-    picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
-    picture = picture.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
-    file = io.BytesIO()
-    picture.save(file, "png", compress_level=compress_level)
-    return file.getvalue()
-
-
-def new_figure(width, height, layout="constrained"):
+def new_figure(width, height):
     """An empty white Figure of width x height inches at 100 dpi, laid out when it is drawn."""
-    return LabFigure(figsize=(width, height), dpi=100, layout=layout, facecolor="white")
+    return LabFigure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
 
 
 def dress(ax, title, xlabel, ylabel):
@@ -152,15 +142,9 @@ def differences_figure(comparison):
 
     The differences of single seeds are faint dots.
     """
-    figure = new_figure(7.2, 1.9 + 0.36 * len(comparison.table))
-    draw_differences(figure.add_subplot(), comparison)
-    _legend_below(figure)
-    return figure
-
-
-def draw_differences(ax, comparison):
-    """Draw what `differences_figure` shows on Axes."""
     table, margin = comparison.table, comparison.margin
+    figure = new_figure(7.2, 1.9 + 0.36 * len(table))
+    ax = figure.add_subplot()
     label = f"margin, ±{margin:g} points"
     ax.axvspan(-margin, margin, color=GREEN, alpha=0.15, linewidth=0, label=label)
     ax.axvline(0, color=BLACK, linewidth=1)
@@ -179,6 +163,8 @@ def draw_differences(ax, comparison):
     dress(ax, title, f"difference in {comparison.metric}, percentage points", "")
     ax.set_yticks(rows, table.index)
     ax.set_ylim(len(table) - 0.5, -0.5)
+    _legend_below(figure)
+    return figure
 
 
 _DOT = {"linestyle": "none", "marker": "o", "markersize": 5, "markeredgewidth": 0}
@@ -198,13 +184,7 @@ def kernel_sweep_figure(comparison):
     right, the levels that Figure 4 draws beside the fixed k, and the plain backbone.
     """
     figure = new_figure(7.2, 4.2)
-    draw_kernel_sweep(figure.add_subplot(), comparison)
-    _legend_below(figure)
-    return figure
-
-
-def draw_kernel_sweep(ax, comparison):
-    """Draw what `kernel_sweep_figure` shows on Axes."""
+    ax = figure.add_subplot()
     table, margin = comparison.table, comparison.margin
     sizes = {arm: parse_spec(arm).fixed_kernel_size for arm in table.index}
     places = {arm: k for arm, k in sizes.items() if k is not None}
@@ -233,6 +213,8 @@ def draw_kernel_sweep(ax, comparison):
     dress(ax, "Difference over kernel size", "fixed kernel size k; other arms", "")
     ax.set_ylabel(f"{comparison.metric} minus {comparison.baseline}, points", fontsize=10.5)
     ax.set_xticks(list(labels), labels.values())
+    _legend_below(figure)
+    return figure
 
 
 _FEWEST_SEEDS = 4  # an interval of fewer is wider than any picture of it

@@ -35,7 +35,7 @@ class Setting:
     data is what `eca_lab.data.load_dataset` takes, or "folder:" where only who runs it knows the
     folder; size is in pixels, per_class the training images of each class (None for all); device
     is "cpu" or "cuda"; precision and fused are as `eca_lab.train.train_network` takes them. arms
-    are the baseline, the family, and what is run beside.
+    are the baseline, the family, and what is run beside; the networks of `keep` seeds are kept.
     """
 
     name: str
@@ -60,8 +60,7 @@ class Setting:
         chosen = results["arm"].isin(self.arms)
         for column in ("size", "backbone", "epochs"):
             chosen &= results[column] == getattr(self, column)
-        rank = {arm: number for number, arm in enumerate(self.arms)}
-        return results[chosen].sort_values("arm", key=lambda arms: arms.map(rank), kind="stable")
+        return results[chosen].sort_values("arm", key=lambda arms: arms.map(_order), kind="stable")
 
 
 @dataclass(frozen=True)
@@ -100,14 +99,8 @@ def load_study(name, folder=FOLDER):
         for each, setting in declared.pop("settings").items():
             compared = _arms([*family, *setting.pop("family", [])])
             check_integer("seeds", setting.setdefault("seeds", seeds))
-            settings[each] = Setting(
-                name=each,
-                family=compared,
-                arms=_arms(
-                    sorted({baseline, *beside, *compared}, key=lambda arm: parse_spec(arm).order)
-                ),
-                **setting,
-            )
+            arms = sorted({baseline, *_arms(beside), *compared}, key=_order)
+            settings[each] = Setting(name=each, family=compared, arms=tuple(arms), **setting)
         check_number("margin", declared["margin"], above=0)
         slope = Slope(**declared.pop("slope")) if "slope" in declared else None
         declared["results"] = path.parent.parent / "results" / declared["results"]
@@ -118,3 +111,7 @@ def load_study(name, folder=FOLDER):
 
 def _arms(texts):
     return tuple(str(parse_spec(text)) for text in texts)
+
+
+def _order(arm):
+    return parse_spec(arm).order
