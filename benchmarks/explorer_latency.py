@@ -29,12 +29,6 @@ PRESSES = 100
 MOVES = 60
 MANY = 1000
 
-LOAD = """\
-from eca_lab import checkpoints, data, explorers, results
-def network(arm):
-    path = checkpoints.find_checkpoint('../data/checkpoints', arm, seed=0)
-    return checkpoints.load_checkpoint(path)[0]
-"""
 FIGURE = """\
 import numpy as np
 from matplotlib import pyplot as plt
@@ -45,11 +39,34 @@ def draw(ax, C=256):
     ax.plot(C, adaptive_kernel_size(C), 'o')
     ax.set(title=f'k = {adaptive_kernel_size(C)}', xlabel='channels C', ylabel='kernel size k')
 """
-# name -> cells, the label of the slider that is pressed, and what is dragged.
+# name -> cells, label of the slider that is pressed, what is dragged, whether it asks the kernel
+TRAINED = """\
+from eca_lab import checkpoints, data
+def network(arm):
+    path = checkpoints.find_checkpoint('../data/checkpoints', arm, seed=0)
+    return checkpoints.load_checkpoint(path)[0]
+trained, shapes = {arm: network(arm) for arm in ('eca', 'se')}, data.load_dataset('shapes')
+"""
+RECORDED = (
+    "from eca_lab import results\nrecorded = results.load_results('../data/results/cifar10-tiny')"
+)
+EXPLORERS = "from eca_lab import explorers"
 OURS = {
     "kernel size": (
-        ["from eca_lab import explorers", "explorers.KernelSizeExplorer()"],
-        *("channels C", ".chart .point"),
+        [EXPLORERS, "explorers.KernelSizeExplorer()"],
+        *("channels C", ".chart .point", False),
+    ),
+    "channel weights": (
+        [EXPLORERS, TRAINED, "explorers.ChannelWeightExplorer(trained, shapes)"],
+        *("factor", ".heat", True),
+    ),
+    "reduction": (
+        [EXPLORERS, "explorers.ReductionExplorer()"],
+        *("reduction r", ".maps canvas", True),
+    ),
+    "study": (
+        [EXPLORERS, RECORDED, "explorers.StudyExplorer(recorded)"],
+        *("margin ±", ".plot circle.edge", False),
     ),
 }
 OTHERS = {
@@ -95,7 +112,8 @@ WATCH = """
     const text = {childList: true, characterData: true, subtree: true};
     const root = document.querySelector(".eca-lab");
     if (root) {
-        watch(root.querySelector(".state code"), text, () => painted("page"));
+        for (const told of root.querySelectorAll(".state code, .readout"))
+            watch(told, text, () => painted("page"));
         let waiting = false;
         watch(root, {attributes: true, attributeFilter: ["class"]}, () => {
             const now = root.classList.contains("waiting");
@@ -120,7 +138,7 @@ def press(page, slider, presses, counted):
     slider.focus()
     for number in range(presses):
         before = page.evaluate(f"window.latency.{counted}.length")
-        page.keyboard.press("ArrowRight" if number % 20 < 10 else "ArrowLeft")
+        page.keyboard.press("ArrowLeft" if number % 4 < 2 else "ArrowRight")
         page.wait_for_function(f"window.latency.{counted}.length > {before}", polling=5)
         # A reader's keys do not wait for the beginning of a frame, as polling may.
         time.sleep(random.uniform(0.02, 0.05))
@@ -166,14 +184,15 @@ def main():
         jupyterlab(Path(directory)) as lab,
         chromium() as browser,
     ):
-        for number, (name, (cells, label, mark)) in enumerate(OURS.items()):
+        for number, (name, (cells, label, mark, asks)) in enumerate(OURS.items()):
             page = new_page(browser)
             run_notebook(page, lab.notebook(f"ours-{number}", cells))
             page.evaluate(WATCH)
             slider = page.locator(".eca-lab").get_by_label(label, exact=True)
-            in_page, in_kernel = press(page, slider, PRESSES, "page")
-            report(f"{name}, key, page", in_page)
-            report(f"{name}, key, kernel", in_kernel)
+            report(f"{name}, key, page", press(page, slider, PRESSES, "page")[0])
+            if asks:
+                page.wait_for_timeout(1000)
+                report(f"{name}, key, kernel", press(page, slider, PRESSES, "kernel")[1])
             in_page, in_kernel, backlog = drag(page, page.locator(mark).first, MOVES)
             report(f"{name}, drag, page", in_page)
             report(f"{name}, drag, kernel", in_kernel)
