@@ -55,10 +55,10 @@ def run(notebook, folder):
     widgets = [number for number, cell in enumerate(notebook.cells) if _outputs(cell, WIDGET)]
     if not widgets:
         return None
-    cells = copy.deepcopy(notebook.cells[: widgets[-1] + 1])
-    cells.append(nbformat.v4.new_code_cell(RECORD))
+    cells = [*copy.deepcopy(notebook.cells[: widgets[-1] + 1]), nbformat.v4.new_code_cell(RECORD)]
     client = NotebookClient(nbformat.v4.new_notebook(cells=cells), store_widget_state=False)
     client.resources, client.timeout = {"metadata": {"path": str(folder)}}, None
+    client.extra_arguments = ["--log-level=ERROR"]
     client.execute()
     return next((output.data[TOLD] for output in _outputs(cells[-1], TOLD)), None)
 
@@ -99,15 +99,16 @@ def convert(notebook, told):
     if told:
         image = f'<img alt="{escape(place.data["text/plain"])}" src="{picture}">'
         place.data = {"text/html": f'<div class="explorer">{image}</div>'}
-    exporter = HTMLExporter(template_name="basic")
-    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    exporter.register_filter("markdown2html", markdown)
-    body = exporter.from_notebook_node(notebook)[0]
+    html = HTMLExporter(
+        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True
+    )
+    html.register_filter("markdown2html", markdown)
+    body = html.from_notebook_node(notebook)[0]
     text = BeautifulSoup(body, "html.parser")
     title, *heads = ((head["id"], head.get_text().strip("¶")) for head in text(["h1", "h2"]))
     sentence = text.p.get_text().split(". ")[0].rstrip(".")
-    page = {"title": title[1], "heads": heads, "sentence": sentence, "picture": picture}
-    return {**page, "body": body, "told": told}
+    told = {"body": body, "told": told, "picture": picture, "sentence": sentence}
+    return {"title": title[1], "heads": heads, **told}
 
 
 def build(paths, out):

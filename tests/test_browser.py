@@ -874,6 +874,7 @@ def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, tmp_p
     from playwright.sync_api import expect
 
     from eca_lab import site
+    from eca_lab.explorers import KernelSizeExplorer
 
     site.build([ROOT / NOTEBOOK], tmp_path)
     context = browser.new_context(offline=True, viewport={"width": 1280, "height": 1000})
@@ -886,9 +887,11 @@ def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, tmp_p
     expect(told(page)).to_have_text("KernelSizeExplorer(channels=256, gamma=2, b=1)")
     status = page.locator(".eca-lab [role=status]")
     channels_slider(page).focus()
-    for key in ["ArrowLeft"] * 18 + ["Home", "End"]:
-        page.keyboard.press(key)
-        channels = int(page.locator(".eca-lab").get_by_label("channels C, any value").input_value())
+    stops = KernelSizeExplorer.CHANNEL_STOPS
+    start = stops.index(256)
+    for channels in [*reversed(stops[start - 17 : start]), 1, 8192]:
+        page.keyboard.press({1: "Home", 8192: "End"}.get(channels, "ArrowLeft"))
+        expect(told(page)).to_contain_text(f"channels={channels}, ")
         expect(status).to_have_text(re.compile(rf"k = {adaptive_kernel_size(channels)}$"))
     page.wait_for_url(f"{address}#channels=8192&gamma=2&b=1")
     expect(page.get_by_role("button", name="Copy link")).to_be_visible()
