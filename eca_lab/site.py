@@ -46,7 +46,11 @@ def record(explorer):
     names = {name for name in explorer.keys if name[0] != "_"} - set(DOMWidget.class_trait_names())
     told = {"module": explorer._esm, "names": explorer.STATE, "traits": explorer.get_state(names)}
     told["answers"] = list(answers.values())
-    text = json.dumps(told, default=lambda data: {"base64": base64.b64encode(data).decode()})
+    blobs = {}  # many states share a matrix: each is written once
+    text = json.dumps(
+        told, default=lambda data: {"blob": blobs.setdefault(bytes(data), len(blobs))}
+    )
+    text = f"[{json.dumps([base64.b64encode(data).decode() for data in blobs])}, {text}]"
     display({TOLD: text.replace("<", "\\u003c")}, raw=True)  # nothing in it ends an element
 
 

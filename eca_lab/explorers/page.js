@@ -2,8 +2,9 @@
 // A link carries the state: #channels=128&gamma=2.
 
 const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-const revive = (_, value) => (typeof value?.base64 === "string" ? bytes(value.base64) : value);
-const { module, names, traits, answers } = JSON.parse(document.querySelector("#told").textContent, revive);
+const [blobs, told] = JSON.parse(document.querySelector("#told").textContent);
+const revive = (_, value) => (typeof value?.blob === "number" ? bytes(blobs[value.blob]) : value);
+const { module, names, traits, answers } = JSON.parse(JSON.stringify(told), revive);
 const { initial, usual } = traits.given;
 const asked = Object.keys(traits.answer.asked ?? {});
 const key = (state) => JSON.stringify(asked.map((name) => state[name]));
