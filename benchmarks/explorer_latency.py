@@ -112,7 +112,7 @@ WATCH = """
     const text = {childList: true, characterData: true, subtree: true};
     const root = document.querySelector(".eca-lab");
     if (root) {
-        for (const told of root.querySelectorAll(".state code, .readout"))
+        for (const told of root.querySelectorAll(".state code, .readout, .hint"))
             watch(told, text, () => painted("page"));
         let waiting = false;
         watch(root, {attributes: true, attributeFilter: ["class"]}, () => {
