@@ -84,29 +84,29 @@ def channel_interval(k, gamma=2, b=1, ties="up"):
     return tuple(bisect(channels, k, lo=first, key=psi) for bisect in (bisect_left, bisect_right))
 
 
-# network -> output channels of each stage, where the ECA modules stand, and the kernel sizes of the
-# authors' released checkpoint, which are also in data/paper/released_kernels.csv.
+# network -> its name in the paper; output channels of each stage, where the ECA modules stand; and
+# the kernel sizes of the authors' released checkpoint, also in data/paper/released_kernels.csv.
 _STAGES = {
-    "resnet18": ((64, 128, 256, 512), (3, 5, 7, 7)),
-    "resnet34": ((64, 128, 256, 512), (3, 3, 5, 7)),
-    "resnet50": ((256, 512, 1024, 2048), (3, 5, 5, 7)),
-    "resnet101": ((256, 512, 1024, 2048), (3, 3, 5, 7)),
-    "resnet152": ((256, 512, 1024, 2048), (3, 3, 5, 7)),
-    "mobilenet_v2": ((16, 24, 32, 64, 96, 160, 320), (1, 1, 1, 1, 3, 3, 3)),
+    "resnet18": ("ResNet-18", (64, 128, 256, 512), (3, 5, 7, 7)),
+    "resnet34": ("ResNet-34", (64, 128, 256, 512), (3, 3, 5, 7)),
+    "resnet50": ("ResNet-50", (256, 512, 1024, 2048), (3, 5, 5, 7)),
+    "resnet101": ("ResNet-101", (256, 512, 1024, 2048), (3, 3, 5, 7)),
+    "resnet152": ("ResNet-152", (256, 512, 1024, 2048), (3, 3, 5, 7)),
+    "mobilenet_v2": ("MobileNetV2", (16, 24, 32, 64, 96, 160, 320), (1, 1, 1, 1, 3, 3, 3)),
 }
-NETWORKS = tuple(_STAGES)
+NETWORKS = {network: name for network, (name, _, _) in _STAGES.items()}
 
 
 def stage_channels(network):
     """Output channels of each stage of one of `NETWORKS`: (256, 512, 1024, 2048) for resnet50."""
     check_choice("network", network, NETWORKS)
-    return _STAGES[network][0]
+    return _STAGES[network][1]
 
 
 def released_kernel_sizes(network):
     """Kernel size per stage as the authors released it, not by Equation 12: (3, 5, 5, 7)."""
     check_choice("network", network, NETWORKS)
-    return _STAGES[network][1]
+    return _STAGES[network][2]
 
 
 def check_kernel_size(k, channels=None):

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import math_core
 import nbformat
 import pytest
-import traitlets
 from bs4 import BeautifulSoup
 
 from eca_lab import site
@@ -18,10 +17,12 @@ class Squares(Explorer):
     """A number, whose square only the kernel knows."""
 
     STATE = ASKED = ("number",)
-    number = traitlets.TraitType(None).tag(sync=True)
 
     def __init__(self, number):
-        super().__init__({"number": number})
+        super().__init__((number,))
+
+    def _checked(self, state):
+        return state
 
     def _answer(self):
         return {"square": bytes([self.number**2])}

@@ -3,10 +3,9 @@
 from typing import ClassVar
 
 import numpy as np
-import traitlets
 
 from eca_lab.checks import check_choice, check_integer, check_number
-from eca_lab.explorers.explorer import Explorer, check_proposal
+from eca_lab.explorers.explorer import Explorer, plain
 from eca_lab.figures import dress, new_figure
 
 
@@ -26,9 +25,8 @@ class ChannelWeightExplorer(Explorer):
         channel: number of the channel, from 0.
         factor: of the channel's weight, within `FACTOR_LIMITS`.
 
-    All but networks and dataset are traits. A value that is not accepted raises a ValueError that
-    names it. In the page, another network keeps the layer where it has one of that name, and a
-    layer with too few channels lowers the channel.
+    In the page, another network keeps the layer where it has one of that name, and a layer with too
+    few channels lowers the channel.
     """
 
     MODULE = "channel_weights.js"
@@ -40,13 +38,6 @@ class ChannelWeightExplorer(Explorer):
     SIDE = 64  # pixels: of larger images the page gets only every second or third one
     FACTOR_LIMITS = (0, 4)
     FACTOR_STOPS = tuple(tenths / 10 for tenths in range(41))
-
-    network = traitlets.TraitType(None).tag(sync=True)
-    layer = traitlets.TraitType(None).tag(sync=True)
-    image = traitlets.TraitType(None).tag(sync=True)
-    channel = traitlets.TraitType(None).tag(sync=True)
-    factor = traitlets.TraitType(None).tag(sync=True)
-    _proposed = traitlets.validate(*STATE)(check_proposal)
 
     def __init__(self, networks, dataset, network=None, layer=None, image=0, channel=0, factor=1):
         from eca_lab.train import input_transform
@@ -63,11 +54,10 @@ class ChannelWeightExplorer(Explorer):
         network = next(iter(networks)) if network is None else network
         if layer is None and network in networks:
             layer = list(self._channels[network])[-1]
-        state = network, layer, image, channel, factor
         down, right = (-(-pixels // self.SIDE) for pixels in self._images.shape[2:])
         small = self._images[:, :, ::down, ::right].permute(0, 2, 3, 1).cpu().numpy()
         super().__init__(
-            dict(zip(self.STATE, state, strict=True)),
+            (network, layer, image, channel, factor),
             **{"classes": self._classes, "counts": self._counts, "stops": self.FACTOR_STOPS},
             networks=[(name, list(each.items())) for name, each in self._channels.items()],
             indices=indices.astype("<i4").tobytes(),
@@ -115,9 +105,7 @@ class ChannelWeightExplorer(Explorer):
         check_integer("image", state["image"], 0, len(self._images) - 1)
         check_integer("channel", state["channel"], 0, layers[state["layer"]] - 1)
         check_number("factor", state["factor"], *self.FACTOR_LIMITS)
-        factor = float(state["factor"])
-        factor = int(factor) if factor.is_integer() else factor
-        return {**state, **{n: int(state[n]) for n in ("image", "channel")}, "factor": factor}
+        return {**state, **{name: plain(state[name]) for name in ("image", "channel", "factor")}}
 
     def _answer(self):
         import torch

@@ -1,6 +1,7 @@
 """What explorers drawn in the page are made of: a checked state, an ES module that draws it."""
 
 import base64
+from numbers import Real
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,18 +13,25 @@ class StateError(traitlets.TraitError, ValueError):
     """A state that is not accepted. traitlets takes back all changes that were made together."""
 
 
+class _Attribute(traitlets.TraitType):
+    """One of the state. (traitlets.Any would let None pass unchecked.)"""
+
+    def validate(self, explorer, value):
+        # What equals an accepted value is no change: held, traitlets would not check 64.0 for 64.
+        now = explorer._trait_values.get(self.name)
+        return plain(now) if isinstance(now, Real) and now == value else value
+
+
 class Explorer(anywidget.AnyWidget):
     """A state that Python and the page share, drawn by an ES module in the page.
 
     The attributes of the state are traits: they can be set, observed and linked. They are checked
-    together; what is not accepted raises a `StateError` and changes nothing. Several are changed at
-    once within ``hold_trait_notifications()``.
+    together; what is not accepted raises a `StateError` that names it, and changes nothing. Several
+    are changed at once within ``hold_trait_notifications()``.
 
-    A subclass names them in STATE, defines each as ``traitlets.TraitType(None).tag(sync=True)``
-    (which has None checked too, unlike Any), sets
-    ``_proposed = traitlets.validate(*STATE)(check_proposal)``, and names in MODULE the file that
-    draws. It gives `_checked(state)`, which returns the state to take or raises; `_result()`, in a
-    few words; and `_figure()`, for readers without a kernel.
+    A subclass names them in STATE, and in MODULE the file that draws. It gives `_checked(state)`,
+    which returns the state to take or raises; `_result()`, in a few words; and `_figure()`, for
+    readers without a kernel.
 
     What the page cannot compute itself it asks the kernel: a subclass names in ASKED the attributes
     that this follows from, and gives `_answer()`, a dict as JSON can hold it, but for arrays, as
@@ -31,7 +39,7 @@ class Explorer(anywidget.AnyWidget):
     `_recorded()` gives the states (changes of the first) that a page without a kernel shall answer.
 
     Args:
-        state: the attributes to begin with.
+        state: the values of STATE to begin with.
         given: what else the page is told, as JSON can hold it; `arguments` are those of the call
             that are no state, as the notebook writes them.
     """
@@ -41,21 +49,27 @@ class Explorer(anywidget.AnyWidget):
     ARGUMENTS = ()  # of the constructor, which are no state, as repr names them
     USUAL: ClassVar = {}  # what repr leaves out
     PRESETS: ClassVar = {}  # description of a button -> what it sets
-
     ASKED = ()
 
     given = traitlets.Dict().tag(sync=True)
     answer = traitlets.Dict().tag(sync=True)
 
     def __init_subclass__(cls, **keywords):
-        # A page cannot fetch the kit, so the kit stands before what uses it, in one text.
-        if "MODULE" in vars(cls):  # and not where anywidget adds traits to a class
+        # anywidget makes further subclasses: what follows is for those that say something new.
+        if "MODULE" in vars(cls):
+            # A page cannot fetch the kit, so the kit stands before what uses it, in one text.
             files = [Path(__file__).with_name(name) for name in ("kit.js", cls.MODULE)]
             cls._esm = "\n".join(file.read_text(encoding="utf-8") for file in files)
+        if "STATE" in vars(cls):
+            members = {name: _Attribute(None).tag(sync=True) for name in cls.STATE}
+            members["_proposed"] = traitlets.validate(*cls.STATE)(_check_proposal)
+            for name, member in members.items():
+                setattr(cls, name, member)
+                member.class_init(cls, name)  # traitlets does so for what the class body defines
         super().__init_subclass__(**keywords)
 
     def __init__(self, state, **given):
-        super().__init__(**state)
+        super().__init__(**dict(zip(self.STATE, state, strict=True)))
         told = {"name": type(self).__name__, "usual": self.USUAL, "presets": self.PRESETS}
         told["arguments"] = self.ARGUMENTS
         self.given = {**told, "initial": self._state(), **given}
@@ -89,10 +103,15 @@ class Explorer(anywidget.AnyWidget):
         return data, metadata
 
 
-def check_proposal(explorer, proposal):
+def _check_proposal(explorer, proposal):
     """Return what a trait shall hold, given the rest of the state, or raise a `StateError`."""
     name = proposal.trait.name
     try:
         return explorer._checked({**explorer._state(), name: proposal.value})[name]
     except (TypeError, ValueError) as error:
         raise StateError(str(error)) from None
+
+
+def plain(number):
+    """A number as repr shall write it: an int where it is one."""
+    return int(number) if float(number).is_integer() else float(number)

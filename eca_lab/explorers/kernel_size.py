@@ -2,21 +2,12 @@
 
 from typing import ClassVar
 
-import traitlets
+import numpy as np
 
+from eca_lab import figures
 from eca_lab import kernel_size as ks
 from eca_lab.checks import check_choice, check_integer, check_number
-from eca_lab.explorers.explorer import Explorer, check_proposal
-from eca_lab.explorers.kernel_size_picture import kernel_size_figure
-
-NETWORK_NAMES = {
-    "resnet18": "ResNet-18",
-    "resnet34": "ResNet-34",
-    "resnet50": "ResNet-50",
-    "resnet101": "ResNet-101",
-    "resnet152": "ResNet-152",
-    "mobilenet_v2": "MobileNetV2",
-}
+from eca_lab.explorers.explorer import Explorer, plain
 
 
 class KernelSizeExplorer(Explorer):
@@ -28,9 +19,6 @@ class KernelSizeExplorer(Explorer):
         b: offset of the mapping, a number within `B_LIMITS`.
         ties: "up" or "down", as for `eca_lab.kernel_size.adaptive_kernel_size`.
         network: one of `eca_lab.kernel_size.NETWORKS`, whose stages are marked.
-
-    All five are traits. A value that is not accepted raises a ValueError that names it; typed into
-    a box of the page, it is answered beside the box.
     """
 
     MODULE = "kernel_size.js"
@@ -53,28 +41,14 @@ class KernelSizeExplorer(Explorer):
         "k > C": {"channels": 4, "gamma": 0.5, "b": 1},
     }
 
-    channels = traitlets.TraitType(None).tag(sync=True)
-    gamma = traitlets.TraitType(None).tag(sync=True)
-    b = traitlets.TraitType(None).tag(sync=True)
-    ties = traitlets.TraitType(None).tag(sync=True)
-    network = traitlets.TraitType(None).tag(sync=True)
-    _proposed = traitlets.validate(*STATE)(check_proposal)
-
     def __init__(self, channels=256, gamma=2, b=1, ties="up", network="resnet50"):
-        networks = {
-            name: {
-                "label": label,
-                "stages": ks.stage_channels(name),
-                "released": ks.released_kernel_sizes(name),
-            }
-            for name, label in NETWORK_NAMES.items()
-        }
-        super().__init__(
-            {"channels": channels, "gamma": gamma, "b": b, "ties": ties, "network": network},
-            stops={"channels": self.CHANNEL_STOPS, "gamma": self.GAMMA_STOPS, "b": self.B_STOPS},
-            reduction=self.REDUCTION,
-            networks=networks,
-        )
+        networks = {}
+        for name, label in ks.NETWORKS.items():
+            stages, released = ks.stage_channels(name), ks.released_kernel_sizes(name)
+            networks[name] = {"label": label, "stages": stages, "released": released}
+        stops = {"channels": self.CHANNEL_STOPS, "gamma": self.GAMMA_STOPS, "b": self.B_STOPS}
+        given = {"stops": stops, "reduction": self.REDUCTION, "networks": networks}
+        super().__init__((channels, gamma, b, ties, network), **given)
 
     @property
     def kernel_size(self):
@@ -85,7 +59,22 @@ class KernelSizeExplorer(Explorer):
         return f"k = {self.kernel_size}"
 
     def _figure(self):
-        return kernel_size_figure(self, self.MAX_CHANNELS)
+        figure, mapping = figures.new_figure(7.2, 3.6), (self.gamma, self.b, self.ties)
+        ax, k, C = figure.add_subplot(), self.kernel_size, np.arange(1, self.MAX_CHANNELS + 1)
+        figures.dress(ax, "Kernel size over channels", "channels C", "kernel size k")
+        sizes = [ks.adaptive_kernel_size(int(each), *mapping) for each in C]
+        ax.step(C, sizes, where="post", color=figures.GREY, linewidth=2)
+        ax.plot(self.channels, k, "o", color=figures.BLACK, markersize=9, label="chosen C, its k")
+        stages = ks.stage_channels(self.network)
+        formula = [ks.adaptive_kernel_size(width, *mapping) for width in stages]
+        ax.plot(stages, formula, **figures.FORMULA_MARK, label="stage: Eq. 12")
+        released = ks.released_kernel_sizes(self.network)
+        ax.plot(stages, released, **figures.RELEASED_MARK, label="released")
+        ax.set_title(f"C = {self.channels:,}, k = {k}", loc="right", fontweight="bold")
+        figures.octaves(ax.xaxis, 0, 13)
+        figures.odd_ticks(ax.yaxis, max(*sizes, *released) + 1)
+        ax.legend(loc="upper left")
+        return figure
 
     def _checked(self, state):
         check_integer("channels", state["channels"], 1, self.MAX_CHANNELS)
@@ -93,6 +82,5 @@ class KernelSizeExplorer(Explorer):
         check_number("b", state["b"], *self.B_LIMITS)
         check_choice("ties", state["ties"], ks.TIES)
         check_choice("network", state["network"], ks.NETWORKS)
-        numbers = {name: float(state[name]) for name in ("gamma", "b")}
-        numbers = {name: int(x) if x.is_integer() else x for name, x in numbers.items()}
-        return {**state, "channels": int(state["channels"]), **numbers}
+        numbers = {name: plain(state[name]) for name in ("channels", "gamma", "b")}
+        return {**state, **numbers}

@@ -9,7 +9,7 @@ import traitlets
 
 from eca_lab import figures
 from eca_lab.checks import check_choice, check_integer
-from eca_lab.explorers.explorer import Explorer, check_proposal
+from eca_lab.explorers.explorer import Explorer, plain
 from eca_lab.kernel_size import check_kernel_size
 
 LARGEST = 2**15 - 1  # stands for the largest absolute entry of a matrix
@@ -28,8 +28,8 @@ class ReductionExplorer(Explorer):
         trained: layer name -> dict of "se" and "eca", modules of as many channels, and "y", the
             (C,) descriptor at which to look at SE.
 
-    All but trained are traits. Setting C, r or k makes the weights random again. Where channels are
-    set alone and have no room for r, k or groups, these are lowered, and the page says so.
+    Setting C, r or k makes the weights random again. Where channels are set alone and have no room
+    for r, k or groups, these are lowered, and the page says so.
     """
 
     MODULE = "reduction.js"
@@ -47,14 +47,6 @@ class ReductionExplorer(Explorer):
         **{"groups": (1, 4, 16), "seed": (0, 1, 2)},
     }
 
-    channels = traitlets.TraitType(None).tag(sync=True)
-    reduction = traitlets.TraitType(None).tag(sync=True)
-    kernel_size = traitlets.TraitType(None).tag(sync=True)
-    groups = traitlets.TraitType(None).tag(sync=True)
-    seed = traitlets.TraitType(None).tag(sync=True)
-    weights = traitlets.TraitType(None).tag(sync=True)
-    _proposed = traitlets.validate(*STATE)(check_proposal)
-
     def __init__(
         self,
         channels=64,
@@ -71,7 +63,7 @@ class ReductionExplorer(Explorer):
         if weights in self._layers:
             sizes = _lowered({**sizes, **self._layers[weights]})
         super().__init__(
-            {**sizes, "seed": seed, "weights": weights},
+            (*sizes.values(), seed, weights),
             **{"layers": self._layers, "limits": self.LIMITS, "recorded": self.RECORDED},
             arguments=["trained=trained"] if trained else [],
         )
@@ -94,7 +86,7 @@ class ReductionExplorer(Explorer):
         check_choice("groups", state["groups"], _divisors(state["channels"]))
         check_integer("seed", state["seed"], *self.LIMITS["seed"])
         check_choice("weights", state["weights"], ("random", *self._layers))
-        return {name: v if name == "weights" else int(v) for name, v in state.items()}
+        return {name: v if name == "weights" else plain(v) for name, v in state.items()}
 
     @traitlets.observe(*SIZES, "weights")
     def _give_way(self, change):

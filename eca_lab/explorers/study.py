@@ -2,11 +2,9 @@
 
 from typing import ClassVar
 
-import traitlets
-
 from eca_lab import report, stats
 from eca_lab.checks import check_choice, check_number
-from eca_lab.explorers.explorer import Explorer, check_proposal
+from eca_lab.explorers.explorer import Explorer, plain
 from eca_lab.figures import differences_figure
 from eca_lab.results import RUN
 from eca_lab.spec import parse_spec
@@ -22,8 +20,7 @@ class StudyExplorer(Explorer):
         baseline: the arm that all others are compared with; if left out "eca" where it is there.
         margin: in points, 0.01 to 5; differences nearer to 0 do not matter.
 
-    All but results are traits. A value that is not accepted raises a ValueError that names it; so
-    do a baseline that has no pair with any arm, telling why, and results without a row.
+    ValueError also for a baseline that has no pair with any arm, telling why.
     """
 
     MODULE = "study.js"
@@ -32,13 +29,6 @@ class StudyExplorer(Explorer):
     METRICS: ClassVar = {"top1": "top-1", "top5": "top-5"}
     MARGIN_STOPS = tuple(sorted({min(round(10 ** (step / 20 - 2), 2), 5) for step in range(55)}))
     NUMBERS: ClassVar = ["difference", "low", "high", "p_holm", "equivalent_within"]
-
-    data = traitlets.TraitType(None).tag(sync=True)
-    backbone = traitlets.TraitType(None).tag(sync=True)
-    metric = traitlets.TraitType(None).tag(sync=True)
-    baseline = traitlets.TraitType(None).tag(sync=True)
-    margin = traitlets.TraitType(None).tag(sync=True)
-    _proposed = traitlets.validate(*STATE)(check_proposal)
 
     def __init__(self, results, data=None, backbone=None, metric="top1", baseline=None, margin=0.2):
         if not len(results):
@@ -55,10 +45,9 @@ class StudyExplorer(Explorer):
             made = self._made.get(data, {}).get(backbone, {}).get(metric, {})
             can = (arm for arm in ("eca", *made) if isinstance(made.get(arm), stats.Comparison))
             baseline = next(can, "eca")
-        values = (data, backbone, metric, baseline, margin)
         given = {"metrics": self.METRICS, "stops": {"margin": self.MARGIN_STOPS}}
         given |= {"level": stats.LEVEL, "settings": settings}
-        super().__init__(dict(zip(self.STATE, values, strict=True)), **given)
+        super().__init__((data, backbone, metric, baseline, margin), **given)
 
     def _told(self, trials, made):
         arms, first = list(trials["arm"].unique()), trials.iloc[0]
@@ -98,8 +87,7 @@ class StudyExplorer(Explorer):
         if isinstance(made, ValueError):
             raise made
         check_number("margin", state["margin"], self.MARGIN_STOPS[0], self.MARGIN_STOPS[-1])
-        margin = float(state["margin"])
-        return {**state, "margin": int(margin) if margin.is_integer() else margin}
+        return {**state, "margin": plain(state["margin"])}
 
 
 def _compare_all(trials, metric):
