@@ -32,8 +32,10 @@ pytestmark = [
     ),
 ]
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK = Path("notebooks/01_kernel_size.ipynb")
+NOTEBOOKS = sorted(path.relative_to(ROOT) for path in ROOT.glob("notebooks/*.ipynb"))
+NOTEBOOK = NOTEBOOKS[1]  # of the kernel size, which is the fastest
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -72,21 +74,22 @@ class Lab:
 
 @contextmanager
 def jupyterlab(directory):
-    """Run a JupyterLab over copies of notebook 01 and the data, and yield it as a `Lab`.
+    """Run a JupyterLab over copies of the notebooks and the data, and yield it as a `Lab`.
 
     The server runs on this machine's own address only, asks for its token, and keeps its settings,
     workspaces and signatures in `directory`, so that neither the reader's JupyterLab nor the
-    repository's notebook (which JupyterLab saves by itself) is touched.
+    repository's notebooks (which JupyterLab saves by itself) are touched.
     """
     served = directory / "served"
     (served / NOTEBOOK).parent.mkdir(parents=True)
     for data in ("checkpoints", "paper", "results"):
         shutil.copytree(ROOT / "data" / data, served / "data" / data)
-    notebook = json.loads((ROOT / NOTEBOOK).read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            cell.update(execution_count=None, outputs=[])
-    (served / NOTEBOOK).write_text(json.dumps(notebook), encoding="utf-8")
+    for path in NOTEBOOKS:
+        notebook = json.loads((ROOT / path).read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code":
+                cell.update(execution_count=None, outputs=[])
+        (served / path).write_text(json.dumps(notebook), encoding="utf-8")
 
     # Without this, JupyterLab asks its new user whether to fetch news, and looks for updates.
     settings = directory / "settings" / "@jupyterlab" / "apputils-extension"
@@ -171,25 +174,59 @@ def page(browser):
     page.context.close()
 
 
-def run_notebook(page, address):
-    """Open the notebook, run all its cells through the menu, and wait until they have run."""
-    from playwright.sync_api import expect
-
+def start_notebook(page, address):
+    """Open the notebook and run all its cells through the menu."""
     page.goto(address)
     # Until a kernel is there, the status bar says "No Kernel | Initializing".
-    idle = page.locator("#jp-main-statusbar").get_by_text(re.compile(r"Python 3 .*\| Idle"))
-    idle.wait_for(timeout=90_000)
+    _idle(page).wait_for(timeout=90_000)
     choose(page, "Run", "Run All Cells")
+
+
+def finish_notebook(page):
+    """Wait until all cells have run."""
+    from playwright.sync_api import expect
+
     prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
     expect(prompts.first).to_have_text("[1]:", timeout=90_000)
-    expect(prompts.filter(has_text="[*]")).to_have_count(0, timeout=90_000)
-    idle.wait_for(timeout=90_000)
+    expect(prompts.filter(has_text="[*]")).to_have_count(0, timeout=300_000)
+    _idle(page).wait_for(timeout=90_000)
+
+
+def _idle(page):
+    return page.locator("#jp-main-statusbar").get_by_text(re.compile(r"Python 3 .*\| Idle"))
+
+
+def run_notebook(page, address):
+    """Open the notebook, run all its cells through the menu, and wait until they have run."""
+    start_notebook(page, address)
+    finish_notebook(page)
 
 
 def choose(page, menu, item):
     """Choose an item of JupyterLab's menu bar."""
     page.locator(".lm-MenuBar-itemLabel", has_text=re.compile(f"^{menu}$")).click()
     page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{item}$")).click()
+
+
+def save(page, path):
+    """Save the notebook in JupyterLab, and return the code cells that it wrote."""
+    choose(page, "File", "Save Notebook")
+    page.wait_for_function("!document.querySelector('.lm-TabBar-tab.jp-mod-dirty')")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def outputs(cells):
+    return [output for cell in cells for output in cell["outputs"]]
+
+
+def check_outputs(cells):
+    """Raise unless all these cells ran, in order, without an error or a warning."""
+    kinds = {each["output_type"] for each in outputs(cells)} | {
+        each.get("name") for each in outputs(cells)
+    }
+    assert not kinds & {"error", "stderr"}
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
 
 
 def channels_slider(page):
@@ -200,37 +237,6 @@ def channels_slider(page):
 def told(page):
     """The line of Python that gives the state of the explorer of the kernel size."""
     return page.locator(".eca-lab .state code")
-
-
-def handle(page, description):
-    """The handle of the slider of a description."""
-    slider = page.locator(".widget-slider", has=page.get_by_text(description, exact=True))
-    return slider.locator("[role=slider]")
-
-
-def readout(page):
-    """The panel's read-out."""
-    return page.locator(".widget-html-content").filter(has_text="This state")
-
-
-def picture(page):
-    """The panel's picture, and the bytes that the page has of it."""
-    image = page.locator("img.widget-image")
-    fetched = image.evaluate(
-        "async image => Array.from(new Uint8Array(await (await fetch(image.src)).arrayBuffer()))"
-    )
-    return image.get_attribute("src"), bytes(fetched)
-
-
-def wait_for_next_picture(page, source):
-    """Wait until the panel shows a picture other than that of the address `source`."""
-    page.wait_for_function(
-        """source => {
-            const image = document.querySelector("img.widget-image");
-            return image.src !== source && image.complete && image.naturalWidth > 0;
-        }""",
-        arg=source,
-    )
 
 
 GRID = """async ([text, given, samples]) => {
@@ -288,10 +294,7 @@ def test_notebook_runs_and_its_explorer_follows_keyboard_and_mouse(lab, page):
     page.on("pageerror", lambda error: errors.append(str(error)))
     original = (ROOT / NOTEBOOK).read_bytes()
     run_notebook(page, lab.url(NOTEBOOK))
-    cells = save(page, lab.folder / NOTEBOOK)
-    outputs = [output for cell in cells for output in cell["outputs"]]
-    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    check_outputs(save(page, lab.folder / NOTEBOOK))
 
     explorer = page.locator(".eca-lab")
     shown = explorer.locator("[role=status]")
@@ -372,6 +375,22 @@ def test_notebook_runs_and_its_explorer_follows_keyboard_and_mouse(lab, page):
         assert picture["y"] <= controls["y"] < readout["y"]
         beside = picture["x"] + picture["width"] <= controls["x"]
         assert beside or controls["y"] - (picture["y"] + picture["height"]) < 20
+
+    # The kernel keeps the state when the page is loaded again; a new kernel begins anew.
+    line = told(page).inner_text()
+    save(page, lab.folder / NOTEBOOK)
+    page.reload()
+    expect(told(page)).to_have_text(line, timeout=30_000)
+    _idle(page).wait_for()
+    choose(page, "Kernel", "Restart Kernel and Run All Cells…")
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    expect(told(page)).to_have_text(
+        "KernelSizeExplorer(channels=256, gamma=2, b=1)", timeout=30_000
+    )
+    finish_notebook(page)
+    channels_slider(page).focus()
+    page.keyboard.press("ArrowRight")
+    expect(told(page)).to_contain_text("channels=267,")
     assert errors == []
     assert (ROOT / NOTEBOOK).read_bytes() == original
 
@@ -862,12 +881,23 @@ def test_names_run_nothing_in_the_page(lab, page):
     assert dialogs == []
 
 
-def save(page, path):
-    """Save the notebook in JupyterLab, and return the code cells that it wrote."""
-    choose(page, "File", "Save Notebook")
-    page.wait_for_function("!document.querySelector('.lm-TabBar-tab.jp-mod-dirty')")
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [cell for cell in cells if cell["cell_type"] == "code"]
+def test_every_other_notebook_runs_and_shows_its_explorer(lab, browser):
+    pages = {path: new_page(browser) for path in NOTEBOOKS if path != NOTEBOOK}
+    wrong = []
+    for path, page in pages.items():
+        page.on("pageerror", lambda error, path=path: wrong.append(f"{path}: {error}"))
+        start_notebook(page, lab.url(path))
+    for path, page in pages.items():
+        finish_notebook(page)
+        cells = save(page, lab.folder / path)
+        check_outputs(cells)
+        views = [each for each in outputs(cells) if WIDGET in each.get("data", {})]
+        for view in views:
+            line = "".join(view["data"]["text/plain"])
+            assert line.startswith(f"{told(page).inner_text()}: ")
+        assert len(views) == (path.name[:2] != "00")
+        page.context.close()
+    assert wrong == []
 
 
 def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, tmp_path):
