@@ -4,11 +4,11 @@ Table 3 of the ECA paper prints its counts in units of its own: its M is `MEBI`,
 """
 
 import math
-import time
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from eca_lab.checks import check_choice, check_integer
@@ -97,36 +97,23 @@ def step_seconds(models, size, batch_size, repeats=10):
     check_integer("size", size)
     check_integer("batch_size", batch_size)
     check_integer("repeats", repeats, least=2)  # to see the spread
-    if not models:
-        raise ValueError("models={}: accepted is at least one")
     device = next(next(iter(models.values())).parameters()).device
     x = torch.randn(batch_size, 3, size, size, device=device)
-    rows = []
+    tables = {}
     for step in (_forward, _training):
         seconds = {name: [] for name in models}
         for turn in range(repeats + 1):
             for name in list(models)[:: 1 if turn % 2 else -1]:
-                seconds[name].append(_timed(step, models[name], x))
+                start = timer()
+                step(models[name], x)
+                seconds[name].append(timer() - start)
+                models[name].zero_grad()  # only one model at a time holds gradients
         rounds = pd.DataFrame(seconds).iloc[1:]
         ratios = rounds.div(rounds.iloc[:, 0], axis=0).quantile([0.5, 0.25, 0.75]).T
         ratios.columns = ["ratio", "ratio_low", "ratio_high"]
-        rows.append(ratios.assign(seconds=rounds.median())[["seconds", *ratios.columns]])
-    return pd.concat(rows, keys=["forward", "training"], names=["step", "name"])
-
-
-def _timed(step, model, x):
-    training = model.training
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    start = time.perf_counter()
-    step(model, x)
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    seconds = time.perf_counter() - start
-    # Outside of the measured time: only one model at a time holds gradients.
-    model.zero_grad()
-    model.train(training)
-    return seconds
+        ratios.insert(0, "seconds", rounds.median())
+        tables[step.__name__.strip("_")] = ratios
+    return pd.concat(tables, names=["step", "name"])
 
 
 @torch.no_grad()
