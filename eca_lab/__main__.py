@@ -102,10 +102,11 @@ def _declare(options):
         raise ValueError(f"--study {study.name}: its --setting is missing; accepted are {listed}")
     checks.check_choice("--setting", options.setting, tuple(study.settings))
     setting = study.settings[options.setting]
-    declared = dict.fromkeys(("classes", "batch_size", "learning_rate")) | {"out": study.results}
-    also = ("arms", "size", "per_class", "backbone", "epochs", "precision", "fused")
-    for name, value in (declared | {each: getattr(setting, each) for each in also}).items():
-        if getattr(options, name) is not None:
+    names = ("arms", "size", "per_class", "backbone", "epochs", "precision", "fused", "keep")
+    declared = {name: getattr(setting, name) for name in names} | {"out": study.results}
+    undeclared = dict.fromkeys(("classes", "batch_size", "learning_rate"))  # the usual ones
+    for name, value in (declared | undeclared).items():
+        if getattr(options, name, None) is not None:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} with --study {study.name}: the study declares it")
         setattr(options, name, value)
@@ -116,7 +117,6 @@ def _declare(options):
         )
     usual = {name: getattr(setting, name) for name in ("data", "device", "seeds")}
     options.defaults = options.defaults | usual
-    options.keep = setting.keep
 
 
 def _fill(options):
@@ -153,13 +153,9 @@ def _compare(options):
     table = report.finished(options.path)
     recorded, baseline = tuple(table["arm"].unique()), str(options.baseline)
     checks.check_choice("--baseline", baseline, recorded)
-    family = options.arms and [arm for arm in map(str, options.arms) if arm != baseline]
-    if family == []:
-        raise ValueError(
-            f"--arms {baseline}: that is the baseline; accepted are others of {', '.join(recorded)}"
-        )
+    family = options.arms and list(map(str, options.arms))
     for arm in family or ():
-        checks.check_choice("--arms", arm, recorded)
+        checks.check_choice("--arms", arm, [other for other in recorded if other != baseline])
     compared = report.print_comparisons(table, baseline, family, options.metric, options.margin)
     return 0 if compared else 1
 

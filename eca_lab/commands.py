@@ -17,8 +17,7 @@ def run_sweep(options):
     plan = _plan(options)
     out, count = Path(options.out), len(plan.trials)
     out.mkdir(parents=True, exist_ok=True)
-    records = results.set_aside(out)
-    todo = sweep.remaining(plan, records)
+    todo = sweep.remaining(plan, results.load_records(out, set_aside=True))
     _print_plan(plan)
     print(f"\n{count - len(todo)} of {count} trials are finished in {out}")
     estimate = None
@@ -29,8 +28,7 @@ def run_sweep(options):
             told = f"about {_duration(len(todo) * estimate)}" if estimate else "for an unknown time"
             print(f"{told}.")
         deadline = options.begin + options.budget if options.budget else None
-        how = deadline, estimate, options.any_device, records
-        failed = sweep.run_sweep(plan, out, *where, *how)
+        failed = sweep.run_sweep(plan, out, *where, deadline, estimate, options.any_device)
     except (KeyboardInterrupt, OSError, RuntimeError) as stop:
         left = len(sweep.remaining(plan, results.load_records(out)))
         interrupted = isinstance(stop, KeyboardInterrupt)

@@ -22,7 +22,7 @@ def finished(folder):
     LookupError without any, telling how many failed, and why; FileNotFoundError: no such folder.
     """
     records = results.load_records(folder).values()
-    table = results.as_results(each for each in records if each["status"] == "finished")
+    table = results.as_results(records)
     if table.empty:
         reasons = Counter(each["reason"] for each in records if each["status"] == "failed")
         why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))

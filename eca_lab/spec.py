@@ -103,6 +103,11 @@ def parse_spec(text):
     return _parse(text)
 
 
+def arm_order(arms):
+    """The `Spec.order` of a column of arms: the key by which a DataFrame is sorted."""
+    return arms.map(lambda arm: parse_spec(arm).order)
+
+
 @cache  # among 10,000 trials there are few different specs
 def _parse(text):
     try:

@@ -69,11 +69,6 @@ class Comparison:
         return replace(self, margin=margin, table=table)
 
     @functools.cached_property
-    def means(self):
-        """`means` of the trials."""
-        return means(self.trials, self.metric)
-
-    @functools.cached_property
     def slope(self):
         """`trend` over the arms that fix one k; None where it cannot be had."""
         over = {arm: parse_spec(arm).fixed_kernel_size for arm in self.trials["arm"].unique()}
@@ -106,8 +101,8 @@ def compare(results, baseline, family=None, metric="top1", margin=0.2):
 
     Raises:
         TypeError, ValueError: margin not a finite number above 0; no such baseline, arm or metric;
-            results without the columns arm and seed, or of several settings; two results for one
-            arm and seed; an infinite metric; not one pair in all, with the reason.
+            results of several settings; two results for one arm and seed; not one pair in all,
+            with the reason.
     """
     check_number("margin", margin, above=0)
     by_seed, runs = _by_seed(results, metric)
@@ -140,20 +135,6 @@ def compare(results, baseline, family=None, metric="top1", margin=0.2):
     differences = differences.reindex(by_seed.index, columns=family)
     made = Comparison(baseline, metric, margin, trials, differences, left_out, table)
     return made.at(margin)
-
-
-def means(results, metric="top1"):
-    """Mean of every arm over its seeds, with a 95% interval by Student's t.
-
-    They are about one arm alone; whether two differ is for `compare` to say. Arguments and errors
-    as there. Gives a DataFrame indexed by arm, in the order of the results: n, mean, low, high (NaN
-    where n is 1 or the values do not vary).
-    """
-    by_seed, _ = _by_seed(results, metric)
-    varies = [_varies(values.dropna().to_numpy(), values) for _, values in by_seed.items()]
-    n, mean, error = by_seed.count(), by_seed.mean(), by_seed.sem().where(varies)
-    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=error)
-    return pd.DataFrame({"n": n, "mean": mean, "low": low, "high": high}).rename_axis("arm")
 
 
 def trend(results, over, metric="top1"):
@@ -228,21 +209,14 @@ _COLUMNS = [
     "equivalent_within", "correlation", "detectable",
     *(f"seeds_{difference}" for difference in DIFFERENCES), "verdict",
 ]  # fmt: skip
-
-
 _ONE_SETTING = "accepted are those of one data set, backbone and recipe"
 
 
 def _by_seed(results, metric):
     """Tables of seeds by arms, the arms in the order of the results: a metric, and the run."""
-    for column in ("arm", "seed"):
-        if column not in results:
-            raise ValueError(f"results without a column {column}: there are {list(results)}")
     metrics = results.drop(columns="seed").select_dtypes("number")
     if metric not in metrics:
         raise ValueError(f"metric={metric!r}: accepted are {', '.join(metrics)}")
-    if np.isinf(results[metric]).any():
-        raise ValueError(f"metric={metric!r}: infinite in some trials; accepted are finite values")
     for column in SETTING:
         found = results[column].unique() if column in results else []
         if len(found) > 1:

@@ -21,7 +21,7 @@ from eca_lab.fused import obstacle
 from eca_lab.models import add_attention, build_model
 from eca_lab.provenance import code_version, provenance
 from eca_lab.recipe import Recipe
-from eca_lab.spec import Spec, parse_spec
+from eca_lab.spec import Spec, arm_order, parse_spec
 from eca_lab.train import (
     PRECISIONS,
     check_device,
@@ -158,7 +158,6 @@ def run_sweep(
     deadline=None,
     estimate=None,
     any_device=False,
-    records=None,
 ):
     """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
 
@@ -172,7 +171,6 @@ def run_sweep(
         estimate: seconds that a trial takes, for the deadline; None if that is not known.
         any_device: run the seeds that were `begun_elsewhere`, too; else they are left alone, with
             a warning. On Ray, whose devices are not known before, all are run.
-        records: of `eca_lab.results.set_aside`, where the folder was read already.
 
     Gives the records of the trials that failed. Raises as `check_workers`; OSError for a folder
     that cannot be written; RuntimeError where the workers die before they are ready.
@@ -180,7 +178,7 @@ def run_sweep(
     devices = check_workers(device, workers, gpu_share, ray)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    records = results.set_aside(out) if records is None else records
+    records = results.load_records(out, set_aside=True)
     todo = remaining(plan, records)
     elsewhere = {} if any_device or ray else begun_elsewhere(plan, records, device)
     if elsewhere:
@@ -196,7 +194,7 @@ def run_sweep(
         return []
     epochs = plan.recipe.epochs
     # A trial that is still running in another sweep on this folder has its file locked.
-    claims, started, progress, failed = {}, {}, Counter(), []
+    claims, progress, failed = {}, Counter(), []
     longest = estimate or 0.0
 
     def to_start():
@@ -207,7 +205,7 @@ def run_sweep(
             if claim is None:
                 bar.total -= epochs
                 continue
-            claims[trial.identity], started[trial.identity] = claim, time.monotonic()
+            claims[trial.identity] = claim, time.monotonic()
             bar.set_postfix_str(f"trial {number} of {len(todo)}: {trial.arm}, seed {trial.seed}")
             yield trial
 
@@ -220,7 +218,7 @@ def run_sweep(
 
     with ExitStack() as stack:
         bar = stack.enter_context(progress_bar(len(todo) * epochs))
-        stack.callback(lambda: [_release(claim) for claim in claims.values()])
+        stack.callback(lambda: [_release(claim) for claim, _ in claims.values()])
         if ray is None and workers is None:
             ended = ((each, plan.run(each, device, partial(on_epoch, each))) for each in to_start())
         else:
@@ -244,8 +242,9 @@ def run_sweep(
             results.write_record(out, record)
             if record["status"] == "failed":
                 failed.append(record)
-            longest = max(longest, time.monotonic() - started[trial.identity])
-            _release(claims.pop(trial.identity))
+            claim, started = claims.pop(trial.identity)
+            longest = max(longest, time.monotonic() - started)
+            _release(claim)
             bar.update(epochs - progress.pop(trial.identity, 0))
     return failed
 
@@ -293,24 +292,20 @@ def begun_elsewhere(plan, records, device="cpu"):
     Each with a set of `run_of`, by which they were begun: that of the finished trials among the
     records that differ from those of the plan in nothing but the arm.
     """
+
+    def without_arm(trial):
+        return results.trial_identity({**trial, "attention": None, "parameters": None})
+
     device, begun = check_device(device), defaultdict(set)
-    here = {"precision": resolve_precision(plan.precision, device)}
-    here |= {"path": "fused" if plan.fused else "modules"}
-    here = results.run_of({**provenance(device), **here})
+    precision = resolve_precision(plan.precision, device)
+    how = {"precision": precision, "path": "fused" if plan.fused else "modules"}
+    here = results.run_of({**provenance(device), **how})
     for record in records.values():
         if record["status"] == "finished":
-            begun[_without_arm(record["trial"])].add(results.run_of(record))
+            begun[without_arm(record["trial"])].add(results.run_of(record))
     left = remaining(plan, records)
-    seeds = {trial.seed: begun[_without_arm(trial.description)] for trial in left}
+    seeds = {trial.seed: begun[without_arm(trial.description)] for trial in left}
     return {seed: runs for seed, runs in seeds.items() if runs and here not in runs}
-
-
-def _without_arm(description):
-    """A name for what trials of one seed have in common."""
-    of_arm = ("attention", "parameters")
-    return results.trial_identity(
-        {key: each for key, each in description.items() if key not in of_arm}
-    )
 
 
 def plan_results(plan, out):
@@ -319,9 +314,7 @@ def plan_results(plan, out):
     names = {trial.identity: str(trial.arm) for trial in plan.trials}
     table = table[table["identity"].isin(names)]
     table = table.assign(arm=table["identity"].map(names))
-    return table.sort_values(
-        "arm", key=lambda arms: arms.map(lambda arm: parse_spec(arm).order), kind="stable"
-    )
+    return table.sort_values("arm", key=arm_order, kind="stable")
 
 
 def _claim(out, trial):

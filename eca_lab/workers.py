@@ -233,9 +233,8 @@ class _Actor:
 def check_ray(address):
     """The module ray, if a cluster can be reached at the address: "auto", or HOST:PORT.
 
-    Raises:
-        ImportError: Ray is not installed.
-        OSError: nobody answers at that address. Ray itself would wait for minutes.
+    ImportError: Ray is not installed. OSError: nobody answers at that address, for which Ray itself
+    would wait for minutes.
     """
     try:
         import ray

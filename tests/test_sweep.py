@@ -387,8 +387,9 @@ def test_invalid_files_are_set_aside_and_their_trials_run_again(dataset, tmp_pat
     with pytest.warns(UserWarning, match="was moved to .*rejected") as caught:
         assert run_sweep(plan, tmp_path) == []
     assert len(caught) == 2
-    assert (tmp_path / "rejected" / truncated.name).read_text() == text[:100]
-    assert (tmp_path / "rejected" / "notes.json").read_text() == "{}"
+    moved = {path.name.split("-")[0]: path for path in (tmp_path / "rejected").iterdir()}
+    assert moved[truncated.stem].read_text() == text[:100]
+    assert moved["notes"].read_text() == "{}"
     assert len(load_records(tmp_path)) == 2
     assert whole.read_bytes() == kept
 
