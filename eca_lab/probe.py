@@ -65,8 +65,8 @@ def record_weights(model, images, prepare=None, batch_size=250, descriptors=Fals
         batch_size: images a batch.
         descriptors: record the means of each layer's input channels, too.
 
-    TypeError, ValueError: a model without channel attention, or with layers that share it, or do
-    not run exactly once a pass; images that are no tensor, none, or uint8 without prepare.
+    ValueError: a model without channel attention, or with a layer that does not run exactly once a
+    pass; images that are no tensor, none, or uint8 without prepare.
     """
     watches = {"weights": _watch_weights}
     if descriptors:
@@ -89,13 +89,9 @@ def _run(model, images, prepare, batch_size, watches):
         known = ", ".join(f"{'.'.join(each)} with a {gate}" for each, gate in _GATES.items())
         name = type(model).__name__
         raise ValueError(f"{name} has no channel attention: accepted are models with {known}")
-    for layer in layers:
-        _layer(model, layer)
     check_integer("batch_size", batch_size)
-    if not isinstance(images, torch.Tensor):
-        raise TypeError(f"images of type {type(images).__name__}: accepted is a tensor (N, ...)")
-    if len(images) == 0:
-        raise ValueError("images: there are none; accepted are one or more")
+    if not isinstance(images, torch.Tensor) or not len(images):
+        raise ValueError("images: accepted is a tensor (N, ...) of one or more")
     if prepare is None and not images.is_floating_point():
         raise ValueError(
             f"images of {images.dtype} without prepare: accepted are the floating point numbers "
@@ -150,14 +146,12 @@ def intervene(model, layer, change):
 
     A change is a function from the weights (N, C) of a batch to those that are applied in their
     stead: `scale`, `freeze`, `permute` and `swap` make one, `off` is one. Of nested changes of one
-    layer the inner comes last. TypeError, ValueError for what is no layer, one that shares its
-    weights' module, or no function; from the model for a change that does not fit the channels.
+    layer the inner comes last. TypeError, ValueError for what is no layer, or no function;
+    ValueError, RuntimeError from the model for a change that does not fit the channels.
     """
     gate = _gate(_layer(model, layer))
     if not callable(change):
-        raise TypeError(
-            f"change={change!r}: accepted are functions of the weights, such as probe.freeze(0.5)"
-        )
+        raise TypeError(f"change={change!r}: accepted are functions, such as probe.freeze(0.5)")
 
     def changed(_, __, out):  # of shape (N, C), or (N, C, 1, 1), or (N, 1, C)
         return change(out.flatten(1)).reshape(out.shape)
@@ -168,14 +162,14 @@ def intervene(model, layer, change):
 
 def scale(factor):
     """A change for `intervene`: multiply the weights by a number, or each by its own, (C,)."""
-    factor = _vector("factor", factor)
-    return lambda weights: weights * factor(weights)
+    factor = _finite("factor", factor)
+    return lambda weights: weights * factor.to(weights)
 
 
 def freeze(weights):
     """A change for `intervene`: the same weights for every image, a number or (C,)."""
-    frozen = _vector("weights", weights)
-    return lambda weights: frozen(weights).expand_as(weights)
+    frozen = _finite("weights", weights)
+    return lambda weights: frozen.to(weights).expand_as(weights)
 
 
 def permute(order):
@@ -183,7 +177,8 @@ def permute(order):
     order = _permutation(order)
 
     def change(weights):
-        _check_length("order", order, weights)
+        if len(order) != (channels := weights.shape[1]):
+            raise ValueError(f"order of length {len(order)}: accepted is {channels}")
         return weights[:, order.to(weights.device)]
 
     return change
@@ -249,52 +244,24 @@ def _gate(module):
 
 
 def _layer(model, name):
-    """The attention module of that name, which shares its gate with no other."""
+    """The attention module of that name."""
     layers = attention_layers(model)
     if name not in layers:
         accepted = ", ".join(layers) or "none, since the model has no channel attention"
         raise ValueError(f"layer={name!r}: accepted are {accepted}")
-    gate = _gate(layers[name])
-    sharing = [layer for layer, module in layers.items() if _gate(module) is gate]
-    if len(sharing) > 1:
-        raise ValueError(
-            f"layer={name!r}: {' and '.join(sharing)} share one {type(gate).__name__} that gives "
-            "their weights; accepted are layers with one of their own"
-        )
     return layers[name]
 
 
-def _vector(name, values):
-    """A number or (C,) numbers as a function, which gives them as a tensor like weights (N, C)."""
+def _finite(name, values):
+    """A finite number or (C,) of them as a tensor, or ValueError."""
     values = torch.as_tensor(values, dtype=torch.float32)
     if values.dim() > 1 or not values.isfinite().all():
-        raise ValueError(
-            f"{name} of shape {tuple(values.shape)}: accepted is a finite number, or one for each "
-            "channel"
-        )
-
-    def like(weights):
-        if values.dim() == 1:
-            _check_length(name, values, weights)
-        return values.to(weights)
-
-    return like
+        raise ValueError(f"{name}: accepted is a finite number, or one for each channel")
+    return values
 
 
 def _permutation(order):
     order = torch.as_tensor(order)
-    # No masks, which are of bool or uint8.
-    whole = order.dtype in (torch.int8, torch.int16, torch.int32, torch.int64) and order.dim() == 1
-    if not whole or order.sort().values.tolist() != list(range(len(order))):
-        raise ValueError(
-            f"order={order.tolist()} of {order.dtype}: accepted is each integer of 0 to C - 1, once"
-        )
+    if sorted(order.tolist()) != list(range(len(order))):
+        raise ValueError(f"order={order.tolist()}: accepted is each integer of 0 to C - 1, once")
     return order.long()
-
-
-def _check_length(name, values, tensor):
-    if len(values) != tensor.shape[1]:
-        raise ValueError(
-            f"{name} has {len(values)} values: accepted is one for each of the layer's "
-            f"{tensor.shape[1]} channels"
-        )
