@@ -87,15 +87,20 @@ def train_checkpoints(plan, out, device="cpu"):
 
 def keep_checkpoint(out, plan, trial, model, outcome):
     """Save the network of a trial in the folder `out`, its outcome and provenance on its card."""
-    card = {
+    path = Path(out) / checkpoint_name(trial.description, trial.arm)
+    card = {"classes": list(plan.dataset.classes)} | describe(trial, outcome)
+    save_checkpoint(path, model, card)
+
+
+def describe(trial, outcome):
+    """What is written down of a trial that has ended, as JSON holds it."""
+    return {
         "arm": str(trial.arm),
-        "classes": list(plan.dataset.classes),
         **outcome,
         "trial": trial.description,
         "code": code_version(),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    save_checkpoint(Path(out) / checkpoint_name(trial.description, trial.arm), model, card)
 
 
 def _is_saved(path):

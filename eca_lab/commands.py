@@ -1,13 +1,15 @@
 """The commands that train, for `eca_lab.__main__`: what they check, print and leave behind."""
 
-import os
 import sys
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from eca_lab import checkpoints, data, report, results, sweep
 from eca_lab.train import check_device
 
 AGAIN = "Run the same command again to"
+_complain = partial(print, file=sys.stderr)
 
 
 def run_sweep(options):
@@ -25,7 +27,8 @@ def run_sweep(options):
         if todo and options.ray is None:
             print(f"{len(todo)} to run on {options.device}, ", end="", flush=True)
             estimate = plan.estimate_seconds(todo[-1], options.device)
-            told = f"about {_duration(len(todo) * estimate)}" if estimate else "for an unknown time"
+            whole = estimate and timedelta(seconds=round(len(todo) * estimate))
+            told = f"about {whole}" if estimate else "for an unknown time"
             print(f"{told}.")
         deadline = options.begin + options.budget if options.budget else None
         failed = sweep.run_sweep(plan, out, *where, deadline, estimate, options.any_device)
@@ -68,14 +71,9 @@ def train_checkpoints(options):
     return 0
 
 
-def _complain(text):
-    print(text, file=sys.stderr)
-
-
 def _plan(options):
     """The plan that the options ask for. What needs no data is checked before a download."""
     arms = sweep.check_arms(options.backbone, options.arms, options.seeds)
-    _check_writable(options.out)
     dataset = data.load_dataset(
         options.data,
         size=options.size,
@@ -107,20 +105,3 @@ def _print_plan(plan):
         print(f"  {trial.arm!s:{width}}  {parameters:>11,} parameters  {attention}")
     for arm, same in plan.duplicates.items():
         print(f"  `{arm}` on {plan.backbone} is `{same}`: the same trials, run once")
-
-
-def _duration(seconds):
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _check_writable(folder):
-    """Raise OSError unless the folder, or the nearest one above it that exists, can be written."""
-    path = Path(folder).absolute()
-    nearest = next(each for each in (path, *path.parents) if each.exists())
-    if not nearest.is_dir():
-        raise NotADirectoryError(f"--out {folder}: {nearest} is not a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(f"--out {folder}: {nearest} cannot be written")

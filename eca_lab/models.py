@@ -88,15 +88,6 @@ def _projection(inputs, outputs):
     return nn.Sequential(resnet.conv1x1(inputs, outputs, stride=2), nn.BatchNorm2d(outputs))
 
 
-def _plain(backbone, num_classes):
-    if backbone == "tiny":
-        return TinyResNet(num_classes)
-    if backbone == "mobilenet_v2":
-        return mobilenetv2.MobileNetV2(num_classes, block=InvertedResidual)
-    kind, stages = RESNETS[backbone]
-    return resnet.ResNet({"basic": BasicBlock, "bottleneck": Bottleneck}[kind], stages, num_classes)
-
-
 def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
     """A backbone with an attention module in every block, with random weights.
 
@@ -109,8 +100,14 @@ def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
     """
     check_choice("backbone", backbone, BACKBONES)
     check_choice("stem", stem, STEMS)
-    attention = parse_spec(attention)
-    model = _plain(backbone, num_classes)
+    if backbone == "tiny":
+        model = TinyResNet(num_classes)
+    elif backbone == "mobilenet_v2":
+        model = mobilenetv2.MobileNetV2(num_classes, block=InvertedResidual)
+    else:
+        kind, stages = RESNETS[backbone]
+        block = {"basic": BasicBlock, "bottleneck": Bottleneck}[kind]
+        model = resnet.ResNet(block, stages, num_classes)
     if stem == "cifar" and backbone == "mobilenet_v2":
         model.features[0][0].stride = (1, 1)  # already 3x3, and no pooling follows
     elif stem == "cifar":

@@ -9,7 +9,6 @@ Shapes: N images, C channels of a layer. A layer is known by the name of its att
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 
 import torch
@@ -58,20 +57,13 @@ def record_weights(model, images, prepare=None, batch_size=250, descriptors=Fals
     The model runs in evaluation mode, on the device and in the dtype of its parameters, and is
     left as it was found, also on an error. Within `intervene` the changed weights are recorded.
 
-    Args:
-        images: (N, ...) tensor, on any device.
-        prepare: function from a batch of images to the model's input, such as
-            `eca_lab.train.input_transform(dataset)`. Left out, the images are the input.
-        batch_size: images a batch.
-        descriptors: record the means of each layer's input channels, too.
-
-    ValueError: a model without channel attention, or with a layer that does not run exactly once a
-    pass; images that are no tensor, none, or uint8 without prepare.
+    images are a tensor (N, ...) on any device; prepare makes the model's input of a batch of them,
+    such as `eca_lab.train.input_transform(dataset)`. descriptors adds the means of each layer's
+    input channels. ValueError: a model without channel attention, or with a layer that does not run
+    exactly once a pass; images that are no tensor, none, or uint8 without prepare.
     """
-    watches = {"weights": _watch_weights}
-    if descriptors:
-        watches["descriptors"] = _watch_means
-    return WeightRecord(**_run(model, images, prepare, batch_size, watches))
+    kinds = ("weights", "descriptors") if descriptors else ("weights",)
+    return WeightRecord(**_run(model, images, prepare, batch_size, kinds))
 
 
 def feature_maps(model, images, prepare=None):
@@ -79,11 +71,11 @@ def feature_maps(model, images, prepare=None):
 
     Arguments and errors as for `record_weights`. All of it is kept: meant for a few images.
     """
-    return _run(model, images, prepare, 250, {"inputs": _watch_inputs})["inputs"]
+    return _run(model, images, prepare, 250, ("inputs",))["inputs"]
 
 
-def _run(model, images, prepare, batch_size, watches):
-    """Run the images through the model: name of a watch -> layer -> (N, ...) array of its finds."""
+def _run(model, images, prepare, batch_size, kinds):
+    """Run the images through the model: kind of what is recorded -> layer -> (N, ...) array."""
     layers = attention_layers(model)
     if not layers:
         known = ", ".join(f"{'.'.join(each)} with a {gate}" for each, gate in _GATES.items())
@@ -98,43 +90,40 @@ def _run(model, images, prepare, batch_size, watches):
             "that the model takes, or a function prepare that makes them"
         )
     like = next(model.parameters(), torch.empty(0))
-    found = {name: {layer: [] for layer in layers} for name in watches}
+    found = {kind: {layer: [] for layer in layers} for kind in kinds}
     with ExitStack() as stack:
         for module in model.modules():
             stack.callback(setattr, module, "training", module.training)
         model.eval()
-        for name, watch in watches.items():
-            for layer, module in layers.items():
-                stack.enter_context(watch(module, partial(_append, found[name][layer])))
+        for kind, (layer, module) in product(kinds, layers.items()):
+            stack.enter_context(_watch(module, kind, found[kind][layer]))
         stack.enter_context(torch.inference_mode())
         for passes, batch in enumerate(images.split(batch_size)):
             batch = batch.to(like.device)
             model((batch if prepare is None else prepare(batch)).to(like.dtype))
-            for layer, name in product(layers, watches):
-                if (times := len(found[name][layer]) - passes) != 1:
+            for layer, kind in product(layers, kinds):
+                if (times := len(found[kind][layer]) - passes) != 1:
                     raise ValueError(f"{layer} ran {times} times in a pass: accepted is once")
     return {
-        name: {layer: torch.cat(parts).numpy() for layer, parts in by_layer.items()}
-        for name, by_layer in found.items()
+        kind: {layer: torch.cat(parts).numpy() for layer, parts in by_layer.items()}
+        for kind, by_layer in found.items()
     }
 
 
-def _append(tensors, tensor):
-    tensors.append(tensor.float().cpu())
+def _watch(module, kind, found):
+    """A hook that appends to a list what a module gives, or is given, in each pass."""
 
+    def given(_, inputs):
+        x = inputs[0]
+        x = x.mean((2, 3), dtype=torch.float32) if kind == "descriptors" else x.clone()
+        found.append(x.float().cpu())
 
-def _watch_weights(module, keep):
-    return _gate(module).register_forward_hook(lambda _, __, out: keep(out.flatten(1)))
+    def weights(_, __, out):
+        found.append(out.flatten(1).float().cpu())
 
-
-def _watch_means(module, keep):
-    return module.register_forward_pre_hook(
-        lambda _, inputs: keep(inputs[0].mean((2, 3), dtype=torch.float32))
-    )
-
-
-def _watch_inputs(module, keep):
-    return module.register_forward_pre_hook(lambda _, inputs: keep(inputs[0].clone()))
+    if kind == "weights":
+        return _gate(module).register_forward_hook(weights)
+    return module.register_forward_pre_hook(given)
 
 
 @contextmanager

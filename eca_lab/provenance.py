@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 
 import torch
@@ -27,6 +28,7 @@ def _processor():
     return platform.processor() or platform.machine()
 
 
+@cache  # of the code that runs, whatever is changed meanwhile
 def code_version():
     """Commit of this package's checkout and whether it has changes; empty outside a checkout."""
     git = ["git", "-C", os.path.dirname(os.path.abspath(__file__))]

@@ -54,7 +54,9 @@ class Spec:
     def __str__(self):
         if not self.arguments:
             return self.name
-        written = (f"{key}={_written(value)}" for key, value in self.arguments.items())
+        sizes = self.kernel_sizes
+        k = {"k": "-".join(map(str, sizes))} if isinstance(sizes, tuple) else {}
+        written = (f"{key}={value}" for key, value in {**self.arguments, **k}.items())
         return f"{self.name}({', '.join(written)})"
 
     def __hash__(self):
@@ -120,8 +122,8 @@ def _read(text):
     """Name and arguments of a spec string, the arguments in the order of the grammar."""
     match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
     if match is None or match[1] not in GRAMMAR:
-        arguments = "with arguments as in se(r=8), eca(k=5) or eca(k=3-5-5-7)"
-        raise ValueError(f"accepted are {', '.join(NAMES)}, {arguments}")
+        examples = "se(r=8), eca(k=5) or eca(k=3-5-5-7)"
+        raise ValueError(f"accepted are {', '.join(NAMES)}, with arguments as in {examples}")
     name, known, given = match[1], GRAMMAR[match[1]], {}
     for argument in match[2].split(",") if match[2] and match[2].strip() else []:
         key, equals, value = (part.strip() for part in argument.partition("="))
@@ -132,10 +134,8 @@ def _read(text):
             raise ValueError(f"{key} is given twice")
         given[key] = _value(key, value)
     required = _REQUIRED.get(name, ())
-    if required and not given.keys() & required:
-        raise ValueError(f"{' or '.join(f'{key}=...' for key in required)} is missing")
-    if len(given.keys() & required) > 1:
-        raise ValueError(f"accepted is one of {' and '.join(required)}")
+    if required and len(given.keys() & required) != 1:
+        raise ValueError(f"accepted is one of {' and '.join(f'{key}=...' for key in required)}")
     return name, {key: given[key] for key in known if key in given}
 
 
@@ -162,7 +162,3 @@ def _number(kind, key, text, accepted):
         return kind(text)
     except ValueError:
         raise ValueError(f"{key}={shown(text)}: accepted is {accepted}") from None
-
-
-def _written(value):
-    return "-".join(map(str, value)) if isinstance(value, tuple) else value

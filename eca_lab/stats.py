@@ -81,28 +81,20 @@ class Comparison:
 def compare(results, baseline, family=None, metric="top1", margin=0.2):
     """Compare every arm of a family with a baseline arm.
 
-    All arms of a seed start from equal backbone weights and see equal batches, so their results
-    come in pairs: one arm and the baseline, with one seed, on one device, at one precision, by one
-    path (`eca_lab.results.RUN`). A metric that is NaN is a missing trial.
+    Of results by `eca_lab.results.load_results`, of one data set, backbone and recipe. All arms of
+    a seed start from equal backbone weights and see equal batches, so their results come in pairs:
+    one arm and the baseline, with one seed, on one device, at one precision, by one path
+    (`eca_lab.results.RUN`). A metric that is NaN is a missing trial.
 
-    The family is what Holm's adjustment runs over: choosing other arms afterwards makes it void.
-    Every sign-flip p is a multiple of 2 / 2^n, so in a family of m rows the least p_holm is about
-    m * 2 / 2^n: 11 rows need 9 seeds before an arm can be called better or worse.
+    The family (all other arms, if left out) is what Holm's adjustment runs over: choosing it after
+    the trials makes it void. So does choosing the margin: differences nearer to 0 than that count
+    as none. Every sign-flip p is a multiple of 2 / 2^n, so in a family of m rows the least p_holm
+    is about m * 2 / 2^n: 11 rows need 9 seeds before an arm can be called better or worse.
 
     What cannot be computed is missing: with one pair everything but n, mean and difference; where
     the differences do not vary, but for rounding, what needs their spread. The resampling starts
-    from a fixed seed: equal results give equal tables.
-
-    Args:
-        results: DataFrame of `eca_lab.results.load_results`, of one data set, backbone and recipe.
-        family: the arms to compare, all others if left out.
-        metric: a numeric column.
-        margin: differences nearer to 0 than this count as none. Declare it before the trials.
-
-    Raises:
-        TypeError, ValueError: margin not a finite number above 0; no such baseline, arm or metric;
-            results of several settings; two results for one arm and seed; not one pair in all,
-            with the reason.
+    from a fixed seed: equal results give equal tables. TypeError, ValueError: no such baseline, arm
+    or metric; results of several settings; two results for one arm and seed; no pair, and why.
     """
     check_number("margin", margin, above=0)
     by_seed, runs = _by_seed(results, metric)
@@ -144,16 +136,12 @@ def trend(results, over, metric="top1"):
     one way of computing (`eca_lab.results.RUN`), then Student's t over the seeds. What is fitted
     is a line: a rise and fall about the middle is no trend.
 
-    over maps arms to that number; arms without results do not count.
-
-    Returns:
-        dict: values, the numbers, ascending; n, of seeds; left_out, of seeds that all arms have,
-        but not computed in one way; slope, in units of the metric (points for top1) per unit of
-        the numbers, its 95% interval low and high, and p of no slope; detectable, the slope that n
-        seeds with this spread show with 80% probability. What needs a spread is NaN without one.
-
-    Raises:
-        ValueError: fewer than two different numbers; no seed that counts; otherwise as `compare`.
+    over maps arms to that number; arms without results do not count. Gives a dict: values, the
+    numbers, ascending; n, of seeds; left_out, of seeds that all arms have, but not computed in one
+    way; slope, in units of the metric (points for top1) per unit of the numbers, its 95% interval
+    low and high, and p of no slope; detectable, the slope that n seeds with this spread show with
+    80% probability. What needs a spread is NaN without one. ValueError: fewer than two different
+    numbers; no seed that counts; otherwise as `compare`.
     """
     by_seed, runs = _by_seed(results, metric)
     arms = sorted((arm for arm in by_seed if arm in over), key=over.get)

@@ -6,7 +6,6 @@ import warnings
 from collections import Counter, defaultdict
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +13,12 @@ import torch
 from filelock import FileLock, Timeout
 
 from eca_lab import results, studies
-from eca_lab.checkpoints import keep_checkpoint
+from eca_lab.checkpoints import describe, keep_checkpoint
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.data.dataset import TENSORS, Dataset
 from eca_lab.fused import obstacle
 from eca_lab.models import add_attention, build_model
-from eca_lab.provenance import code_version, provenance
+from eca_lab.provenance import provenance
 from eca_lab.recipe import Recipe
 from eca_lab.spec import Spec, arm_order, parse_spec
 from eca_lab.train import (
@@ -179,7 +178,6 @@ def run_sweep(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     records = results.load_records(out, set_aside=True)
-    todo = remaining(plan, records)
     elsewhere = {} if any_device or ray else begun_elsewhere(plan, records, device)
     if elsewhere:
         runs = "; ".join(sorted(", ".join(run) for run in set().union(*elsewhere.values())))
@@ -189,7 +187,7 @@ def run_sweep(
             "any_device=True, on the command line --any-device",
             stacklevel=2,
         )
-        todo = [trial for trial in todo if trial.seed not in elsewhere]
+    todo = [trial for trial in remaining(plan, records) if trial.seed not in elsewhere]
     if not todo:
         return []
     epochs = plan.recipe.epochs
@@ -228,17 +226,9 @@ def run_sweep(
                 pool = ProcessPool(plan.run, devices[: len(todo)], gpu_share)
             ended = outcomes(pool, to_start(), on_epoch, on_retry)
         stack.enter_context(closing(ended))
-        code = code_version()
         for trial, outcome in ended:
-            record = {
-                "schema": results.SCHEMA,
-                "identity": trial.identity,
-                "arm": str(trial.arm),
-                **outcome,
-                "trial": trial.description,
-                "code": code,
-                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
+            known_by = {"schema": results.SCHEMA, "identity": trial.identity}
+            record = known_by | describe(trial, outcome)
             results.write_record(out, record)
             if record["status"] == "failed":
                 failed.append(record)

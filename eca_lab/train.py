@@ -38,13 +38,9 @@ def train_network(
     the arm: for one seed, all arms start from equal backbone weights and see equal batches. On
     one CPU with one number of threads, the same trial gives the same result to the bit.
 
-    Args:
-        dataset: an `eca_lab.data.Dataset`. On a GPU it stays there as uint8.
-        backbone, arm: as `eca_lab.models.build_model` takes them; the stem is that of `stem_for`.
-        recipe, device: a `Recipe`, the default one if left out; see `check_device`.
-        on_epoch: called without arguments after every epoch.
-        precision: one of `PRECISIONS`, see `resolve_precision`; bfloat16 by autocast.
-        fused: see `eca_lab.fused.training_path`; takes up to a minute of compiling per process.
+    dataset is an `eca_lab.data.Dataset`; backbone and arm are as for `eca_lab.models.build_model`;
+    recipe is a `Recipe`; device, precision and fused are as for `check_device`, `resolve_precision`
+    and `eca_lab.fused.training_path`. on_epoch is called after every epoch.
 
     Gives the network, in evaluation mode on the device, and a dict: top1 and top5 in percent,
     correct (for `eca_lab.results.unpack_correct`), loss_curve (mean training loss of each epoch),

@@ -71,10 +71,9 @@ def _check_arguments(name, size, classes, per_class, unreadable):
         check_integer("classes", classes, least=2)
     elif classes is not None:
         listed = isinstance(classes, Collection) and not isinstance(classes, str)
-        if not listed or not all(isinstance(name, str) for name in classes):
-            raise TypeError(f"classes={shown(classes)}: accepted are None, a number or names")
-        if len(set(classes)) < max(2, len(classes)):
-            raise ValueError(f"classes={shown(classes)}: accepted are two or more different names")
+        if not listed or len(set(classes)) < max(2, len(classes)):
+            accepted = "None, a number, or two or more different names"
+            raise ValueError(f"classes={shown(classes)}: accepted are {accepted}")
     if per_class is not None:
         check_integer("per_class", per_class)
     check_choice("unreadable", unreadable, ("error", "skip"))

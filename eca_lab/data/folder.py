@@ -29,7 +29,11 @@ def load_folder(name, folder, root, size, unreadable, classes=None):
     """
     found, train, test = _list_folder(folder)
     classes = classes or found
-    stamp = _stamp(classes, train + test)
+    facts = [_CACHE_VERSION, classes]
+    for path, _ in train + test:
+        status = os.stat(path, follow_symlinks=os.path.exists(path))
+        facts.append((path, status.st_size, status.st_mtime_ns))
+    stamp = fingerprint_of(facts)
     key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
     cache = root / f"{folder.name}-{size or 'unresized'}-{key}.pt"
     content = _read_cache(cache, stamp)
@@ -53,12 +57,11 @@ def load_folder(name, folder, root, size, unreadable, classes=None):
 def _list_folder(folder):
     """Names of the classes; path and label of each training image, and of each test image."""
     splits = folder / "train", folder / ("test" if (folder / "test").is_dir() else "val")
-    for split in splits:
-        if not split.is_dir():
-            raise FileNotFoundError(
-                f"{split}: no such folder; accepted is a folder with train/ and with test/ or "
-                "val/, which hold a folder of images for each class"
-            )
+    if missing := [split for split in splits if not split.is_dir()]:
+        raise FileNotFoundError(
+            f"{missing[0]}: no such folder; accepted is a folder with train/ and with test/ or "
+            "val/, which hold a folder of images for each class"
+        )
     classes, others = (sorted(each.name for each in os.scandir(s) if each.is_dir()) for s in splits)
     if only := ", ".join(sorted({*classes} ^ {*others})):
         raise ValueError(f"{folder}: {only} in one split only; accepted are equal classes in both")
@@ -91,15 +94,6 @@ def _list_split(split, classes):
             raise ValueError(f"{split / name}: no images; accepted are files that end in {endings}")
         samples += [(os.path.join(*file), label) for file in sorted(files)]
     return samples
-
-
-def _stamp(classes, samples):
-    """Hash of the classes and of path, size and time of every file."""
-    facts = [_CACHE_VERSION, classes]
-    for path, _ in samples:
-        status = os.stat(path, follow_symlinks=os.path.exists(path))
-        facts.append((path, status.st_size, status.st_mtime_ns))
-    return fingerprint_of(facts)
 
 
 def _decode_folder(folder, classes, train, test, size):
