@@ -111,10 +111,8 @@ def _declare(options):
             raise ValueError(f"{option} with --study {study.name}: the study declares it")
         setattr(options, name, value)
     if options.data is None and setting.data == "folder:":
-        raise ValueError(
-            f"--study {study.name} --setting {setting.name}: its images are in no place known "
-            "here; give their folder as --data folder:PATH"
-        )
+        where = f"--study {study.name} --setting {setting.name}"
+        raise ValueError(f"{where}: where are its images? Give their folder as --data folder:PATH")
     usual = {name: getattr(setting, name) for name in ("data", "device", "seeds")}
     options.defaults = options.defaults | usual
 
@@ -141,10 +139,8 @@ def _compare(options):
 
     if options.study is not None:
         if any(getattr(options, name) is not None for name in ("path", "arms", *COMPARISON)):
-            raise ValueError(
-                f"--study {options.study} declares folder, baseline, arms, metric and margin: "
-                "accepted is nothing beside it"
-            )
+            accepted = "accepted is no folder, baseline, arms, metric or margin beside it"
+            raise ValueError(f"--study {options.study}: {accepted}")
         return 0 if report.print_study(studies.load_study(options.study)) else 1
     if options.path is None:
         raise ValueError("compare: the folder of results is missing, or --study NAME")

@@ -2,14 +2,12 @@
 
 import sys
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 from eca_lab import checkpoints, data, report, results, sweep
 from eca_lab.train import check_device
 
 AGAIN = "Run the same command again to"
-_complain = partial(print, file=sys.stderr)
 
 
 def run_sweep(options):
@@ -47,10 +45,8 @@ def run_sweep(options):
     if failed:
         _complain(f"{len(failed)} of {count} trials failed. {AGAIN} try them once more.")
     if left := count - len(table) - len(failed):
-        print(
-            f"\n{left} of {count} trials are left: the budget is used up, another sweep is running "
-            f"them, or their seeds were begun on another device. {AGAIN} go on."
-        )
+        why = "the budget is used up, another sweep runs them, or they were begun elsewhere"
+        print(f"\n{left} of {count} trials are left: {why}. {AGAIN} go on.")
     return 1 if failed else 0
 
 
@@ -61,14 +57,15 @@ def train_checkpoints(options):
     try:
         paths = checkpoints.train_checkpoints(plan, options.out, options.device)
     except FloatingPointError as error:
-        _complain(
-            f"error: {error}. The networks trained before it are kept in {options.out}; a lower "
-            "--learning-rate may help."
-        )
+        _complain(f"error: {error}. The networks trained before it are kept in {options.out}.")
         return 1
     for path in paths:
         print(f"{path}: top-1 {checkpoints.load_checkpoint(path)[1]['top1']:.2f} %")
     return 0
+
+
+def _complain(text):
+    print(text, file=sys.stderr)
 
 
 def _plan(options):
@@ -87,17 +84,13 @@ def _plan(options):
 
 def _print_plan(plan):
     dataset = plan.dataset
-    print(
-        f"{dataset.name}: {len(dataset.train_images):,} training and "
-        f"{len(dataset.test_images):,} test images of {dataset.size} x {dataset.size} pixels in "
-        f"{len(dataset.classes)} classes"
-        + (f", {dataset.skipped} unreadable ones left out" if dataset.skipped else "")
-    )
+    size, skipped = f"{dataset.size} x {dataset.size} pixels", dataset.skipped
+    count = f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images"
+    print(f"{dataset.name}: {count} of {size} in {len(dataset.classes)} classes", end="")
+    print(f", {skipped} unreadable ones left out" if skipped else "")
     seeds = len(plan.trials) // len(plan.arms)
-    print(
-        f"{plan.backbone}: {len(plan.arms)} arms x {seeds} seeds = {len(plan.trials)} trials of "
-        f"{plan.recipe.epochs} epochs\n"
-    )
+    grid = f"{len(plan.arms)} arms x {seeds} seeds = {len(plan.trials)} trials"
+    print(f"{plan.backbone}: {grid} of {plan.recipe.epochs} epochs\n")
     width = max(len(str(arm)) for arm in plan.arms)
     for trial in plan.trials[: len(plan.arms)]:
         attention = ", ".join(dict.fromkeys(trial.description["attention"]))

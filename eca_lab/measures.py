@@ -33,10 +33,8 @@ def class_share(weights, labels):
         raise ValueError(f"labels of shape {labels.shape}: accepted is one for each of {images}")
     groups = [weights[labels == label] for label in np.unique(labels)]
     if not 2 <= len(groups) < images:
-        raise ValueError(
-            f"{images} images in {len(groups)} classes: accepted are two or more classes, and more "
-            "images than classes"
-        )
+        accepted = "accepted are two or more classes, and more images"
+        raise ValueError(f"{images} images in {len(groups)} classes: {accepted}")
     within = sum(len(group) * group.var(0) for group in groups) / (images - len(groups))
     total = images * weights.var(0) / (images - 1)
     return 1 - np.divide(within, total, out=np.full_like(total, np.nan), where=total > _CONSTANT)
@@ -84,13 +82,9 @@ def neighbour_correlation(descriptors, reach=1, orders=2000, seed=0):
     """
     descriptors = _matrix("descriptors", descriptors)
     images, channels = descriptors.shape
-    check_integer("reach", reach)
+    check_integer("number of images", images, least=3)
+    check_integer("reach", reach, most=channels - 2)
     check_integer("orders", orders)
-    if images < 3 or reach > channels - 2:
-        raise ValueError(
-            f"{images} images, {channels} channels, reach={reach}: accepted are three or more "
-            "images, and a reach of at most the number of channels less two"
-        )
     centred = descriptors - descriptors.mean(0)
     length = np.sqrt((centred**2).sum(0))
     varies = length > 1e-7 * np.abs(descriptors).max(0)

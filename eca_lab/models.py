@@ -122,10 +122,8 @@ def add_attention(model, attention):
     places, attention = list(blocks(model)), parse_spec(attention)
     sizes, stages = attention.kernel_sizes, places[-1][3] + 1
     if isinstance(sizes, tuple) and len(sizes) != stages:
-        raise ValueError(
-            f"attention {str(attention)!r} gives {len(sizes)} kernel sizes: accepted are one, or "
-            f"one for each of the {stages} stages"
-        )
+        accepted = f"accepted is one, or one for each of {stages} stages"
+        raise ValueError(f"attention '{attention}' gives {len(sizes)} kernel sizes: {accepted}")
     modules = [make_attention(attention, channels, stage) for *_, channels, stage in places]
     for (_, block, _, _), module in zip(places, modules, strict=True):
         block.attention = module

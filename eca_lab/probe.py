@@ -85,10 +85,7 @@ def _run(model, images, prepare, batch_size, kinds):
     if not isinstance(images, torch.Tensor) or not len(images):
         raise ValueError("images: accepted is a tensor (N, ...) of one or more")
     if prepare is None and not images.is_floating_point():
-        raise ValueError(
-            f"images of {images.dtype} without prepare: accepted are the floating point numbers "
-            "that the model takes, or a function prepare that makes them"
-        )
+        raise ValueError(f"images of {images.dtype} without prepare: accepted are floats")
     like = next(model.parameters(), torch.empty(0))
     found = {kind: {layer: [] for layer in layers} for kind in kinds}
     with ExitStack() as stack:
@@ -182,9 +179,7 @@ def swap(shift=1):
 
     def change(weights):
         if shift % len(weights) == 0:
-            raise ValueError(
-                f"shift={shift}: a batch of {len(weights)} images would keep its weights"
-            )
+            raise ValueError(f"shift={shift}: {len(weights)} images would keep their weights")
         return weights.roll(shift, 0)
 
     return change

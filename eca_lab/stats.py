@@ -108,12 +108,11 @@ def compare(results, baseline, family=None, metric="top1", margin=0.2):
         fitting = (runs[arm] == runs[baseline]).reindex(both.index)
         pairs[arm], left_out[arm] = both[fitting], int((~fitting).sum())
     if family and all(pair.empty for pair in pairs.values()):
-        where = {arm: ", ".join(runs[arm].dropna().unique()) for arm in (baseline, *family)}
-        reason = "; ".join(f"{arm} ran on {there}" for arm, there in where.items())
-        raise ValueError(
-            f"nothing to pair with {baseline}: "
-            + (reason if any(left_out.values()) else "no arm has a seed in common with it")
-        )
+        reason = "no arm has a seed in common with it"
+        if any(left_out.values()):
+            where = {arm: ", ".join(runs[arm].dropna().unique()) for arm in (baseline, *family)}
+            reason = "; ".join(f"{arm} ran on {there}" for arm, there in where.items())
+        raise ValueError(f"nothing to pair with {baseline}: {reason}")
     table = pd.DataFrame(
         [_compare_pairs(pair.to_numpy()) for pair in pairs.values()],
         columns=_COLUMNS,
@@ -147,18 +146,13 @@ def trend(results, over, metric="top1"):
     arms = sorted((arm for arm in by_seed if arm in over), key=over.get)
     values = [over[arm] for arm in arms]
     if len(set(values)) < 2:
-        raise ValueError(
-            f"a trend over {values}: accepted are at least two arms of different numbers, such as "
-            "eca(k=3) and eca(k=5)"
-        )
+        raise ValueError(f"a trend over {values}: accepted are at least two different numbers")
     complete = by_seed[arms].dropna()
     fitting = runs.loc[complete.index, arms].eq(runs.loc[complete.index, arms[0]], axis="index")
     fitting = fitting.all(axis="columns")
     if not fitting.any():
-        raise ValueError(
-            f"no seed has all of {', '.join(arms)}"
-            + (" on one device, at one precision, by one path" if len(complete) else "")
-        )
+        alike = " on one device, at one precision, by one path" if len(complete) else ""
+        raise ValueError(f"no seed has all of {', '.join(arms)}{alike}")
     table = complete[fitting].to_numpy()
     centred = np.array(values) - np.mean(values)
     slopes = table @ centred / (centred @ centred)

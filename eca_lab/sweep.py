@@ -181,10 +181,10 @@ def run_sweep(
     elsewhere = {} if any_device or ray else begun_elsewhere(plan, records, device)
     if elsewhere:
         runs = "; ".join(sorted(", ".join(run) for run in set().union(*elsewhere.values())))
+        seeds = ", ".join(map(str, elsewhere))
         warnings.warn(
-            f"{out}: seeds {', '.join(map(str, elsewhere))} were begun elsewhere ({runs}) and are "
-            "left alone: trials from here could not be paired with those. To run them here: "
-            "any_device=True, on the command line --any-device",
+            f"{out}: seeds {seeds} were begun elsewhere ({runs}) and are left alone, since trials "
+            "from here would find no pair; any_device=True (--any-device) runs them",
             stacklevel=2,
         )
     todo = [trial for trial in remaining(plan, records) if trial.seed not in elsewhere]
@@ -249,9 +249,7 @@ def check_workers(device, workers=None, gpu_share=1.0, ray=None):
     """
     check_number("gpu_share", gpu_share, above=0, most=1)
     if gpu_share < 1 and (str(device) == "cpu" or (workers is None and ray is None)):
-        raise ValueError(
-            f"gpu_share={gpu_share}: accepted on a CUDA device, together with workers or ray"
-        )
+        raise ValueError(f"gpu_share={gpu_share}: accepted with workers or ray on a CUDA device")
     if ray is not None:
         if workers is not None:
             raise ValueError(f"workers={workers} with ray={ray!r}: accepted is one of the two")

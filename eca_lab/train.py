@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from eca_lab.checks import check_choice
+from eca_lab.checks import check_choice, check_integer
 from eca_lab.data.augmentation import augment, channel_statistics, normalize
 from eca_lab.fused import training_path
 from eca_lab.models import add_attention, attention_specs, build_model
@@ -52,11 +52,7 @@ def train_network(
     device = check_device(device)
     precision = resolve_precision(precision, device)
     dtype = getattr(torch, precision)
-    if len(dataset.train_images) < recipe.batch_size:
-        raise ValueError(
-            f"batch_size={recipe.batch_size}: accepted are at most the "
-            f"{len(dataset.train_images)} training images"
-        )
+    check_integer("batch_size", recipe.batch_size, most=len(dataset.train_images))
     model = initial_model(backbone, arm, len(dataset.classes), stem_for(dataset.size), seed)
     model = model.to(device, memory_format=torch.channels_last)
     dataset = dataset.to(device)
@@ -186,9 +182,7 @@ def check_device(device):
     if found is None or found.type not in ("cpu", "cuda"):
         raise ValueError(f"device={str(device)!r}: accepted are 'cpu' and 'cuda'")
     if found.type == "cuda" and (found.index or 0) >= (count := torch.cuda.device_count()):
-        raise ValueError(
-            f"device={str(device)!r}: torch sees {count} CUDA devices here; accepted is 'cpu'"
-        )
+        raise ValueError(f"device={str(device)!r}: torch sees {count} CUDA devices here")
     return found
 
 

@@ -64,10 +64,8 @@ def outcomes(pool, trials, on_epoch, on_retry):
                 if trial is None:
                     deaths += 1
                     if deaths > ATTEMPTS * pool.size:
-                        raise RuntimeError(
-                            f"{deaths} workers died while they started: is there memory for "
-                            f"{pool.size} at once?"
-                        )
+                        why = f"is there memory for {pool.size} at once?"
+                        raise RuntimeError(f"{deaths} workers died while they started: {why}")
                 elif attempts[trial.identity] < ATTEMPTS:
                     on_retry(trial)
                     again.append(trial)

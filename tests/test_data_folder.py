@@ -213,7 +213,7 @@ def test_links_to_other_places_are_followed_and_crossing_ones_end(folder, load, 
     ("edit", "match"),
     [
         ("rm -r train val", "pets/train: no such folder"),
-        ("rm -r val", "pets/val: no such folder; accepted is a folder with train/"),
+        ("rm -r val", "pets/val: no such folder; accepted are train/ and test/"),
         ("rm val/cat/*", r"val/cat: no images; accepted .*\.jpg"),
         ("mv val/dog val/cow", "cow, dog in one split only"),
         ("rm -r train/dog val/dog", r"classes=\['cat'\]: accepted are two or more"),

@@ -362,7 +362,7 @@ def test_interventions_that_are_refused():
         model(images())
     with (
         probe.intervene(model, LAYERS[0], probe.swap(7)),
-        pytest.raises(ValueError, match="shift=7: a batch of 7 images would keep its weights"),
+        pytest.raises(ValueError, match="shift=7: 7 images would keep their weights"),
     ):
         model(images())
     with pytest.raises(ValueError, match="factor: accepted is a finite number"):

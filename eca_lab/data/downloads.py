@@ -52,6 +52,5 @@ def _downloading(name, root):
         root.mkdir(parents=True, exist_ok=True)
         yield
     except (OSError, HTTPException, RuntimeError) as error:
-        raise ConnectionError(
-            f"{name} could not be downloaded: {error}. folder:PATH takes images from this machine"
-        ) from error
+        instead = "folder:PATH takes images from this machine"
+        raise ConnectionError(f"{name} could not be downloaded: {error}. {instead}") from error
