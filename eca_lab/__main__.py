@@ -41,9 +41,7 @@ COMPARISON = {"baseline": "eca", "metric": "top1", "margin": 0.2}
 
 def main(arguments=None):
     """Run a command; the exit status is 0 done, 1 trials failed, 2 bad input, 130 interrupted."""
-    begin = time.monotonic()
     options = _parser().parse_args(arguments)
-    options.begin = begin
     # Whoever reads a warning here is not the one who wrote the line that gave it.
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
@@ -167,15 +165,15 @@ def _classes(text):
     return int(text) if text.isdecimal() else text.split(",")
 
 
-def _seconds(text):
-    """Seconds of a time such as "25m"."""
+def _deadline(text):
+    """When a time from now such as "25m" will be over, by `time.monotonic`."""
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
     hours, minutes, seconds = (int(each or 0) for each in match.groups()) if match else (0, 0, 0)
     seconds += 60 * minutes + 3600 * hours
     if not seconds:
         accepted = "accepted is a time such as 90s, 25m or 1h30m"
         raise argparse.ArgumentTypeError(f"{checks.shown(text)}: {accepted}")
-    return seconds
+    return time.monotonic() + seconds
 
 
 def _parser():
@@ -210,7 +208,7 @@ def _parser():
     text = "run trials on the Ray cluster at HOST:PORT, or on the one of this machine: auto"
     add("--ray", text, metavar="ADDRESS")
     text = "start no trial that would not end within this time from now, such as 25m"
-    add("--budget", text, type=_seconds, metavar="TIME")
+    add("--budget", text, type=_deadline, metavar="TIME")
     text = "go on with seeds that were begun on another device, where they find no pair"
     add("--any-device", text, action="store_true")
 

@@ -28,8 +28,7 @@ def run_sweep(options):
             whole = estimate and timedelta(seconds=round(len(todo) * estimate))
             told = f"about {whole}" if estimate else "for an unknown time"
             print(f"{told}.")
-        deadline = options.begin + options.budget if options.budget else None
-        failed = sweep.run_sweep(plan, out, *where, deadline, estimate, options.any_device)
+        failed = sweep.run_sweep(plan, out, *where, options.budget, estimate, options.any_device)
     except (KeyboardInterrupt, OSError, RuntimeError) as stop:
         left = len(sweep.remaining(plan, results.load_records(out)))
         interrupted = isinstance(stop, KeyboardInterrupt)

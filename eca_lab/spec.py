@@ -92,6 +92,7 @@ class Spec:
         return "_".join(parts)
 
 
+@cache  # among 10,000 trials there are few different specs
 def parse_spec(text):
     """The `Spec` of a text such as "none", "se(r=8)", "eca", "eca(k=5)" or "eca(k=3-5-5-7)".
 
@@ -102,20 +103,15 @@ def parse_spec(text):
         return text
     if not isinstance(text, str):
         raise TypeError(f"attention {shown(text)}: accepted is a spec string such as 'eca(k=3)'")
-    return _parse(text)
+    try:
+        return Spec(*_read(text))
+    except ValueError as error:
+        raise ValueError(f"attention {shown(text)}: {error}") from None
 
 
 def arm_order(arms):
     """The `Spec.order` of a column of arms: the key by which a DataFrame is sorted."""
     return arms.map(lambda arm: parse_spec(arm).order)
-
-
-@cache  # among 10,000 trials there are few different specs
-def _parse(text):
-    try:
-        return Spec(*_read(text))
-    except ValueError as error:
-        raise ValueError(f"attention {shown(text)}: {error}") from None
 
 
 def _read(text):
@@ -145,16 +141,16 @@ def _value(key, text):
         for size in sizes:
             check_kernel_size(size)
         return sizes if len(sizes) > 1 else sizes[0]
-    if key in ("r", "groups", "group_size"):
-        number = _number(int, key, text, "a positive integer")
-        check_integer(key, number)
-        return number
     if key in ("gamma", "b"):
         number = _number(float, key, text, "a number")
         check_mapping(**{"gamma": 2, "b": 1, key: number})
         return int(number) if number.is_integer() else number
-    check_choice(key, text, {"padding": PADDINGS, "order": ORDERS}[key])
-    return text
+    if key in ("padding", "order"):
+        check_choice(key, text, {"padding": PADDINGS, "order": ORDERS}[key])
+        return text
+    number = _number(int, key, text, "a positive integer")
+    check_integer(key, number)
+    return number
 
 
 def _number(kind, key, text, accepted):

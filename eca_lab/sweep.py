@@ -164,15 +164,12 @@ def run_sweep(
     sweep goes on; run again, it tries it again. Several sweeps may share a folder: what one of them
     is running, the others leave to it.
 
-    Args:
-        device, workers, gpu_share, ray: where the trials run, see `check_workers`.
-        deadline: by `time.monotonic`. A trial that would probably not end before is not started.
-        estimate: seconds that a trial takes, for the deadline; None if that is not known.
-        any_device: run the seeds that were `begun_elsewhere`, too; else they are left alone, with
-            a warning. On Ray, whose devices are not known before, all are run.
-
-    Gives the records of the trials that failed. Raises as `check_workers`; OSError for a folder
-    that cannot be written; RuntimeError where the workers die before they are ready.
+    `check_workers` tells what device, workers, gpu_share and ray are. A trial is not started that
+    would probably not end before the deadline, by `time.monotonic`; estimate is the seconds that
+    one takes, if known. Seeds that were `begun_elsewhere` are left alone, with a warning, but for
+    any_device, and on Ray, whose devices are not known before. Gives the records of the trials that
+    failed. Raises as `check_workers`; OSError for a folder that cannot be written; RuntimeError
+    where the workers die before they are ready.
     """
     devices = check_workers(device, workers, gpu_share, ray)
     out = Path(out)

@@ -95,5 +95,5 @@ def test_channels_that_do_not_vary_correlate_with_none():
     assert found.neighbours == pytest.approx(kept / 5)
     with pytest.raises(ValueError, match="reach=5: accepted is an integer from 1 to 4"):
         measures.neighbour_correlation(chain, reach=5)
-    with pytest.raises(ValueError, match="2 images"):
+    with pytest.raises(ValueError, match="number of images=2"):
         measures.neighbour_correlation(chain[:2])
