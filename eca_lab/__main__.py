@@ -203,14 +203,10 @@ def _parser():
     add("--setting", "one of the study's settings, such as small", metavar="NAME")
     _add_training_options(add)
     add("--workers", "run trials in N processes of this machine", type=int, metavar="N")
-    text = "of a GPU for each worker, such as 0.25, which lets four share one"
-    add("--gpu-share", text, type=float, metavar="SHARE")
-    text = "run trials on the Ray cluster at HOST:PORT, or on the one of this machine: auto"
-    add("--ray", text, metavar="ADDRESS")
-    text = "start no trial that would not end within this time from now, such as 25m"
-    add("--budget", text, type=_deadline, metavar="TIME")
-    text = "go on with seeds that were begun on another device, where they find no pair"
-    add("--any-device", text, action="store_true")
+    add("--gpu-share", "of a GPU for each worker, such as 0.25", type=float, metavar="SHARE")
+    add("--ray", "run trials on the Ray cluster at HOST:PORT; auto finds one", metavar="ADDRESS")
+    add("--budget", "start no trial that would end later, as 25m", type=_deadline, metavar="TIME")
+    add("--any-device", "go on with seeds that another device has begun", action="store_true")
 
     add = command(_results, {}, "print the table of recorded trials")
     add("path", "folder of results")
@@ -219,8 +215,7 @@ def _parser():
     add("path", "folder of results", nargs="?")
     add("--study", declared, metavar="NAME")
     add("--baseline", "compare with this", type=_arm, metavar="ARM")
-    text = "compare these alone; p is adjusted over them, so declare them before the trials"
-    add("--arms", text, type=_arm, nargs="+", metavar="ARM")
+    add("--arms", "the family over which p is adjusted", type=_arm, nargs="+", metavar="ARM")
     add("--metric", "top1 or top5, for example")
     add("--margin", "differences below this many points do not matter", type=float)
 
@@ -231,11 +226,9 @@ def _parser():
 
 def _add_training_options(add):
     """What to train and where to, for a command that makes a plan of it."""
-    text = "shapes (embedded), cifar10, cifar100, imagenette (downloaded), or folder:PATH with "
-    add("--data", text + "train/ and test/ or val/ folders of one folder per class")
+    add("--data", "shapes, cifar10, cifar100, imagenette, or folder:PATH with train/ and test/")
     add("--backbone", f"one of {', '.join(BACKBONES)}", choices=BACKBONES, metavar="NAME")
-    text = "attention specs such as none, se, cbam, eca, eca(k=5), eca(k=3-5-5-7), "
-    text += "eca(gamma=1, b=1); quote those with parentheses"
+    text = 'attention specs such as none, se, cbam, eca, "eca(k=5)", "eca(k=3-5-5-7)"'
     add("--arms", text, nargs="+", type=_arm, metavar="ARM")
     add("--seeds", "seeds 0 to N - 1", type=int, metavar="N")
     add("--epochs", "epochs a trial", type=int, metavar="N")
@@ -246,10 +239,8 @@ def _add_training_options(add):
     add("--size", "resize images to a square of so many pixels", type=int, metavar="N")
     add("--skip-unreadable", "leave out images that cannot be read", action="store_true")
     add("--device", "cpu or cuda (default: cuda where there is one)")
-    text = "of training; auto takes bfloat16 where the device is made for it"
-    add("--precision", text, choices=("auto", "float32", "bfloat16"))
-    text = "train the blocks fused, after up to a minute of compiling"
-    add("--fused", text, action="store_true", default=None)
+    add("--precision", "auto: bfloat16 where that is fast", choices=("auto", "float32", "bfloat16"))
+    add("--fused", "train the blocks fused: compiles first", action="store_true", default=None)
     add("--out", "folder of the results")
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import mobilenetv2, resnet
 
 from eca_lab import fused
-from eca_lab.attention import ECA, ECANS, make_attention
+from eca_lab.attention import make_attention
 from eca_lab.checks import check_choice
 from eca_lab.spec import BACKBONES, RESNETS, parse_spec
 
@@ -136,11 +136,8 @@ def attention_specs(model):
 
 def kernel_sizes(model):
     """Kernel size k of each ECA or ECA-NS module, by module name, in order; empty without any."""
-    return {
-        f"{name}.attention": block.attention.kernel_size
-        for name, block, *_ in blocks(model)
-        if isinstance(block.attention, ECA | ECANS)
-    }
+    modules = {f"{name}.attention": block.attention for name, block, *_ in blocks(model)}
+    return {name: m.kernel_size for name, m in modules.items() if hasattr(m, "kernel_size")}
 
 
 def blocks(model):

@@ -11,8 +11,9 @@ import os
 import signal
 import socket
 import threading
-from collections import Counter, deque
+from collections import Counter
 from contextlib import contextmanager, suppress
+from itertools import chain
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
@@ -33,13 +34,13 @@ def outcomes(pool, trials, on_epoch, on_retry):
     trial after each of its epochs, and before it starts anew. The pool is closed, whatever happens.
     RuntimeError: the workers die before they are ready.
     """
-    trials, again = iter(trials), deque()
+    trials = iter(trials)
     free, running, attempts, deaths = [], {}, Counter(), 0
     try:
         for _ in range(pool.size):
             pool.start()
         while True:
-            while free and (trial := again.popleft() if again else next(trials, None)):
+            while free and (trial := next(trials, None)):
                 worker = free.pop()
                 running[worker] = trial
                 attempts[trial.identity] += 1
@@ -68,7 +69,7 @@ def outcomes(pool, trials, on_epoch, on_retry):
                         raise RuntimeError(f"{deaths} workers died while they started: {why}")
                 elif attempts[trial.identity] < ATTEMPTS:
                     on_retry(trial)
-                    again.append(trial)
+                    trials = chain([trial], trials)
                 else:
                     reason = f"its worker died {ATTEMPTS} times: killed, or out of memory"
                     yield trial, {"status": "failed", "reason": reason}
