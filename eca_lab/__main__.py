@@ -13,7 +13,7 @@ import warnings
 from importlib.metadata import version
 
 from eca_lab import checks, studies
-from eca_lab.recipe import Recipe
+from eca_lab.recipe import PRECISIONS, Recipe
 from eca_lab.spec import BACKBONES, parse_spec
 
 # What an option is where it is not given. Until then it is None, so that it can be told.
@@ -239,7 +239,7 @@ def _add_training_options(add):
     add("--size", "resize images to a square of so many pixels", type=int, metavar="N")
     add("--skip-unreadable", "leave out images that cannot be read", action="store_true")
     add("--device", "cpu or cuda (default: cuda where there is one)")
-    add("--precision", "auto: bfloat16 where that is fast", choices=("auto", "float32", "bfloat16"))
+    add("--precision", "auto: bfloat16 where that is fast", choices=PRECISIONS)
     add("--fused", "train the blocks fused: compiles first", action="store_true", default=None)
     add("--out", "folder of the results")
 

@@ -75,7 +75,7 @@ def _plan(options):
         size=options.size,
         classes=options.classes,
         per_class=options.per_class,
-        unreadable="skip" if options.skip_unreadable else "error",
+        skip_unreadable=options.skip_unreadable,
     )
     how = options.seeds, options.recipe, options.precision, options.fused, options.keep
     return sweep.plan_sweep(dataset, options.backbone, arms, *how)

@@ -105,17 +105,17 @@ def as_results(records):
     return results.sort_values(list(SETTING), kind="stable", ignore_index=True)
 
 
-def summarize(results, metric="top1"):
-    """Mean, standard deviation (of one trial, n - 1) and n of a metric per arm.
+def summarize(results):
+    """Mean, standard deviation (of one trial, n - 1) and n of the top-1 of every arm.
 
     Gives a DataFrame indexed by the columns of `SETTING` and arm, in the order of the results of
     `load_results`: mean, sd (NaN where n is 1), n, seconds (mean per trial) and parameters.
     """
     groups = results.groupby([*SETTING, "arm"], sort=False)
     return groups.agg(
-        mean=(metric, "mean"),
-        sd=(metric, "std"),
-        n=(metric, "size"),
+        mean=("top1", "mean"),
+        sd=("top1", "std"),
+        n=("top1", "size"),
         seconds=("seconds", "mean"),
         parameters=("parameters", "first"),
     )

@@ -19,10 +19,9 @@ from eca_lab.data.dataset import TENSORS, Dataset
 from eca_lab.fused import obstacle
 from eca_lab.models import add_attention, build_model
 from eca_lab.provenance import provenance
-from eca_lab.recipe import Recipe
+from eca_lab.recipe import PRECISIONS, Recipe
 from eca_lab.spec import Spec, arm_order, parse_spec
 from eca_lab.train import (
-    PRECISIONS,
     check_device,
     progress_bar,
     resolve_precision,

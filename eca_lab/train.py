@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import re
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -16,9 +17,7 @@ from eca_lab.checks import check_choice, check_integer
 from eca_lab.data.augmentation import augment, channel_statistics, normalize
 from eca_lab.fused import training_path
 from eca_lab.models import add_attention, attention_specs, build_model
-from eca_lab.recipe import DECAYS, Recipe
-
-PRECISIONS = ("auto", "float32", "bfloat16")
+from eca_lab.recipe import DECAYS, PRECISIONS, Recipe
 
 
 def train_network(
@@ -175,12 +174,9 @@ def stem_for(size):
 
 def check_device(device):
     """The torch.device of that name; ValueError unless it is the CPU or a CUDA device here."""
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        found = None
-    if found is None or found.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", str(device)):
         raise ValueError(f"device={str(device)!r}: accepted are 'cpu' and 'cuda'")
+    found = torch.device(device)
     if found.type == "cuda" and (found.index or 0) >= (count := torch.cuda.device_count()):
         raise ValueError(f"device={str(device)!r}: torch sees {count} CUDA devices here")
     return found

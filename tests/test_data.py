@@ -110,7 +110,6 @@ def test_more_than_there_are():
         (ValueError, r"classes=2\.5: accepted are None", {"classes": 2.5}),
         (ValueError, "two or more different names", {"classes": ["disc", "star", "disc"]}),
         (ValueError, "per_class=0: accepted is a positive integer", {"per_class": 0}),
-        (ValueError, "unreadable='ignore': accepted are error, skip", {"unreadable": "ignore"}),
     ],
 )
 def test_arguments_are_checked_before_any_work(error, match, arguments, monkeypatch):

@@ -23,7 +23,7 @@ NAMES = ("shapes", "cifar10", "cifar100", "imagenette")
 
 
 def load_dataset(
-    name, root="data/cache", size=None, classes=None, per_class=None, unreadable="error"
+    name, root="data/cache", size=None, classes=None, per_class=None, skip_unreadable=False
 ):
     """Load a data set, or a part of it.
 
@@ -40,28 +40,28 @@ def load_dataset(
             from 0 in the order of the data set.
         per_class: number of training images to draw from each class; None for all. Draws are
             nested: 100 images of a class are among the 200, whatever the other classes.
-        unreadable: "error", or "skip" to leave out the images that cannot be decoded.
+        skip_unreadable: leave out the images that cannot be decoded, which are an error else.
 
     Gives a `Dataset` on the CPU, whose tensors may be shared with others: never write into them.
     TypeError, ValueError: what is not accepted, or not there; images of different sizes without a
     size. OSError: no such folder, a failed download, or root cannot be written.
     """
-    _check_arguments(name, size, classes, per_class, unreadable)
+    _check_arguments(name, size, classes, per_class)
     root = Path(root)
     if name == "shapes":
         source = load_shapes()
     elif name == "imagenette":
-        source = load_imagenette(root, size or 160, unreadable)
+        source = load_imagenette(root, size or 160, skip_unreadable)
     elif name in NAMES:
         source = load_cifar(name, root)
     else:
         folder = Path(name.removeprefix("folder:")).expanduser().resolve()
         # Named without the rest of its path, which is nobody else's business in a recorded result.
-        source = load_folder(folder.name, folder, root, size, unreadable)
+        source = load_folder(folder.name, folder, root, size, skip_unreadable)
     return _select(source, size, classes, per_class)
 
 
-def _check_arguments(name, size, classes, per_class, unreadable):
+def _check_arguments(name, size, classes, per_class):
     """Raise for whatever is wrong without looking at any data."""
     if not (isinstance(name, str) and name.startswith("folder:") and name != "folder:"):
         check_choice("name", name, (*NAMES, "folder:PATH"))
@@ -76,7 +76,6 @@ def _check_arguments(name, size, classes, per_class, unreadable):
             raise ValueError(f"classes={shown(classes)}: accepted are {accepted}")
     if per_class is not None:
         check_integer("per_class", per_class)
-    check_choice("unreadable", unreadable, ("error", "skip"))
 
 
 def _select(source, size, classes, per_class):

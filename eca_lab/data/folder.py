@@ -22,7 +22,7 @@ from eca_lab.files import written_whole
 _CACHE_VERSION = 1  # to be raised when the decoding or the layout of the cache changes
 
 
-def load_folder(name, folder, root, size, unreadable, classes=None):
+def load_folder(name, folder, root, size, skip_unreadable, classes=None):
     """A folder of images, decoded or from the cache; classes gives names other than the folders'.
 
     The fingerprint is that of the files' bytes, so that it does not hang on the JPEG decoder.
@@ -46,9 +46,9 @@ def load_folder(name, folder, root, size, unreadable, classes=None):
         content = _read_cache(cache, stamp) or content
     del content["stamp"]
     problems = content.pop("problems")
-    if problems and unreadable == "error":
+    if problems and not skip_unreadable:
         count = f"{len(problems)} unreadable of {len(train + test)} images"
-        skip = 'unreadable="skip" (--skip-unreadable) leaves them out'
+        skip = "skip_unreadable leaves them out"
         raise ValueError(f"{folder}: {count}, the first {problems[0]}; {skip}")
     return Dataset(name, classes=classes, skipped=len(problems), **content)
 
