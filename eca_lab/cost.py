@@ -4,11 +4,11 @@ Table 3 of the ECA paper prints its counts in units of its own: its M is `MEBI`,
 """
 
 import math
+import time
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from eca_lab.checks import check_choice, check_integer
@@ -104,9 +104,9 @@ def step_seconds(models, size, batch_size, repeats=10):
         seconds = {name: [] for name in models}
         for turn in range(repeats + 1):
             for name in list(models)[:: 1 if turn % 2 else -1]:
-                start = timer()
+                start = _now(device)
                 step(models[name], x)
-                seconds[name].append(timer() - start)
+                seconds[name].append(_now(device) - start)
                 models[name].zero_grad()  # only one model at a time holds gradients
         rounds = pd.DataFrame(seconds).iloc[1:]
         ratios = rounds.div(rounds.iloc[:, 0], axis=0).quantile([0.5, 0.25, 0.75]).T
@@ -114,6 +114,12 @@ def step_seconds(models, size, batch_size, repeats=10):
         ratios.insert(0, "seconds", rounds.median())
         tables[step.__name__.strip("_")] = ratios
     return pd.concat(tables, names=["step", "name"])
+
+
+def _now(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @torch.no_grad()

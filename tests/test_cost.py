@@ -145,7 +145,7 @@ def test_step_seconds_measures_every_model_in_turn(monkeypatch):
             now += (3 if self.training else 1) * (2 if self.name == "b" else 1)
             return super().forward(x.mean((2, 3)))
 
-    monkeypatch.setattr(cost, "timer", lambda: now)
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: now)
     models = {}
     for name in "abc":
         models[name] = Timed(3, 5)
@@ -168,7 +168,7 @@ def test_step_seconds_spreads_over_rounds(monkeypatch):
     # The clock is read in pairs, before and after; a round of warming up comes first.
     lengths = [9, 9, 1, 1, 1, 2, 4, 1, 3, 1] + [1] * 10
     ticks = iter([tick for length in lengths for tick in (0, length)])
-    monkeypatch.setattr(cost, "timer", lambda: next(ticks))
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(ticks))
     models = {"a": build_model("tiny"), "b": build_model("tiny")}
     table = step_seconds(models, size=32, batch_size=1, repeats=4).loc["forward"]
     # a and b, b and a, by turns: ratios of 1, 1/2, 1/4 and 3.
