@@ -137,11 +137,10 @@ def load_checkpoint(path):
 def load_released_checkpoint(path, backbone):
     """The model of a checkpoint of the authors' code release, in evaluation mode, on the CPU.
 
-    path is a file written by torch.save: a state dict, or a dict that holds one as "state_dict";
-    names with or without "module." before them. ECA's weights are ``layer1.0.eca.conv.weight`` in
-    ResNets, and stand last in the ``conv`` sequence of MobileNetV2's blocks. Kernel sizes and the
-    number of classes are read from the weights. ValueError, in one line, for a file that holds more
-    than tensors, or does not fit the backbone, one of `eca_lab.models.BACKBONES`.
+    path is a file written by torch.save: a state dict, or a dict that holds one as "state_dict".
+    ECA's weights are ``layer1.0.eca.conv.weight`` in ResNets, and stand last in the ``conv``
+    sequence of MobileNetV2's blocks. Kernel sizes and the number of classes are read from them.
+    ValueError for a file that holds more than tensors, or does not fit the backbone.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -86,13 +86,11 @@ def step_seconds(models, size, batch_size, repeats=10):
 
     models maps names to classifiers on one device. They take turns in at least 2 repeats, after one
     to warm up, in the opposite order every second time, and ratios are of one round: whatever else
-    the machine does meets all of them. Forward passes are in evaluation mode; a training step is
-    forward pass, cross-entropy, backward pass and SGD at a learning rate of zero, on random images:
-    the weights stay as they are, BatchNorm's running statistics move.
+    the machine does meets all of them. A training step, on random images, is forward pass,
+    cross-entropy, backward pass and SGD at a learning rate of zero.
 
     Gives a DataFrame indexed by (step, name), step being "forward" and "training": seconds, the
-    median over the rounds; ratio, the median ratio to the first model; ratio_low and ratio_high,
-    its quartiles.
+    median; ratio, the median ratio to the first model; ratio_low and ratio_high, its quartiles.
     """
     check_integer("size", size)
     check_integer("batch_size", batch_size)

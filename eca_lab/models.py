@@ -94,9 +94,9 @@ def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
     The backbone's weights are drawn first: for one state of torch's random number generator they
     are the same whatever the attention.
 
-    backbone is one of `BACKBONES`, attention a spec; stem is "imagenet", torchvision's, which takes
-    a quarter of the resolution, or "cifar", for images up to 64 pixels: a 3x3 convolution of stride
-    1 and no pooling. ValueError for what is unknown, or does not fit the widths of the backbone.
+    stem is "imagenet", torchvision's, which takes a quarter of the resolution, or "cifar", for
+    images up to 64 pixels: a 3x3 convolution of stride 1 and no pooling. ValueError for what is
+    unknown, or does not fit the widths of the backbone.
     """
     check_choice("backbone", backbone, BACKBONES)
     check_choice("stem", stem, STEMS)

@@ -130,10 +130,10 @@ def intervene(model, layer, change):
         with intervene(model, "layer2.attention", freeze(record.weights[...].mean(0))):
             ...
 
-    A change is a function from the weights (N, C) of a batch to those that are applied in their
-    stead: `scale`, `freeze`, `permute` and `swap` make one, `off` is one. Of nested changes of one
-    layer the inner comes last. TypeError, ValueError for what is no layer, or no function;
-    ValueError, RuntimeError from the model for a change that does not fit the channels.
+    A change is a function from the weights (N, C) of a batch to those that are applied instead:
+    `scale`, `freeze`, `permute` and `swap` make one, `off` is one. The innermost comes last.
+    TypeError, ValueError for what is no function, or no layer; ValueError, RuntimeError from the
+    model for a change that does not fit the channels.
     """
     gate = _gate(_layer(model, layer))
     if not callable(change):
@@ -195,10 +195,9 @@ def renumber(model, layer, order):
     """While the context is open, number the channels otherwise that one attention module sees.
 
     Channel i is then the one that was order[i]: the module gets its input in the new order, with
-    every parameter that belongs to a channel (every dimension of size C) taken along, and its
-    output is put back in place. To SE channels are but names, and nothing changes; ECA, also of
-    shuffled order, sees other neighbours. Weights recorded meanwhile are in the new order.
-    ValueError as for `intervene`, and for an order that is no permutation.
+    every parameter dimension of size C taken along, and its output is put back in place. To SE
+    channels are but names, and nothing changes; ECA sees other neighbours. Weights recorded
+    meanwhile are in the new order. ValueError for no layer, and for no permutation.
     """
     module, order = _layer(model, layer), _permutation(order)
     renumbered = permute(order)

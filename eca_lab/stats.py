@@ -26,9 +26,9 @@ class Comparison:
 
     Attributes:
         baseline, metric, margin: as they were asked for.
-        trials: the results that it is about, one setting, a row a trial.
-        differences: arm minus baseline, indexed by seed, a column an arm; NaN without a pair. In
-            the unit of the metric, points for top1.
+        trials: the results that it is about, a row a trial.
+        differences: arm minus baseline, in the unit of the metric (points for top1), indexed by
+            seed, a column an arm; NaN without a pair.
         left_out: arm -> number of seeds that arm and baseline both have, but not as a pair.
         table: indexed by arm, in the order of the family: n pairs; mean of the arm; difference to
             the baseline with its standard deviation sd and 95% interval low, high by Student's t;

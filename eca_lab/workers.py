@@ -135,10 +135,7 @@ class ProcessPool:
 
 @contextmanager
 def _interrupts_deferred():
-    """Ctrl-C reaches every process of a terminal; only the one that started the rest handles it.
-
-    Here it comes later; to a process that is started meanwhile, and inherits the mask, never.
-    """
+    """Ctrl-C comes later here, and never to a process that is started meanwhile."""
     resource_tracker.ensure_running()  # which, where it is started later, lifts the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

@@ -32,12 +32,10 @@ def load_dataset(
             from the smallest of its archives whose shorter side is at least size, or 160; or
             "folder:PATH", with PATH/train and PATH/test, or PATH/val where there is no test, which
             hold a folder of images for each class.
-        root: folder for downloads, and for the decoded images of a folder, which is decoded again
-            when a file was added, removed or changed.
+        root: folder for downloads, and for the decoded images of a folder.
         size: side to resize to, 4 to 1024 pixels, or None. Of an image that is not square, the
             shorter side is resized and the centre kept.
-        classes: None for all, a number of classes to draw, or their names. Labels are numbered
-            from 0 in the order of the data set.
+        classes: None for all, a number of classes to draw, or their names.
         per_class: number of training images to draw from each class; None for all. Draws are
             nested: 100 images of a class are among the 200, whatever the other classes.
         skip_unreadable: leave out the images that cannot be decoded, which are an error else.
