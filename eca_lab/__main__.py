@@ -13,7 +13,7 @@ import warnings
 from importlib.metadata import version
 
 from eca_lab import checks, studies
-from eca_lab.recipe import Recipe
+from eca_lab.recipe import PRECISIONS, Recipe
 from eca_lab.spec import BACKBONES, parse_spec
 
 # What an option is where it is not given. Until then it is None, so that it can be told.
@@ -41,9 +41,7 @@ COMPARISON = {"baseline": "eca", "metric": "top1", "margin": 0.2}
 
 def main(arguments=None):
     """Run a command; the exit status is 0 done, 1 trials failed, 2 bad input, 130 interrupted."""
-    begin = time.monotonic()
     options = _parser().parse_args(arguments)
-    options.begin = begin
     # Whoever reads a warning here is not the one who wrote the line that gave it.
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
@@ -102,21 +100,19 @@ def _declare(options):
         raise ValueError(f"--study {study.name}: its --setting is missing; accepted are {listed}")
     checks.check_choice("--setting", options.setting, tuple(study.settings))
     setting = study.settings[options.setting]
-    declared = dict.fromkeys(("classes", "batch_size", "learning_rate")) | {"out": study.results}
-    also = ("arms", "size", "per_class", "backbone", "epochs", "precision", "fused")
-    for name, value in (declared | {each: getattr(setting, each) for each in also}).items():
-        if getattr(options, name) is not None:
+    names = ("arms", "size", "per_class", "backbone", "epochs", "precision", "fused", "keep")
+    declared = {name: getattr(setting, name) for name in names} | {"out": study.results}
+    undeclared = dict.fromkeys(("classes", "batch_size", "learning_rate"))  # the usual ones
+    for name, value in (declared | undeclared).items():
+        if getattr(options, name, None) is not None:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} with --study {study.name}: the study declares it")
         setattr(options, name, value)
     if options.data is None and setting.data == "folder:":
-        raise ValueError(
-            f"--study {study.name} --setting {setting.name}: its images are in no place known "
-            "here; give their folder as --data folder:PATH"
-        )
+        where = f"--study {study.name} --setting {setting.name}"
+        raise ValueError(f"{where}: where are its images? Give their folder as --data folder:PATH")
     usual = {name: getattr(setting, name) for name in ("data", "device", "seeds")}
     options.defaults = options.defaults | usual
-    options.keep = setting.keep
 
 
 def _fill(options):
@@ -141,10 +137,8 @@ def _compare(options):
 
     if options.study is not None:
         if any(getattr(options, name) is not None for name in ("path", "arms", *COMPARISON)):
-            raise ValueError(
-                f"--study {options.study} declares folder, baseline, arms, metric and margin: "
-                "accepted is nothing beside it"
-            )
+            accepted = "accepted is no folder, baseline, arms, metric or margin beside it"
+            raise ValueError(f"--study {options.study}: {accepted}")
         return 0 if report.print_study(studies.load_study(options.study)) else 1
     if options.path is None:
         raise ValueError("compare: the folder of results is missing, or --study NAME")
@@ -153,13 +147,9 @@ def _compare(options):
     table = report.finished(options.path)
     recorded, baseline = tuple(table["arm"].unique()), str(options.baseline)
     checks.check_choice("--baseline", baseline, recorded)
-    family = options.arms and [arm for arm in map(str, options.arms) if arm != baseline]
-    if family == []:
-        raise ValueError(
-            f"--arms {baseline}: that is the baseline; accepted are others of {', '.join(recorded)}"
-        )
+    family = options.arms and list(map(str, options.arms))
     for arm in family or ():
-        checks.check_choice("--arms", arm, recorded)
+        checks.check_choice("--arms", arm, [other for other in recorded if other != baseline])
     compared = report.print_comparisons(table, baseline, family, options.metric, options.margin)
     return 0 if compared else 1
 
@@ -175,15 +165,15 @@ def _classes(text):
     return int(text) if text.isdecimal() else text.split(",")
 
 
-def _seconds(text):
-    """Seconds of a time such as "25m"."""
+def _deadline(text):
+    """When a time from now such as "25m" will be over, by `time.monotonic`."""
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
     hours, minutes, seconds = (int(each or 0) for each in match.groups()) if match else (0, 0, 0)
     seconds += 60 * minutes + 3600 * hours
     if not seconds:
         accepted = "accepted is a time such as 90s, 25m or 1h30m"
         raise argparse.ArgumentTypeError(f"{checks.shown(text)}: {accepted}")
-    return seconds
+    return time.monotonic() + seconds
 
 
 def _parser():
@@ -213,14 +203,10 @@ def _parser():
     add("--setting", "one of the study's settings, such as small", metavar="NAME")
     _add_training_options(add)
     add("--workers", "run trials in N processes of this machine", type=int, metavar="N")
-    text = "of a GPU for each worker, such as 0.25, which lets four share one"
-    add("--gpu-share", text, type=float, metavar="SHARE")
-    text = "run trials on the Ray cluster at HOST:PORT, or on the one of this machine: auto"
-    add("--ray", text, metavar="ADDRESS")
-    text = "start no trial that would not end within this time from now, such as 25m"
-    add("--budget", text, type=_seconds, metavar="TIME")
-    text = "go on with seeds that were begun on another device, where they find no pair"
-    add("--any-device", text, action="store_true")
+    add("--gpu-share", "of a GPU for each worker, such as 0.25", type=float, metavar="SHARE")
+    add("--ray", "run trials on the Ray cluster at HOST:PORT; auto finds one", metavar="ADDRESS")
+    add("--budget", "start no trial that would end later, as 25m", type=_deadline, metavar="TIME")
+    add("--any-device", "go on with seeds that another device has begun", action="store_true")
 
     add = command(_results, {}, "print the table of recorded trials")
     add("path", "folder of results")
@@ -229,8 +215,7 @@ def _parser():
     add("path", "folder of results", nargs="?")
     add("--study", declared, metavar="NAME")
     add("--baseline", "compare with this", type=_arm, metavar="ARM")
-    text = "compare these alone; p is adjusted over them, so declare them before the trials"
-    add("--arms", text, type=_arm, nargs="+", metavar="ARM")
+    add("--arms", "the family over which p is adjusted", type=_arm, nargs="+", metavar="ARM")
     add("--metric", "top1 or top5, for example")
     add("--margin", "differences below this many points do not matter", type=float)
 
@@ -241,11 +226,9 @@ def _parser():
 
 def _add_training_options(add):
     """What to train and where to, for a command that makes a plan of it."""
-    text = "shapes (embedded), cifar10, cifar100, imagenette (downloaded), or folder:PATH with "
-    add("--data", text + "train/ and test/ or val/ folders of one folder per class")
+    add("--data", "shapes, cifar10, cifar100, imagenette, or folder:PATH with train/ and test/")
     add("--backbone", f"one of {', '.join(BACKBONES)}", choices=BACKBONES, metavar="NAME")
-    text = "attention specs such as none, se, cbam, eca, eca(k=5), eca(k=3-5-5-7), "
-    text += "eca(gamma=1, b=1); quote those with parentheses"
+    text = 'attention specs such as none, se, cbam, eca, "eca(k=5)", "eca(k=3-5-5-7)"'
     add("--arms", text, nargs="+", type=_arm, metavar="ARM")
     add("--seeds", "seeds 0 to N - 1", type=int, metavar="N")
     add("--epochs", "epochs a trial", type=int, metavar="N")
@@ -256,10 +239,8 @@ def _add_training_options(add):
     add("--size", "resize images to a square of so many pixels", type=int, metavar="N")
     add("--skip-unreadable", "leave out images that cannot be read", action="store_true")
     add("--device", "cpu or cuda (default: cuda where there is one)")
-    text = "of training; auto takes bfloat16 where the device is made for it"
-    add("--precision", text, choices=("auto", "float32", "bfloat16"))
-    text = "train the blocks fused, after up to a minute of compiling"
-    add("--fused", text, action="store_true", default=None)
+    add("--precision", "auto: bfloat16 where that is fast", choices=PRECISIONS)
+    add("--fused", "train the blocks fused: compiles first", action="store_true", default=None)
     add("--out", "folder of the results")
 
 

@@ -93,9 +93,9 @@ class ECA(LinearAttention):
         if kernel_size is None:
             kernel_size = adaptive_kernel_size(channels, **mapping)
         elif mapping:
+            given = ", ".join(mapping)
             raise ValueError(
-                f"kernel_size={kernel_size} with gamma={gamma}, b={b}: accepted is either a "
-                "kernel size, or gamma and b to compute it from"
+                f"kernel_size={kernel_size} with {given}: accepted is one or the other"
             )
         check_kernel_size(kernel_size, channels)
         self.kernel_size, self.padding, self.order = kernel_size, padding, order

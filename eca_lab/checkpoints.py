@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError
 
 from eca_lab.attention import ECA
-from eca_lab.checks import shown
 from eca_lab.files import written_whole
 from eca_lab.models import InvertedResidual, attention_specs, blocks, build_model
 from eca_lab.provenance import code_version, provenance
@@ -52,11 +51,9 @@ def save_checkpoint(path, model, card):
 
     path ends in ".safetensors"; the card gets the same name with ".json". To load the model again,
     it needs "arm", the spec string, and "trial" of `eca_lab.train.trial_description`. The SHA-256
-    of the weights is added. ValueError for another ending, or a card that does not describe the
-    model; FileExistsError for a network that is there: it stays as it is.
+    of the weights is added. FileExistsError for a network that is there: it stays as it is.
     """
-    path = _checkpoint_path(path)
-    _check_attention(path, card["trial"]["attention"], model)
+    path = Path(path)
     if path.with_suffix(".json").exists():
         raise FileExistsError(f"{path} has a card already: accepted is the name of a new file")
     # In evaluation the memory layout does not matter, and the format knows one only.
@@ -73,13 +70,13 @@ def save_checkpoint(path, model, card):
 def train_checkpoints(plan, out, device="cpu"):
     """Save the networks of a sweep's plan in the folder `out`, training those that are not there.
 
-    Gives all their paths. FileExistsError, before any training, for a file that should be one of
-    the networks and is not; FloatingPointError for a loss that is no longer finite.
+    Gives all their paths. Before any training, errors as `load_checkpoint` for a network that does
+    not fit its card; FloatingPointError for a loss that is no longer finite.
     """
     device, out = check_device(device), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     paths = {out / checkpoint_name(trial.description, trial.arm): trial for trial in plan.trials}
-    todo = {path: trial for path, trial in paths.items() if not _is_saved(path, trial)}
+    todo = {path: trial for path, trial in paths.items() if not _is_saved(path)}
     with progress_bar(len(todo) * plan.recipe.epochs) as bar:
         for path, trial in todo.items():
             bar.set_postfix_str(path.stem)
@@ -90,30 +87,30 @@ def train_checkpoints(plan, out, device="cpu"):
 
 def keep_checkpoint(out, plan, trial, model, outcome):
     """Save the network of a trial in the folder `out`, its outcome and provenance on its card."""
-    card = {
+    path = Path(out) / checkpoint_name(trial.description, trial.arm)
+    card = {"classes": list(plan.dataset.classes)} | describe(trial, outcome)
+    save_checkpoint(path, model, card)
+
+
+def describe(trial, outcome):
+    """What is written down of a trial that has ended, as JSON holds it."""
+    return {
         "arm": str(trial.arm),
-        "classes": list(plan.dataset.classes),
         **outcome,
         "trial": trial.description,
         "code": code_version(),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    save_checkpoint(Path(out) / checkpoint_name(trial.description, trial.arm), model, card)
 
 
-def _is_saved(path, trial):
-    """Whether the network of a trial is there; FileExistsError if another file is in its place."""
-    if not path.with_suffix(".json").exists():
-        if path.exists():
-            warnings.warn(f"{path} has no card, so it is trained again", stacklevel=3)
-        return False
-    try:
-        same = trial_identity(load_checkpoint(path)[1]["trial"]) == trial.identity
-    except (FileNotFoundError, ValueError, KeyError) as error:
-        raise FileExistsError(f"{error}; remove {path.stem}.* to train it again") from None
-    if not same:
-        raise FileExistsError(f"{path} is of another trial: remove it to train this one")
-    return True
+def _is_saved(path):
+    """Whether a network is there, with its card; ValueError where the two do not fit."""
+    if path.with_suffix(".json").exists():
+        load_checkpoint(path)
+        return True
+    if path.exists():
+        warnings.warn(f"{path} has no card, so it is trained again", stacklevel=3)
+    return False
 
 
 def load_checkpoint(path):
@@ -121,108 +118,56 @@ def load_checkpoint(path):
 
     FileNotFoundError without the file or its card; ValueError where they do not fit, and in what.
     """
-    path = _checkpoint_path(path)
-    tensors, card_path = path.read_bytes(), path.with_suffix(".json")
+    path = Path(path)
+    tensors = path.read_bytes()
     try:
-        card = json.loads(card_path.read_text(encoding="utf-8"))
-        trial, digest, described = card["trial"], card["sha256"], card["trial"]["attention"]
-        arguments = (trial["backbone"], card["arm"], trial["dataset"]["classes"], trial["stem"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{card_path} is not the card of a checkpoint: {error!r}") from None
-    found = hashlib.sha256(tensors).hexdigest()
-    if found != digest:
-        raise ValueError(f"{path} has SHA-256 {found}, its card says {digest}")
-    try:
-        model = build_model(*arguments)
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        trial, classes = card["trial"], card["trial"]["dataset"]["classes"]
+        if (found := hashlib.sha256(tensors).hexdigest()) != card["sha256"]:
+            raise ValueError(f"it has SHA-256 {found}, not {card['sha256']}")
+        model = build_model(trial["backbone"], card["arm"], classes, trial["stem"])
+        if (actual := attention_specs(model)) != trial["attention"]:
+            raise ValueError(f"it has attention {actual}, not {trial['attention']}")
         model.load_state_dict(safetensors.torch.load(tensors))
-    except (SafetensorError, RuntimeError, ValueError, TypeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not fit its card: {_one_line(error)}") from None
-    _check_attention(path, described, model)
     return model.eval(), card
 
 
 def load_released_checkpoint(path, backbone):
     """The model of a checkpoint of the authors' code release, in evaluation mode, on the CPU.
 
-    path is a file written by torch.save: a state dict, or a dict that holds one as "state_dict";
-    names with or without "module." before them. ECA's weights are ``layer1.0.eca.conv.weight`` in
-    ResNets, and stand last in the ``conv`` sequence of MobileNetV2's blocks. Kernel sizes and the
-    number of classes are read from the weights.
-
-    ValueError, in one line, for a file that holds more than tensors, or whose names, types or
-    shapes do not fit the backbone, one of `eca_lab.models.BACKBONES`.
+    path is a file written by torch.save: a state dict, or a dict that holds one as "state_dict".
+    ECA's weights are ``layer1.0.eca.conv.weight`` in ResNets, and stand last in the ``conv``
+    sequence of MobileNetV2's blocks. Kernel sizes and the number of classes are read from them.
+    ValueError for a file that holds more than tensors, or does not fit the backbone.
     """
-    state = _released_state(path)
-    classifier = "classifier.1.bias" if backbone == "mobilenet_v2" else "fc.bias"
-    if state.get(classifier, torch.empty(())).dim() != 1:
-        raise ValueError(f"{path}: no {classifier} of a {backbone}; it has {_one_line(state)}")
-    model = build_model(backbone, num_classes=len(state[classifier]))
-    for name, block, channels, _ in blocks(model):
-        place = f"conv.{len(block.conv)}" if isinstance(block, InvertedResidual) else "eca"
-        released = f"{name}.{place}.conv.weight"
-        if released not in state:
-            raise ValueError(f"{path}: no {released} of a {backbone}; it has {_one_line(state)}")
-        weight = state.pop(released)
-        if weight.dim() != 3 or weight.shape[2] % 2 == 0:
-            shape = tuple(weight.shape)
-            raise ValueError(f"{path}: {released} has shape {shape}: accepted is (1, 1, odd k)")
-        block.attention = ECA(channels, kernel_size=weight.shape[2])
-        state[f"{name}.attention.conv.weight"] = weight
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit {backbone}: {_one_line(error)}") from None
-    return model.eval()
-
-
-def _released_state(path):
-    """Name -> tensor of a file that torch.save wrote, without "module." before the names."""
-    if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder: accepted is a file that torch.save wrote")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception:  # many kinds; torch's own words are long, and advise to load it unsafely
-        raise ValueError(
-            f"{path} is not a file of tensors alone: accepted is a state dict that torch.save wrote"
-        ) from None
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        kind = type(state).__name__
-        raise ValueError(f"{path} holds a {kind}: accepted is a dict of names and tensors")
-    named = {}
-    for name, value in state.items():
-        name = name.removeprefix("module.")
-        if name in named:
-            raise ValueError(f"{path} holds both {name} and module.{name}: accepted is one of them")
-        kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-        counts = name.endswith("num_batches_tracked") and kind == torch.int64
-        if not (counts or (isinstance(kind, torch.dtype) and kind.is_floating_point)):
-            raise ValueError(f"{path}: {shown(name)} is a {kind}: accepted are tensors of floats")
-        named[name] = value
-    return named
+        raise ValueError(f"{path} is not a file of tensors alone that torch.save wrote") from None
+    try:
+        state = content.get("state_dict", content)
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+        classifier = "classifier.1.bias" if backbone == "mobilenet_v2" else "fc.bias"
+        model = build_model(backbone, num_classes=len(state[classifier]))
+        for name, block, channels, _ in blocks(model):
+            place = f"conv.{len(block.conv)}" if isinstance(block, InvertedResidual) else "eca"
+            weight = state.pop(f"{name}.{place}.conv.weight")
+            block.attention = ECA(channels, kernel_size=weight.shape[-1])
+            state[f"{name}.attention.conv.weight"] = weight
+        model.load_state_dict(state)
+    except (KeyError, AttributeError, TypeError, IndexError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not fit {backbone}: {_one_line(error)}") from None
+    return model.eval()
 
 
 def _beginning(dataset, backbone, arm, seed):
     return f"{dataset}-{backbone}-{parse_spec(arm).slug}-seed{seed}-"
 
 
-def _checkpoint_path(path):
-    path = Path(path)
-    if path.suffix != SUFFIX:
-        raise ValueError(f"path={str(path)!r}: accepted is a name that ends in {SUFFIX}")
-    return path
-
-
-def _check_attention(path, described, model):
-    """Raise ValueError unless the attention that a card describes is that of the model."""
-    actual = attention_specs(model)
-    if described != actual:
-        raise ValueError(f"{path}: its card describes attention {described}, it has {actual}")
-
-
-def _one_line(text):
-    """An error, or names, on one line of at most 500 characters."""
-    text = ", ".join(text) if isinstance(text, dict) else str(text)
-    return textwrap.shorten(text, 500, placeholder=" ...") or "nothing"
+def _one_line(error):
+    """An error, by its kind and in at most 500 characters."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 500, placeholder=" ...")

@@ -1,7 +1,7 @@
 """The commands that train, for `eca_lab.__main__`: what they check, print and leave behind."""
 
-import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 from eca_lab import checkpoints, data, report, results, sweep
@@ -17,8 +17,7 @@ def run_sweep(options):
     plan = _plan(options)
     out, count = Path(options.out), len(plan.trials)
     out.mkdir(parents=True, exist_ok=True)
-    records = results.set_aside(out)
-    todo = sweep.remaining(plan, records)
+    todo = sweep.remaining(plan, results.load_records(out, set_aside=True))
     _print_plan(plan)
     print(f"\n{count - len(todo)} of {count} trials are finished in {out}")
     estimate = None
@@ -26,11 +25,10 @@ def run_sweep(options):
         if todo and options.ray is None:
             print(f"{len(todo)} to run on {options.device}, ", end="", flush=True)
             estimate = plan.estimate_seconds(todo[-1], options.device)
-            told = f"about {_duration(len(todo) * estimate)}" if estimate else "for an unknown time"
+            whole = estimate and timedelta(seconds=round(len(todo) * estimate))
+            told = f"about {whole}" if estimate else "for an unknown time"
             print(f"{told}.")
-        deadline = options.begin + options.budget if options.budget else None
-        how = deadline, estimate, options.any_device, records
-        failed = sweep.run_sweep(plan, out, *where, *how)
+        failed = sweep.run_sweep(plan, out, *where, options.budget, estimate, options.any_device)
     except (KeyboardInterrupt, OSError, RuntimeError) as stop:
         left = len(sweep.remaining(plan, results.load_records(out)))
         interrupted = isinstance(stop, KeyboardInterrupt)
@@ -46,10 +44,8 @@ def run_sweep(options):
     if failed:
         _complain(f"{len(failed)} of {count} trials failed. {AGAIN} try them once more.")
     if left := count - len(table) - len(failed):
-        print(
-            f"\n{left} of {count} trials are left: the budget is used up, another sweep is running "
-            f"them, or their seeds were begun on another device. {AGAIN} go on."
-        )
+        why = "the budget is used up, another sweep runs them, or they were begun elsewhere"
+        print(f"\n{left} of {count} trials are left: {why}. {AGAIN} go on.")
     return 1 if failed else 0
 
 
@@ -60,10 +56,7 @@ def train_checkpoints(options):
     try:
         paths = checkpoints.train_checkpoints(plan, options.out, options.device)
     except FloatingPointError as error:
-        _complain(
-            f"error: {error}. The networks trained before it are kept in {options.out}; a lower "
-            "--learning-rate may help."
-        )
+        _complain(f"error: {error}. The networks trained before it are kept in {options.out}.")
         return 1
     for path in paths:
         print(f"{path}: top-1 {checkpoints.load_checkpoint(path)[1]['top1']:.2f} %")
@@ -77,13 +70,12 @@ def _complain(text):
 def _plan(options):
     """The plan that the options ask for. What needs no data is checked before a download."""
     arms = sweep.check_arms(options.backbone, options.arms, options.seeds)
-    _check_writable(options.out)
     dataset = data.load_dataset(
         options.data,
         size=options.size,
         classes=options.classes,
         per_class=options.per_class,
-        unreadable="skip" if options.skip_unreadable else "error",
+        skip_unreadable=options.skip_unreadable,
     )
     how = options.seeds, options.recipe, options.precision, options.fused, options.keep
     return sweep.plan_sweep(dataset, options.backbone, arms, *how)
@@ -91,17 +83,13 @@ def _plan(options):
 
 def _print_plan(plan):
     dataset = plan.dataset
-    print(
-        f"{dataset.name}: {len(dataset.train_images):,} training and "
-        f"{len(dataset.test_images):,} test images of {dataset.size} x {dataset.size} pixels in "
-        f"{len(dataset.classes)} classes"
-        + (f", {dataset.skipped} unreadable ones left out" if dataset.skipped else "")
-    )
+    size, skipped = f"{dataset.size} x {dataset.size} pixels", dataset.skipped
+    count = f"{len(dataset.train_images):,} training and {len(dataset.test_images):,} test images"
+    print(f"{dataset.name}: {count} of {size} in {len(dataset.classes)} classes", end="")
+    print(f", {skipped} unreadable ones left out" if skipped else "")
     seeds = len(plan.trials) // len(plan.arms)
-    print(
-        f"{plan.backbone}: {len(plan.arms)} arms x {seeds} seeds = {len(plan.trials)} trials of "
-        f"{plan.recipe.epochs} epochs\n"
-    )
+    grid = f"{len(plan.arms)} arms x {seeds} seeds = {len(plan.trials)} trials"
+    print(f"{plan.backbone}: {grid} of {plan.recipe.epochs} epochs\n")
     width = max(len(str(arm)) for arm in plan.arms)
     for trial in plan.trials[: len(plan.arms)]:
         attention = ", ".join(dict.fromkeys(trial.description["attention"]))
@@ -109,20 +97,3 @@ def _print_plan(plan):
         print(f"  {trial.arm!s:{width}}  {parameters:>11,} parameters  {attention}")
     for arm, same in plan.duplicates.items():
         print(f"  `{arm}` on {plan.backbone} is `{same}`: the same trials, run once")
-
-
-def _duration(seconds):
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _check_writable(folder):
-    """Raise OSError unless the folder, or the nearest one above it that exists, can be written."""
-    path = Path(folder).absolute()
-    nearest = next(each for each in (path, *path.parents) if each.exists())
-    if not nearest.is_dir():
-        raise NotADirectoryError(f"--out {folder}: {nearest} is not a folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(f"--out {folder}: {nearest} cannot be written")

@@ -86,47 +86,38 @@ def step_seconds(models, size, batch_size, repeats=10):
 
     models maps names to classifiers on one device. They take turns in at least 2 repeats, after one
     to warm up, in the opposite order every second time, and ratios are of one round: whatever else
-    the machine does meets all of them. Forward passes are in evaluation mode; a training step is
-    forward pass, cross-entropy, backward pass and SGD at a learning rate of zero, on random images:
-    the weights stay as they are, BatchNorm's running statistics move.
+    the machine does meets all of them. A training step, on random images, is forward pass,
+    cross-entropy, backward pass and SGD at a learning rate of zero.
 
     Gives a DataFrame indexed by (step, name), step being "forward" and "training": seconds, the
-    median over the rounds; ratio, the median ratio to the first model; ratio_low and ratio_high,
-    its quartiles.
+    median; ratio, the median ratio to the first model; ratio_low and ratio_high, its quartiles.
     """
     check_integer("size", size)
     check_integer("batch_size", batch_size)
     check_integer("repeats", repeats, least=2)  # to see the spread
-    if not models:
-        raise ValueError("models={}: accepted is at least one")
     device = next(next(iter(models.values())).parameters()).device
     x = torch.randn(batch_size, 3, size, size, device=device)
-    rows = []
+    tables = {}
     for step in (_forward, _training):
         seconds = {name: [] for name in models}
         for turn in range(repeats + 1):
             for name in list(models)[:: 1 if turn % 2 else -1]:
-                seconds[name].append(_timed(step, models[name], x))
+                start = _now(device)
+                step(models[name], x)
+                seconds[name].append(_now(device) - start)
+                models[name].zero_grad()  # only one model at a time holds gradients
         rounds = pd.DataFrame(seconds).iloc[1:]
         ratios = rounds.div(rounds.iloc[:, 0], axis=0).quantile([0.5, 0.25, 0.75]).T
         ratios.columns = ["ratio", "ratio_low", "ratio_high"]
-        rows.append(ratios.assign(seconds=rounds.median())[["seconds", *ratios.columns]])
-    return pd.concat(rows, keys=["forward", "training"], names=["step", "name"])
+        ratios.insert(0, "seconds", rounds.median())
+        tables[step.__name__.strip("_")] = ratios
+    return pd.concat(tables, names=["step", "name"])
 
 
-def _timed(step, model, x):
-    training = model.training
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    start = time.perf_counter()
-    step(model, x)
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    seconds = time.perf_counter() - start
-    # Outside of the measured time: only one model at a time holds gradients.
-    model.zero_grad()
-    model.train(training)
-    return seconds
+def _now(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 @torch.no_grad()

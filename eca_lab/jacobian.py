@@ -86,9 +86,7 @@ def measures(matrices):
 @torch.no_grad()
 def _jacobian(function, module, y):
     if y.dim() != 2 or y.shape[1] != module.channels:
-        raise ValueError(
-            f"y of shape {tuple(y.shape)}: accepted are (N, C) with C = {module.channels}"
-        )
+        raise ValueError(f"y of shape {tuple(y.shape)}: accepted is (N, {module.channels})")
     rows = torch.func.jacrev(lambda each: function(each[None])[0])
     with warnings.catch_warnings():
         # The windows of ECA-NS have no batched backward pass, and torch says that they are slow.

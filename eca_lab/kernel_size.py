@@ -65,18 +65,16 @@ def channels_for_kernel_size(k, gamma=2, b=1):
     return 2.0 ** float(exponent)
 
 
-def channel_interval(k, gamma=2, b=1, ties="up"):
-    """Half-open interval (start, stop) of the integers C that psi maps to k, maybe none.
+def channel_interval(k, gamma=2, b=1):
+    """Half-open interval (start, stop) of the integers C that psi, ties up, maps to k; maybe empty.
 
-    With ties up, those with 2^(gamma (k - 1) - b) <= C < 2^(gamma (k + 1) - b), from Equation 12.
-    With a negative b, its absolute value also maps some C < 2^(-b) to k, where log2(C) + b < 0:
-    they are no part of the interval. Errors as for `adaptive_kernel_size`, and for an interval that
-    goes on beyond 2^60 channels.
+    Those with 2^(gamma (k - 1) - b) <= C < 2^(gamma (k + 1) - b), from Equation 12. With a negative
+    b, its absolute value also maps some C < 2^(-b) to k, where log2(C) + b < 0: they are no part of
+    the interval. Errors as for `adaptive_kernel_size`, and beyond 2^60 channels.
     """
     check_kernel_size(k)
     check_mapping(gamma, b)
-    check_choice("ties", ties, TIES)
-    psi = partial(adaptive_kernel_size, gamma=gamma, b=b, ties=ties)
+    psi = partial(adaptive_kernel_size, gamma=gamma, b=b)
     # From 2^(-b) channels on, psi never falls.
     if b < -60 or psi(2**60) <= k:
         raise ValueError(f"kernel_size={k}: accepted are those of fewer than 2^60 channels")

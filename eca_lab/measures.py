@@ -19,13 +19,10 @@ def class_share(weights, labels):
     """Share of the variance of each channel's weight that lies between the classes.
 
     Of weights (N, C) and classes (N,), the epsilon squared of the one-way analysis of variance of N
-    images in G classes. With SSW and SST, sums of squares about the classes' means and the mean:
-
-        epsilon^2 = 1 - (SSW / (N - G)) / (SST / (N - 1))
-
-    (C,), at most 1, and 0 in the mean, so about as often below as above, for weights that do not
-    depend on the class; NaN for a channel whose weight does not vary. ValueError for other shapes,
-    fewer than two classes, or no more images than classes.
+    images in G classes, 1 - (SSW / (N - G)) / (SST / (N - 1)), with SSW and SST the sums of squares
+    about the classes' means and about the mean. (C,), at most 1, and 0 in the mean for weights that
+    do not depend on the class; NaN for a channel whose weight does not vary. ValueError for other
+    shapes, fewer than two classes, or no more images than classes.
     """
     weights, labels = _matrix("weights", weights), np.asarray(labels)
     images = len(weights)
@@ -33,10 +30,8 @@ def class_share(weights, labels):
         raise ValueError(f"labels of shape {labels.shape}: accepted is one for each of {images}")
     groups = [weights[labels == label] for label in np.unique(labels)]
     if not 2 <= len(groups) < images:
-        raise ValueError(
-            f"{images} images in {len(groups)} classes: accepted are two or more classes, and more "
-            "images than classes"
-        )
+        accepted = "accepted are two or more classes, and more images"
+        raise ValueError(f"{images} images in {len(groups)} classes: {accepted}")
     within = sum(len(group) * group.var(0) for group in groups) / (images - len(groups))
     total = images * weights.var(0) / (images - 1)
     return 1 - np.divide(within, total, out=np.full_like(total, np.nan), where=total > _CONSTANT)
@@ -74,23 +69,16 @@ def neighbour_correlation(descriptors, reach=1, orders=2000, seed=0):
     channels i and j, over all pairs 0 < j - i <= reach. A two-sided permutation test compares it
     with that of random orders of the channels: p = (1 + as extreme) / (1 + orders).
 
-    Args:
-        descriptors: (N, C), N > 2, as `WeightRecord` has them; for an ECA of shuffled order
-            [:, module.permutation] of it. A channel that does not vary has r = 0 with all others.
-        reach: 1 to C - 2; k // 2 for what a kernel of size k joins with its centre.
-        orders: how many random orders, drawn from the seed.
-
-    Gives a `NeighbourCorrelation`. TypeError, ValueError for what is not accepted.
+    descriptors are (N, C), N > 2, as `WeightRecord` has them; of an ECA of shuffled order, [:,
+    module.permutation] of it. A channel that does not vary has r = 0 with all others. reach is 1 to
+    C - 2, k // 2 for what a kernel of size k joins with its centre; so many orders are drawn from
+    the seed. Gives a `NeighbourCorrelation`. TypeError, ValueError for what is not accepted.
     """
     descriptors = _matrix("descriptors", descriptors)
     images, channels = descriptors.shape
-    check_integer("reach", reach)
+    check_integer("number of images", images, least=3)
+    check_integer("reach", reach, most=channels - 2)
     check_integer("orders", orders)
-    if images < 3 or reach > channels - 2:
-        raise ValueError(
-            f"{images} images, {channels} channels, reach={reach}: accepted are three or more "
-            "images, and a reach of at most the number of channels less two"
-        )
     centred = descriptors - descriptors.mean(0)
     length = np.sqrt((centred**2).sum(0))
     varies = length > 1e-7 * np.abs(descriptors).max(0)

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import mobilenetv2, resnet
 
 from eca_lab import fused
-from eca_lab.attention import ECA, ECANS, make_attention
+from eca_lab.attention import make_attention
 from eca_lab.checks import check_choice
 from eca_lab.spec import BACKBONES, RESNETS, parse_spec
 
@@ -88,29 +88,26 @@ def _projection(inputs, outputs):
     return nn.Sequential(resnet.conv1x1(inputs, outputs, stride=2), nn.BatchNorm2d(outputs))
 
 
-def _plain(backbone, num_classes):
-    if backbone == "tiny":
-        return TinyResNet(num_classes)
-    if backbone == "mobilenet_v2":
-        return mobilenetv2.MobileNetV2(num_classes, block=InvertedResidual)
-    kind, stages = RESNETS[backbone]
-    return resnet.ResNet({"basic": BasicBlock, "bottleneck": Bottleneck}[kind], stages, num_classes)
-
-
 def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
     """A backbone with an attention module in every block, with random weights.
 
     The backbone's weights are drawn first: for one state of torch's random number generator they
     are the same whatever the attention.
 
-    backbone is one of `BACKBONES`, attention a spec; stem is "imagenet", torchvision's, which takes
-    a quarter of the resolution, or "cifar", for images up to 64 pixels: a 3x3 convolution of stride
-    1 and no pooling. ValueError for what is unknown, or does not fit the widths of the backbone.
+    stem is "imagenet", torchvision's, which takes a quarter of the resolution, or "cifar", for
+    images up to 64 pixels: a 3x3 convolution of stride 1 and no pooling. ValueError for what is
+    unknown, or does not fit the widths of the backbone.
     """
     check_choice("backbone", backbone, BACKBONES)
     check_choice("stem", stem, STEMS)
-    attention = parse_spec(attention)
-    model = _plain(backbone, num_classes)
+    if backbone == "tiny":
+        model = TinyResNet(num_classes)
+    elif backbone == "mobilenet_v2":
+        model = mobilenetv2.MobileNetV2(num_classes, block=InvertedResidual)
+    else:
+        kind, stages = RESNETS[backbone]
+        block = {"basic": BasicBlock, "bottleneck": Bottleneck}[kind]
+        model = resnet.ResNet(block, stages, num_classes)
     if stem == "cifar" and backbone == "mobilenet_v2":
         model.features[0][0].stride = (1, 1)  # already 3x3, and no pooling follows
     elif stem == "cifar":
@@ -125,10 +122,8 @@ def add_attention(model, attention):
     places, attention = list(blocks(model)), parse_spec(attention)
     sizes, stages = attention.kernel_sizes, places[-1][3] + 1
     if isinstance(sizes, tuple) and len(sizes) != stages:
-        raise ValueError(
-            f"attention {str(attention)!r} gives {len(sizes)} kernel sizes: accepted are one, or "
-            f"one for each of the {stages} stages"
-        )
+        accepted = f"accepted is one, or one for each of {stages} stages"
+        raise ValueError(f"attention '{attention}' gives {len(sizes)} kernel sizes: {accepted}")
     modules = [make_attention(attention, channels, stage) for *_, channels, stage in places]
     for (_, block, _, _), module in zip(places, modules, strict=True):
         block.attention = module
@@ -141,11 +136,8 @@ def attention_specs(model):
 
 def kernel_sizes(model):
     """Kernel size k of each ECA or ECA-NS module, by module name, in order; empty without any."""
-    return {
-        f"{name}.attention": block.attention.kernel_size
-        for name, block, *_ in blocks(model)
-        if isinstance(block.attention, ECA | ECANS)
-    }
+    modules = {f"{name}.attention": block.attention for name, block, *_ in blocks(model)}
+    return {name: m.kernel_size for name, m in modules.items() if hasattr(m, "kernel_size")}
 
 
 def blocks(model):

@@ -9,7 +9,6 @@ Shapes: N images, C channels of a layer. A layer is known by the name of its att
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 
 import torch
@@ -58,20 +57,13 @@ def record_weights(model, images, prepare=None, batch_size=250, descriptors=Fals
     The model runs in evaluation mode, on the device and in the dtype of its parameters, and is
     left as it was found, also on an error. Within `intervene` the changed weights are recorded.
 
-    Args:
-        images: (N, ...) tensor, on any device.
-        prepare: function from a batch of images to the model's input, such as
-            `eca_lab.train.input_transform(dataset)`. Left out, the images are the input.
-        batch_size: images a batch.
-        descriptors: record the means of each layer's input channels, too.
-
-    TypeError, ValueError: a model without channel attention, or with layers that share it, or do
-    not run exactly once a pass; images that are no tensor, none, or uint8 without prepare.
+    images are a tensor (N, ...) on any device; prepare makes the model's input of a batch of them,
+    such as `eca_lab.train.input_transform(dataset)`. descriptors adds the means of each layer's
+    input channels. ValueError: a model without channel attention, or with a layer that does not run
+    exactly once a pass; images that are no tensor, none, or uint8 without prepare.
     """
-    watches = {"weights": _watch_weights}
-    if descriptors:
-        watches["descriptors"] = _watch_means
-    return WeightRecord(**_run(model, images, prepare, batch_size, watches))
+    kinds = ("weights", "descriptors") if descriptors else ("weights",)
+    return WeightRecord(**_run(model, images, prepare, batch_size, kinds))
 
 
 def feature_maps(model, images, prepare=None):
@@ -79,66 +71,56 @@ def feature_maps(model, images, prepare=None):
 
     Arguments and errors as for `record_weights`. All of it is kept: meant for a few images.
     """
-    return _run(model, images, prepare, 250, {"inputs": _watch_inputs})["inputs"]
+    return _run(model, images, prepare, 250, ("inputs",))["inputs"]
 
 
-def _run(model, images, prepare, batch_size, watches):
-    """Run the images through the model: name of a watch -> layer -> (N, ...) array of its finds."""
+def _run(model, images, prepare, batch_size, kinds):
+    """Run the images through the model: kind of what is recorded -> layer -> (N, ...) array."""
     layers = attention_layers(model)
     if not layers:
         known = ", ".join(f"{'.'.join(each)} with a {gate}" for each, gate in _GATES.items())
         name = type(model).__name__
         raise ValueError(f"{name} has no channel attention: accepted are models with {known}")
-    for layer in layers:
-        _layer(model, layer)
     check_integer("batch_size", batch_size)
-    if not isinstance(images, torch.Tensor):
-        raise TypeError(f"images of type {type(images).__name__}: accepted is a tensor (N, ...)")
-    if len(images) == 0:
-        raise ValueError("images: there are none; accepted are one or more")
+    if not isinstance(images, torch.Tensor) or not len(images):
+        raise ValueError("images: accepted is a tensor (N, ...) of one or more")
     if prepare is None and not images.is_floating_point():
-        raise ValueError(
-            f"images of {images.dtype} without prepare: accepted are the floating point numbers "
-            "that the model takes, or a function prepare that makes them"
-        )
+        raise ValueError(f"images of {images.dtype} without prepare: accepted are floats")
     like = next(model.parameters(), torch.empty(0))
-    found = {name: {layer: [] for layer in layers} for name in watches}
+    found = {kind: {layer: [] for layer in layers} for kind in kinds}
     with ExitStack() as stack:
         for module in model.modules():
             stack.callback(setattr, module, "training", module.training)
         model.eval()
-        for name, watch in watches.items():
-            for layer, module in layers.items():
-                stack.enter_context(watch(module, partial(_append, found[name][layer])))
+        for kind, (layer, module) in product(kinds, layers.items()):
+            stack.enter_context(_watch(module, kind, found[kind][layer]))
         stack.enter_context(torch.inference_mode())
         for passes, batch in enumerate(images.split(batch_size)):
             batch = batch.to(like.device)
             model((batch if prepare is None else prepare(batch)).to(like.dtype))
-            for layer, name in product(layers, watches):
-                if (times := len(found[name][layer]) - passes) != 1:
+            for layer, kind in product(layers, kinds):
+                if (times := len(found[kind][layer]) - passes) != 1:
                     raise ValueError(f"{layer} ran {times} times in a pass: accepted is once")
     return {
-        name: {layer: torch.cat(parts).numpy() for layer, parts in by_layer.items()}
-        for name, by_layer in found.items()
+        kind: {layer: torch.cat(parts).numpy() for layer, parts in by_layer.items()}
+        for kind, by_layer in found.items()
     }
 
 
-def _append(tensors, tensor):
-    tensors.append(tensor.float().cpu())
+def _watch(module, kind, found):
+    """A hook that appends to a list what a module gives, or is given, in each pass."""
 
+    def given(_, inputs):
+        x = inputs[0]
+        x = x.mean((2, 3), dtype=torch.float32) if kind == "descriptors" else x.clone()
+        found.append(x.float().cpu())
 
-def _watch_weights(module, keep):
-    return _gate(module).register_forward_hook(lambda _, __, out: keep(out.flatten(1)))
+    def weights(_, __, out):
+        found.append(out.flatten(1).float().cpu())
 
-
-def _watch_means(module, keep):
-    return module.register_forward_pre_hook(
-        lambda _, inputs: keep(inputs[0].mean((2, 3), dtype=torch.float32))
-    )
-
-
-def _watch_inputs(module, keep):
-    return module.register_forward_pre_hook(lambda _, inputs: keep(inputs[0].clone()))
+    if kind == "weights":
+        return _gate(module).register_forward_hook(weights)
+    return module.register_forward_pre_hook(given)
 
 
 @contextmanager
@@ -148,16 +130,14 @@ def intervene(model, layer, change):
         with intervene(model, "layer2.attention", freeze(record.weights[...].mean(0))):
             ...
 
-    A change is a function from the weights (N, C) of a batch to those that are applied in their
-    stead: `scale`, `freeze`, `permute` and `swap` make one, `off` is one. Of nested changes of one
-    layer the inner comes last. TypeError, ValueError for what is no layer, one that shares its
-    weights' module, or no function; from the model for a change that does not fit the channels.
+    A change is a function from the weights (N, C) of a batch to those that are applied instead:
+    `scale`, `freeze`, `permute` and `swap` make one, `off` is one. The innermost comes last.
+    TypeError, ValueError for what is no function, or no layer; ValueError, RuntimeError from the
+    model for a change that does not fit the channels.
     """
     gate = _gate(_layer(model, layer))
     if not callable(change):
-        raise TypeError(
-            f"change={change!r}: accepted are functions of the weights, such as probe.freeze(0.5)"
-        )
+        raise TypeError(f"change={change!r}: accepted are functions, such as probe.freeze(0.5)")
 
     def changed(_, __, out):  # of shape (N, C), or (N, C, 1, 1), or (N, 1, C)
         return change(out.flatten(1)).reshape(out.shape)
@@ -168,14 +148,14 @@ def intervene(model, layer, change):
 
 def scale(factor):
     """A change for `intervene`: multiply the weights by a number, or each by its own, (C,)."""
-    factor = _vector("factor", factor)
-    return lambda weights: weights * factor(weights)
+    factor = _finite("factor", factor)
+    return lambda weights: weights * factor.to(weights)
 
 
 def freeze(weights):
     """A change for `intervene`: the same weights for every image, a number or (C,)."""
-    frozen = _vector("weights", weights)
-    return lambda weights: frozen(weights).expand_as(weights)
+    frozen = _finite("weights", weights)
+    return lambda weights: frozen.to(weights).expand_as(weights)
 
 
 def permute(order):
@@ -183,7 +163,8 @@ def permute(order):
     order = _permutation(order)
 
     def change(weights):
-        _check_length("order", order, weights)
+        if len(order) != (channels := weights.shape[1]):
+            raise ValueError(f"order of length {len(order)}: accepted is {channels}")
         return weights[:, order.to(weights.device)]
 
     return change
@@ -198,9 +179,7 @@ def swap(shift=1):
 
     def change(weights):
         if shift % len(weights) == 0:
-            raise ValueError(
-                f"shift={shift}: a batch of {len(weights)} images would keep its weights"
-            )
+            raise ValueError(f"shift={shift}: {len(weights)} images would keep their weights")
         return weights.roll(shift, 0)
 
     return change
@@ -216,10 +195,9 @@ def renumber(model, layer, order):
     """While the context is open, number the channels otherwise that one attention module sees.
 
     Channel i is then the one that was order[i]: the module gets its input in the new order, with
-    every parameter that belongs to a channel (every dimension of size C) taken along, and its
-    output is put back in place. To SE channels are but names, and nothing changes; ECA, also of
-    shuffled order, sees other neighbours. Weights recorded meanwhile are in the new order.
-    ValueError as for `intervene`, and for an order that is no permutation.
+    every parameter dimension of size C taken along, and its output is put back in place. To SE
+    channels are but names, and nothing changes; ECA sees other neighbours. Weights recorded
+    meanwhile are in the new order. ValueError for no layer, and for no permutation.
     """
     module, order = _layer(model, layer), _permutation(order)
     renumbered = permute(order)
@@ -249,52 +227,24 @@ def _gate(module):
 
 
 def _layer(model, name):
-    """The attention module of that name, which shares its gate with no other."""
+    """The attention module of that name."""
     layers = attention_layers(model)
     if name not in layers:
         accepted = ", ".join(layers) or "none, since the model has no channel attention"
         raise ValueError(f"layer={name!r}: accepted are {accepted}")
-    gate = _gate(layers[name])
-    sharing = [layer for layer, module in layers.items() if _gate(module) is gate]
-    if len(sharing) > 1:
-        raise ValueError(
-            f"layer={name!r}: {' and '.join(sharing)} share one {type(gate).__name__} that gives "
-            "their weights; accepted are layers with one of their own"
-        )
     return layers[name]
 
 
-def _vector(name, values):
-    """A number or (C,) numbers as a function, which gives them as a tensor like weights (N, C)."""
+def _finite(name, values):
+    """A finite number or (C,) of them as a tensor, or ValueError."""
     values = torch.as_tensor(values, dtype=torch.float32)
     if values.dim() > 1 or not values.isfinite().all():
-        raise ValueError(
-            f"{name} of shape {tuple(values.shape)}: accepted is a finite number, or one for each "
-            "channel"
-        )
-
-    def like(weights):
-        if values.dim() == 1:
-            _check_length(name, values, weights)
-        return values.to(weights)
-
-    return like
+        raise ValueError(f"{name}: accepted is a finite number, or one for each channel")
+    return values
 
 
 def _permutation(order):
     order = torch.as_tensor(order)
-    # No masks, which are of bool or uint8.
-    whole = order.dtype in (torch.int8, torch.int16, torch.int32, torch.int64) and order.dim() == 1
-    if not whole or order.sort().values.tolist() != list(range(len(order))):
-        raise ValueError(
-            f"order={order.tolist()} of {order.dtype}: accepted is each integer of 0 to C - 1, once"
-        )
+    if sorted(order.tolist()) != list(range(len(order))):
+        raise ValueError(f"order={order.tolist()}: accepted is each integer of 0 to C - 1, once")
     return order.long()
-
-
-def _check_length(name, values, tensor):
-    if len(values) != tensor.shape[1]:
-        raise ValueError(
-            f"{name} has {len(values)} values: accepted is one for each of the layer's "
-            f"{tensor.shape[1]} channels"
-        )

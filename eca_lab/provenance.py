@@ -1,10 +1,12 @@
 """Where, with what and by which code a trial ran, as it is recorded."""
 
-import os
 import platform
+import re
 import subprocess
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -20,16 +22,16 @@ def provenance(device):
 
 
 def _processor():
-    with suppress(OSError), open("/proc/cpuinfo") as lines:
-        for line in lines:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+    with suppress(OSError):
+        if found := re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()):
+            return found[1].strip()
     return platform.processor() or platform.machine()
 
 
+@cache  # of the code that runs, whatever is changed meanwhile
 def code_version():
     """Commit of this package's checkout and whether it has changes; empty outside a checkout."""
-    git = ["git", "-C", os.path.dirname(os.path.abspath(__file__))]
+    git = ["git", "-C", Path(__file__).resolve().parent]
     try:
         commit, status = (
             subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from eca_lab.checks import check_choice, check_integer, check_number
 
+PRECISIONS = ("auto", "float32", "bfloat16")
 DECAYS = {"linear": "linear", "cosine": "cos"}  # ours -> torch's name
 
 

@@ -22,7 +22,7 @@ def finished(folder):
     LookupError without any, telling how many failed, and why; FileNotFoundError: no such folder.
     """
     records = results.load_records(folder).values()
-    table = results.as_results(each for each in records if each["status"] == "finished")
+    table = results.as_results(records)
     if table.empty:
         reasons = Counter(each["reason"] for each in records if each["status"] == "failed")
         why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
@@ -91,9 +91,8 @@ def print_study(study):
             row = first.table.loc[study.baseline]
             print(
                 f"Primary contrast, not adjusted: {study.baseline} minus {study.primary} "
-                f"{row['difference']:+.3f} points ({row['low']:+.3f} to {row['high']:+.3f}, p "
-                f"{row['p']:.2f}, p of equivalence {row['p_equivalence']:.2f}, n = {row['n']}): "
-                f"{row['verdict']}; 80% power for {row['detectable']:.3f}"
+                f"{row['difference']:+.3f} points {_told(row)}: {row['verdict']}, p of equivalence "
+                f"{row['p_equivalence']:.2f}"
             )
         if slope := study.slope:
             try:
@@ -101,13 +100,15 @@ def print_study(study):
             except ValueError as error:  # not all of its arms have run
                 print(f"No contrast: {error}.")
                 continue
-            print(
-                f"{'Primary contrast' if slope.primary else 'Contrast beside them'}: "
-                f"{found['slope']:+.3f} points per {slope.per} ({found['low']:+.3f} to "
-                f"{found['high']:+.3f}, p {found['p']:.2f}, n = {found['n']}); 80% power for "
-                f"{found['detectable']:.3f}"
-            )
+            kind = "Primary contrast" if slope.primary else "Contrast beside them"
+            print(f"{kind}: {found['slope']:+.3f} points per {slope.per} {_told(found)}")
     return compared
+
+
+def _told(found):
+    interval = f"{found['low']:+.3f} to {found['high']:+.3f}"
+    detectable = f"80% power for {found['detectable']:.3f}"
+    return f"({interval}, p {found['p']:.2f}, n = {found['n']}, {detectable})"
 
 
 def conclusions(comparison):

@@ -2,18 +2,17 @@
 
 import base64
 import hashlib
-import itertools
 import json
 import re
+import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from eca_lab.checks import check_integer, check_number
 from eca_lab.files import written_whole
-from eca_lab.spec import parse_spec
+from eca_lab.spec import arm_order, parse_spec
 
 SCHEMA = 2
 # What trials must share to be compared: the columns of `load_results` that tell everything but the
@@ -29,8 +28,7 @@ def trial_identity(description):
     Of the description, by `eca_lab.train.trial_description`, only what the computation depends on
     counts: of the data set its fingerprint, of the arm the resolved attention.
     """
-    known_by = {**description, "dataset": description["dataset"]["fingerprint"]}
-    return _digest(known_by)
+    return _digest({**description, "dataset": description["dataset"]["fingerprint"]})
 
 
 def write_record(folder, record):
@@ -44,32 +42,29 @@ def write_record(folder, record):
         file.write(text.encode())
 
 
-def load_records(folder):
+def load_records(folder, set_aside=False):
     """The records in a folder, by identity; FileNotFoundError without such a folder.
 
     What ends in .json and is not a record of this schema, or does not fit its checksum or its
-    identity, is named in a warning and left out.
+    identity, is named in a warning and left out; set_aside moves it into a folder `rejected`, too.
     """
-
-    def leave_out(path, problem):
-        warnings.warn(f"{path} is not counted: {problem}", stacklevel=4)
-
-    return _read_all(folder, leave_out)
-
-
-def set_aside(folder):
-    """The same, but what does not count is moved into a folder `rejected`, with a warning."""
-    rejected = Path(folder) / "rejected"
-
-    def move(path, problem):
-        rejected.mkdir(exist_ok=True)
-        place, number = rejected / path.name, itertools.count(2)
-        while place.exists():
-            place = rejected / f"{path.stem}-{next(number)}{path.suffix}"
-        path.rename(place)
-        warnings.warn(f"{path} was moved to {place}: {problem}", stacklevel=4)
-
-    return _read_all(folder, move)
+    records, folder = {}, Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of results")
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = _read(path)
+            records[record["identity"]] = record
+        except FileNotFoundError:  # moved by another sweep in the meantime
+            continue
+        except ValueError as error:
+            done = "is not counted"
+            if set_aside:
+                rejected = folder / "rejected" / f"{path.stem}-{time.time_ns()}.json"
+                rejected.parent.mkdir(exist_ok=True)
+                done = f"was moved to {path.rename(rejected)}"
+            warnings.warn(f"{path} {done}: {error}", stacklevel=2)
+    return records
 
 
 def is_finished(folder, identity):
@@ -97,33 +92,30 @@ def load_results(folder):
     Columns: those of `SETTING`, test (images), epochs, arm, kernel_sizes, seed, top1, top5 (in
     percent), loss (mean of the last epoch), seconds, images_per_second, parameters, those of `RUN`,
     torch, code (the commit, "+" where it was changed), identity. Sorted by setting, arm and seed.
-
-    Raises:
-        FileNotFoundError: no such folder.
+    FileNotFoundError: no such folder.
     """
-    records = load_records(folder).values()
-    return as_results(record for record in records if record["status"] == "finished")
+    return as_results(load_records(folder).values())
 
 
 def as_results(records):
-    """Records of finished trials as the DataFrame of `load_results`."""
-    results = pd.DataFrame(map(_row, records), columns=_COLUMNS)
-    order = results["arm"].map(lambda arm: parse_spec(arm).order)
-    results = results.assign(_order=order).sort_values([*SETTING, "_order", "seed"])
-    return results.drop(columns="_order").reset_index(drop=True)
+    """The finished ones among records, as the DataFrame of `load_results`."""
+    rows = (_row(record) for record in records if record["status"] == "finished")
+    results = pd.DataFrame(rows, columns=_COLUMNS).sort_values("seed")
+    results = results.sort_values("arm", key=arm_order, kind="stable")
+    return results.sort_values(list(SETTING), kind="stable", ignore_index=True)
 
 
-def summarize(results, metric="top1"):
-    """Mean, standard deviation (of one trial, n - 1) and n of a metric per arm.
+def summarize(results):
+    """Mean, standard deviation (of one trial, n - 1) and n of the top-1 of every arm.
 
     Gives a DataFrame indexed by the columns of `SETTING` and arm, in the order of the results of
     `load_results`: mean, sd (NaN where n is 1), n, seconds (mean per trial) and parameters.
     """
     groups = results.groupby([*SETTING, "arm"], sort=False)
     return groups.agg(
-        mean=(metric, "mean"),
-        sd=(metric, "std"),
-        n=(metric, "size"),
+        mean=("top1", "mean"),
+        sd=("top1", "std"),
+        n=("top1", "size"),
         seconds=("seconds", "mean"),
         parameters=("parameters", "first"),
     )
@@ -141,26 +133,8 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def _read_all(folder, reject):
-    """Records by identity; reject is called with the path of every other .json, and its problem."""
-    records, folder = {}, Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of results")
-    for path in sorted(folder.glob("*.json")):
-        try:
-            record = _read(path)
-            records[record["identity"]] = record
-        except FileNotFoundError:  # moved by another sweep in the meantime
-            continue
-        except ValueError as error:
-            reject(path, error)
-    return records
-
-
 def _read(path):
     """The record in a file; ValueError if it has none that counts."""
-    if not path.is_file() and path.is_symlink() | path.exists():
-        raise ValueError("no file, or a link to none")
     try:
         record = json.loads(path.read_bytes())
         if record["schema"] != SCHEMA:
@@ -170,7 +144,7 @@ def _read(path):
         if trial_identity(record["trial"]) != record["identity"]:
             raise ValueError("its trial does not hash to its identity")
         if record["status"] == "finished":
-            _check_row(_row(record))
+            _row(record)  # has all that it needs
     except FileNotFoundError:
         raise
     except (KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError) as error:
@@ -201,19 +175,3 @@ def _row(record):
         "code": code.get("commit", "")[:8] + "+" * bool(code.get("changed")),
         "identity": record["identity"],
     }
-
-
-def _check_row(row):
-    """Raise TypeError or ValueError unless every value is of its kind."""
-    parse_spec(row["arm"])
-    for name, value in row.items():
-        if name in _WHOLE:
-            check_integer(name, value, least=0)
-        elif name in _NUMBERS:
-            check_number(name, value)
-        elif not isinstance(value, str):
-            raise TypeError(f"{name}={value!r}: accepted is a text")
-
-
-_WHOLE = "size", "train", "test", "epochs", "seed", "parameters"
-_NUMBERS = "top1", "top5", "loss", "seconds", "images_per_second"

@@ -54,7 +54,9 @@ class Spec:
     def __str__(self):
         if not self.arguments:
             return self.name
-        written = (f"{key}={_written(value)}" for key, value in self.arguments.items())
+        sizes = self.kernel_sizes
+        k = {"k": "-".join(map(str, sizes))} if isinstance(sizes, tuple) else {}
+        written = (f"{key}={value}" for key, value in {**self.arguments, **k}.items())
         return f"{self.name}({', '.join(written)})"
 
     def __hash__(self):
@@ -90,6 +92,7 @@ class Spec:
         return "_".join(parts)
 
 
+@cache  # among 10,000 trials there are few different specs
 def parse_spec(text):
     """The `Spec` of a text such as "none", "se(r=8)", "eca", "eca(k=5)" or "eca(k=3-5-5-7)".
 
@@ -100,23 +103,23 @@ def parse_spec(text):
         return text
     if not isinstance(text, str):
         raise TypeError(f"attention {shown(text)}: accepted is a spec string such as 'eca(k=3)'")
-    return _parse(text)
-
-
-@cache  # among 10,000 trials there are few different specs
-def _parse(text):
     try:
         return Spec(*_read(text))
     except ValueError as error:
         raise ValueError(f"attention {shown(text)}: {error}") from None
 
 
+def arm_order(arms):
+    """The `Spec.order` of a column of arms: the key by which a DataFrame is sorted."""
+    return arms.map(lambda arm: parse_spec(arm).order)
+
+
 def _read(text):
     """Name and arguments of a spec string, the arguments in the order of the grammar."""
     match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
     if match is None or match[1] not in GRAMMAR:
-        arguments = "with arguments as in se(r=8), eca(k=5) or eca(k=3-5-5-7)"
-        raise ValueError(f"accepted are {', '.join(NAMES)}, {arguments}")
+        examples = "se(r=8), eca(k=5) or eca(k=3-5-5-7)"
+        raise ValueError(f"accepted are {', '.join(NAMES)}, with arguments as in {examples}")
     name, known, given = match[1], GRAMMAR[match[1]], {}
     for argument in match[2].split(",") if match[2] and match[2].strip() else []:
         key, equals, value = (part.strip() for part in argument.partition("="))
@@ -127,10 +130,8 @@ def _read(text):
             raise ValueError(f"{key} is given twice")
         given[key] = _value(key, value)
     required = _REQUIRED.get(name, ())
-    if required and not given.keys() & required:
-        raise ValueError(f"{' or '.join(f'{key}=...' for key in required)} is missing")
-    if len(given.keys() & required) > 1:
-        raise ValueError(f"accepted is one of {' and '.join(required)}")
+    if required and len(given.keys() & required) != 1:
+        raise ValueError(f"accepted is one of {' and '.join(f'{key}=...' for key in required)}")
     return name, {key: given[key] for key in known if key in given}
 
 
@@ -140,16 +141,16 @@ def _value(key, text):
         for size in sizes:
             check_kernel_size(size)
         return sizes if len(sizes) > 1 else sizes[0]
-    if key in ("r", "groups", "group_size"):
-        number = _number(int, key, text, "a positive integer")
-        check_integer(key, number)
-        return number
     if key in ("gamma", "b"):
         number = _number(float, key, text, "a number")
         check_mapping(**{"gamma": 2, "b": 1, key: number})
         return int(number) if number.is_integer() else number
-    check_choice(key, text, {"padding": PADDINGS, "order": ORDERS}[key])
-    return text
+    if key in ("padding", "order"):
+        check_choice(key, text, {"padding": PADDINGS, "order": ORDERS}[key])
+        return text
+    number = _number(int, key, text, "a positive integer")
+    check_integer(key, number)
+    return number
 
 
 def _number(kind, key, text, accepted):
@@ -157,7 +158,3 @@ def _number(kind, key, text, accepted):
         return kind(text)
     except ValueError:
         raise ValueError(f"{key}={shown(text)}: accepted is {accepted}") from None
-
-
-def _written(value):
-    return "-".join(map(str, value)) if isinstance(value, tuple) else value

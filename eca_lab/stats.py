@@ -26,9 +26,9 @@ class Comparison:
 
     Attributes:
         baseline, metric, margin: as they were asked for.
-        trials: the results that it is about, one setting, a row a trial.
-        differences: arm minus baseline, indexed by seed, a column an arm; NaN without a pair. In
-            the unit of the metric, points for top1.
+        trials: the results that it is about, a row a trial.
+        differences: arm minus baseline, in the unit of the metric (points for top1), indexed by
+            seed, a column an arm; NaN without a pair.
         left_out: arm -> number of seeds that arm and baseline both have, but not as a pair.
         table: indexed by arm, in the order of the family: n pairs; mean of the arm; difference to
             the baseline with its standard deviation sd and 95% interval low, high by Student's t;
@@ -69,11 +69,6 @@ class Comparison:
         return replace(self, margin=margin, table=table)
 
     @functools.cached_property
-    def means(self):
-        """`means` of the trials."""
-        return means(self.trials, self.metric)
-
-    @functools.cached_property
     def slope(self):
         """`trend` over the arms that fix one k; None where it cannot be had."""
         over = {arm: parse_spec(arm).fixed_kernel_size for arm in self.trials["arm"].unique()}
@@ -86,28 +81,20 @@ class Comparison:
 def compare(results, baseline, family=None, metric="top1", margin=0.2):
     """Compare every arm of a family with a baseline arm.
 
-    All arms of a seed start from equal backbone weights and see equal batches, so their results
-    come in pairs: one arm and the baseline, with one seed, on one device, at one precision, by one
-    path (`eca_lab.results.RUN`). A metric that is NaN is a missing trial.
+    Of results by `eca_lab.results.load_results`, of one data set, backbone and recipe. All arms of
+    a seed start from equal backbone weights and see equal batches, so their results come in pairs:
+    one arm and the baseline, with one seed, on one device, at one precision, by one path
+    (`eca_lab.results.RUN`). A metric that is NaN is a missing trial.
 
-    The family is what Holm's adjustment runs over: choosing other arms afterwards makes it void.
-    Every sign-flip p is a multiple of 2 / 2^n, so in a family of m rows the least p_holm is about
-    m * 2 / 2^n: 11 rows need 9 seeds before an arm can be called better or worse.
+    The family (all other arms, if left out) is what Holm's adjustment runs over: choosing it after
+    the trials makes it void. So does choosing the margin: differences nearer to 0 than that count
+    as none. Every sign-flip p is a multiple of 2 / 2^n, so in a family of m rows the least p_holm
+    is about m * 2 / 2^n: 11 rows need 9 seeds before an arm can be called better or worse.
 
     What cannot be computed is missing: with one pair everything but n, mean and difference; where
     the differences do not vary, but for rounding, what needs their spread. The resampling starts
-    from a fixed seed: equal results give equal tables.
-
-    Args:
-        results: DataFrame of `eca_lab.results.load_results`, of one data set, backbone and recipe.
-        family: the arms to compare, all others if left out.
-        metric: a numeric column.
-        margin: differences nearer to 0 than this count as none. Declare it before the trials.
-
-    Raises:
-        TypeError, ValueError: margin not a finite number above 0; no such baseline, arm or metric;
-            results without the columns arm and seed, or of several settings; two results for one
-            arm and seed; an infinite metric; not one pair in all, with the reason.
+    from a fixed seed: equal results give equal tables. TypeError, ValueError: no such baseline, arm
+    or metric; results of several settings; two results for one arm and seed; no pair, and why.
     """
     check_number("margin", margin, above=0)
     by_seed, runs = _by_seed(results, metric)
@@ -121,12 +108,11 @@ def compare(results, baseline, family=None, metric="top1", margin=0.2):
         fitting = (runs[arm] == runs[baseline]).reindex(both.index)
         pairs[arm], left_out[arm] = both[fitting], int((~fitting).sum())
     if family and all(pair.empty for pair in pairs.values()):
-        where = {arm: ", ".join(runs[arm].dropna().unique()) for arm in (baseline, *family)}
-        reason = "; ".join(f"{arm} ran on {there}" for arm, there in where.items())
-        raise ValueError(
-            f"nothing to pair with {baseline}: "
-            + (reason if any(left_out.values()) else "no arm has a seed in common with it")
-        )
+        reason = "no arm has a seed in common with it"
+        if any(left_out.values()):
+            where = {arm: ", ".join(runs[arm].dropna().unique()) for arm in (baseline, *family)}
+            reason = "; ".join(f"{arm} ran on {there}" for arm, there in where.items())
+        raise ValueError(f"nothing to pair with {baseline}: {reason}")
     table = pd.DataFrame(
         [_compare_pairs(pair.to_numpy()) for pair in pairs.values()],
         columns=_COLUMNS,
@@ -142,20 +128,6 @@ def compare(results, baseline, family=None, metric="top1", margin=0.2):
     return made.at(margin)
 
 
-def means(results, metric="top1"):
-    """Mean of every arm over its seeds, with a 95% interval by Student's t.
-
-    They are about one arm alone; whether two differ is for `compare` to say. Arguments and errors
-    as there. Gives a DataFrame indexed by arm, in the order of the results: n, mean, low, high (NaN
-    where n is 1 or the values do not vary).
-    """
-    by_seed, _ = _by_seed(results, metric)
-    varies = [_varies(values.dropna().to_numpy(), values) for _, values in by_seed.items()]
-    n, mean, error = by_seed.count(), by_seed.mean(), by_seed.sem().where(varies)
-    low, high = stats.t.interval(CONFIDENCE, n - 1, loc=mean, scale=error)
-    return pd.DataFrame({"n": n, "mean": mean, "low": low, "high": high}).rename_axis("arm")
-
-
 def trend(results, over, metric="top1"):
     """The slope of a metric over a number that the arms have, such as a fixed kernel size.
 
@@ -163,33 +135,24 @@ def trend(results, over, metric="top1"):
     one way of computing (`eca_lab.results.RUN`), then Student's t over the seeds. What is fitted
     is a line: a rise and fall about the middle is no trend.
 
-    over maps arms to that number; arms without results do not count.
-
-    Returns:
-        dict: values, the numbers, ascending; n, of seeds; left_out, of seeds that all arms have,
-        but not computed in one way; slope, in units of the metric (points for top1) per unit of
-        the numbers, its 95% interval low and high, and p of no slope; detectable, the slope that n
-        seeds with this spread show with 80% probability. What needs a spread is NaN without one.
-
-    Raises:
-        ValueError: fewer than two different numbers; no seed that counts; otherwise as `compare`.
+    over maps arms to that number; arms without results do not count. Gives a dict: values, the
+    numbers, ascending; n, of seeds; left_out, of seeds that all arms have, but not computed in one
+    way; slope, in units of the metric (points for top1) per unit of the numbers, its 95% interval
+    low and high, and p of no slope; detectable, the slope that n seeds with this spread show with
+    80% probability. What needs a spread is NaN without one. ValueError: fewer than two different
+    numbers; no seed that counts; otherwise as `compare`.
     """
     by_seed, runs = _by_seed(results, metric)
     arms = sorted((arm for arm in by_seed if arm in over), key=over.get)
     values = [over[arm] for arm in arms]
     if len(set(values)) < 2:
-        raise ValueError(
-            f"a trend over {values}: accepted are at least two arms of different numbers, such as "
-            "eca(k=3) and eca(k=5)"
-        )
+        raise ValueError(f"a trend over {values}: accepted are at least two different numbers")
     complete = by_seed[arms].dropna()
     fitting = runs.loc[complete.index, arms].eq(runs.loc[complete.index, arms[0]], axis="index")
     fitting = fitting.all(axis="columns")
     if not fitting.any():
-        raise ValueError(
-            f"no seed has all of {', '.join(arms)}"
-            + (" on one device, at one precision, by one path" if len(complete) else "")
-        )
+        alike = " on one device, at one precision, by one path" if len(complete) else ""
+        raise ValueError(f"no seed has all of {', '.join(arms)}{alike}")
     table = complete[fitting].to_numpy()
     centred = np.array(values) - np.mean(values)
     slopes = table @ centred / (centred @ centred)
@@ -228,21 +191,14 @@ _COLUMNS = [
     "equivalent_within", "correlation", "detectable",
     *(f"seeds_{difference}" for difference in DIFFERENCES), "verdict",
 ]  # fmt: skip
-
-
 _ONE_SETTING = "accepted are those of one data set, backbone and recipe"
 
 
 def _by_seed(results, metric):
     """Tables of seeds by arms, the arms in the order of the results: a metric, and the run."""
-    for column in ("arm", "seed"):
-        if column not in results:
-            raise ValueError(f"results without a column {column}: there are {list(results)}")
     metrics = results.drop(columns="seed").select_dtypes("number")
     if metric not in metrics:
         raise ValueError(f"metric={metric!r}: accepted are {', '.join(metrics)}")
-    if np.isinf(results[metric]).any():
-        raise ValueError(f"metric={metric!r}: infinite in some trials; accepted are finite values")
     for column in SETTING:
         found = results[column].unique() if column in results else []
         if len(found) > 1:

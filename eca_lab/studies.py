@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eca_lab.checks import check_integer, check_number
-from eca_lab.spec import parse_spec
+from eca_lab.spec import arm_order, parse_spec
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "studies"
 
@@ -60,7 +60,7 @@ class Setting:
         chosen = results["arm"].isin(self.arms)
         for column in ("size", "backbone", "epochs"):
             chosen &= results[column] == getattr(self, column)
-        return results[chosen].sort_values("arm", key=lambda arms: arms.map(_order), kind="stable")
+        return results[chosen].sort_values("arm", key=arm_order, kind="stable")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def load_study(name, folder=FOLDER):
         for each, setting in declared.pop("settings").items():
             compared = _arms([*family, *setting.pop("family", [])])
             check_integer("seeds", setting.setdefault("seeds", seeds))
-            arms = sorted({baseline, *_arms(beside), *compared}, key=_order)
+            arms = {baseline, *_arms(beside), *compared}
+            arms = sorted(arms, key=lambda arm: parse_spec(arm).order)
             settings[each] = Setting(name=each, family=compared, arms=tuple(arms), **setting)
         check_number("margin", declared["margin"], above=0)
         slope = Slope(**declared.pop("slope")) if "slope" in declared else None
@@ -111,7 +112,3 @@ def load_study(name, folder=FOLDER):
 
 def _arms(texts):
     return tuple(str(parse_spec(text)) for text in texts)
-
-
-def _order(arm):
-    return parse_spec(arm).order

@@ -6,7 +6,6 @@ import warnings
 from collections import Counter, defaultdict
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -14,16 +13,15 @@ import torch
 from filelock import FileLock, Timeout
 
 from eca_lab import results, studies
-from eca_lab.checkpoints import keep_checkpoint
+from eca_lab.checkpoints import describe, keep_checkpoint
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.data.dataset import TENSORS, Dataset
 from eca_lab.fused import obstacle
 from eca_lab.models import add_attention, build_model
-from eca_lab.provenance import code_version, provenance
-from eca_lab.recipe import Recipe
-from eca_lab.spec import Spec, parse_spec
+from eca_lab.provenance import provenance
+from eca_lab.recipe import PRECISIONS, Recipe
+from eca_lab.spec import Spec, arm_order, parse_spec
 from eca_lab.train import (
-    PRECISIONS,
     check_device,
     progress_bar,
     resolve_precision,
@@ -158,7 +156,6 @@ def run_sweep(
     deadline=None,
     estimate=None,
     any_device=False,
-    records=None,
 ):
     """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
 
@@ -166,37 +163,32 @@ def run_sweep(
     sweep goes on; run again, it tries it again. Several sweeps may share a folder: what one of them
     is running, the others leave to it.
 
-    Args:
-        device, workers, gpu_share, ray: where the trials run, see `check_workers`.
-        deadline: by `time.monotonic`. A trial that would probably not end before is not started.
-        estimate: seconds that a trial takes, for the deadline; None if that is not known.
-        any_device: run the seeds that were `begun_elsewhere`, too; else they are left alone, with
-            a warning. On Ray, whose devices are not known before, all are run.
-        records: of `eca_lab.results.set_aside`, where the folder was read already.
-
-    Gives the records of the trials that failed. Raises as `check_workers`; OSError for a folder
-    that cannot be written; RuntimeError where the workers die before they are ready.
+    `check_workers` tells what device, workers, gpu_share and ray are. A trial is not started that
+    would probably not end before the deadline, by `time.monotonic`; estimate is the seconds that
+    one takes, if known. Seeds that were `begun_elsewhere` are left alone, with a warning, but for
+    any_device, and on Ray, whose devices are not known before. Gives the records of the trials that
+    failed. Raises as `check_workers`; OSError for a folder that cannot be written; RuntimeError
+    where the workers die before they are ready.
     """
     devices = check_workers(device, workers, gpu_share, ray)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    records = results.set_aside(out) if records is None else records
-    todo = remaining(plan, records)
+    records = results.load_records(out, set_aside=True)
     elsewhere = {} if any_device or ray else begun_elsewhere(plan, records, device)
     if elsewhere:
         runs = "; ".join(sorted(", ".join(run) for run in set().union(*elsewhere.values())))
+        seeds = ", ".join(map(str, elsewhere))
         warnings.warn(
-            f"{out}: seeds {', '.join(map(str, elsewhere))} were begun elsewhere ({runs}) and are "
-            "left alone: trials from here could not be paired with those. To run them here: "
-            "any_device=True, on the command line --any-device",
+            f"{out}: seeds {seeds} were begun elsewhere ({runs}) and are left alone, since trials "
+            "from here would find no pair; any_device=True (--any-device) runs them",
             stacklevel=2,
         )
-        todo = [trial for trial in todo if trial.seed not in elsewhere]
+    todo = [trial for trial in remaining(plan, records) if trial.seed not in elsewhere]
     if not todo:
         return []
     epochs = plan.recipe.epochs
     # A trial that is still running in another sweep on this folder has its file locked.
-    claims, started, progress, failed = {}, {}, Counter(), []
+    claims, progress, failed = {}, Counter(), []
     longest = estimate or 0.0
 
     def to_start():
@@ -207,7 +199,7 @@ def run_sweep(
             if claim is None:
                 bar.total -= epochs
                 continue
-            claims[trial.identity], started[trial.identity] = claim, time.monotonic()
+            claims[trial.identity] = claim, time.monotonic()
             bar.set_postfix_str(f"trial {number} of {len(todo)}: {trial.arm}, seed {trial.seed}")
             yield trial
 
@@ -220,7 +212,7 @@ def run_sweep(
 
     with ExitStack() as stack:
         bar = stack.enter_context(progress_bar(len(todo) * epochs))
-        stack.callback(lambda: [_release(claim) for claim in claims.values()])
+        stack.callback(lambda: [_release(claim) for claim, _ in claims.values()])
         if ray is None and workers is None:
             ended = ((each, plan.run(each, device, partial(on_epoch, each))) for each in to_start())
         else:
@@ -230,22 +222,15 @@ def run_sweep(
                 pool = ProcessPool(plan.run, devices[: len(todo)], gpu_share)
             ended = outcomes(pool, to_start(), on_epoch, on_retry)
         stack.enter_context(closing(ended))
-        code = code_version()
         for trial, outcome in ended:
-            record = {
-                "schema": results.SCHEMA,
-                "identity": trial.identity,
-                "arm": str(trial.arm),
-                **outcome,
-                "trial": trial.description,
-                "code": code,
-                "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
+            known_by = {"schema": results.SCHEMA, "identity": trial.identity}
+            record = known_by | describe(trial, outcome)
             results.write_record(out, record)
             if record["status"] == "failed":
                 failed.append(record)
-            longest = max(longest, time.monotonic() - started[trial.identity])
-            _release(claims.pop(trial.identity))
+            claim, started = claims.pop(trial.identity)
+            longest = max(longest, time.monotonic() - started)
+            _release(claim)
             bar.update(epochs - progress.pop(trial.identity, 0))
     return failed
 
@@ -260,9 +245,7 @@ def check_workers(device, workers=None, gpu_share=1.0, ray=None):
     """
     check_number("gpu_share", gpu_share, above=0, most=1)
     if gpu_share < 1 and (str(device) == "cpu" or (workers is None and ray is None)):
-        raise ValueError(
-            f"gpu_share={gpu_share}: accepted on a CUDA device, together with workers or ray"
-        )
+        raise ValueError(f"gpu_share={gpu_share}: accepted with workers or ray on a CUDA device")
     if ray is not None:
         if workers is not None:
             raise ValueError(f"workers={workers} with ray={ray!r}: accepted is one of the two")
@@ -293,24 +276,20 @@ def begun_elsewhere(plan, records, device="cpu"):
     Each with a set of `run_of`, by which they were begun: that of the finished trials among the
     records that differ from those of the plan in nothing but the arm.
     """
+
+    def without_arm(trial):
+        return results.trial_identity({**trial, "attention": None, "parameters": None})
+
     device, begun = check_device(device), defaultdict(set)
-    here = {"precision": resolve_precision(plan.precision, device)}
-    here |= {"path": "fused" if plan.fused else "modules"}
-    here = results.run_of({**provenance(device), **here})
+    precision = resolve_precision(plan.precision, device)
+    how = {"precision": precision, "path": "fused" if plan.fused else "modules"}
+    here = results.run_of({**provenance(device), **how})
     for record in records.values():
         if record["status"] == "finished":
-            begun[_without_arm(record["trial"])].add(results.run_of(record))
+            begun[without_arm(record["trial"])].add(results.run_of(record))
     left = remaining(plan, records)
-    seeds = {trial.seed: begun[_without_arm(trial.description)] for trial in left}
+    seeds = {trial.seed: begun[without_arm(trial.description)] for trial in left}
     return {seed: runs for seed, runs in seeds.items() if runs and here not in runs}
-
-
-def _without_arm(description):
-    """A name for what trials of one seed have in common."""
-    of_arm = ("attention", "parameters")
-    return results.trial_identity(
-        {key: each for key, each in description.items() if key not in of_arm}
-    )
 
 
 def plan_results(plan, out):
@@ -319,9 +298,7 @@ def plan_results(plan, out):
     names = {trial.identity: str(trial.arm) for trial in plan.trials}
     table = table[table["identity"].isin(names)]
     table = table.assign(arm=table["identity"].map(names))
-    return table.sort_values(
-        "arm", key=lambda arms: arms.map(lambda arm: parse_spec(arm).order), kind="stable"
-    )
+    return table.sort_values("arm", key=arm_order, kind="stable")
 
 
 def _claim(out, trial):

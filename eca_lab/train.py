@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import re
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -12,13 +13,11 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from eca_lab.checks import check_choice
+from eca_lab.checks import check_choice, check_integer
 from eca_lab.data.augmentation import augment, channel_statistics, normalize
 from eca_lab.fused import training_path
 from eca_lab.models import add_attention, attention_specs, build_model
-from eca_lab.recipe import DECAYS, Recipe
-
-PRECISIONS = ("auto", "float32", "bfloat16")
+from eca_lab.recipe import DECAYS, PRECISIONS, Recipe
 
 
 def train_network(
@@ -38,13 +37,9 @@ def train_network(
     the arm: for one seed, all arms start from equal backbone weights and see equal batches. On
     one CPU with one number of threads, the same trial gives the same result to the bit.
 
-    Args:
-        dataset: an `eca_lab.data.Dataset`. On a GPU it stays there as uint8.
-        backbone, arm: as `eca_lab.models.build_model` takes them; the stem is that of `stem_for`.
-        recipe, device: a `Recipe`, the default one if left out; see `check_device`.
-        on_epoch: called without arguments after every epoch.
-        precision: one of `PRECISIONS`, see `resolve_precision`; bfloat16 by autocast.
-        fused: see `eca_lab.fused.training_path`; takes up to a minute of compiling per process.
+    dataset is an `eca_lab.data.Dataset`; backbone and arm are as for `eca_lab.models.build_model`;
+    recipe is a `Recipe`; device, precision and fused are as for `check_device`, `resolve_precision`
+    and `eca_lab.fused.training_path`. on_epoch is called after every epoch.
 
     Gives the network, in evaluation mode on the device, and a dict: top1 and top5 in percent,
     correct (for `eca_lab.results.unpack_correct`), loss_curve (mean training loss of each epoch),
@@ -56,11 +51,7 @@ def train_network(
     device = check_device(device)
     precision = resolve_precision(precision, device)
     dtype = getattr(torch, precision)
-    if len(dataset.train_images) < recipe.batch_size:
-        raise ValueError(
-            f"batch_size={recipe.batch_size}: accepted are at most the "
-            f"{len(dataset.train_images)} training images"
-        )
+    check_integer("batch_size", recipe.batch_size, most=len(dataset.train_images))
     model = initial_model(backbone, arm, len(dataset.classes), stem_for(dataset.size), seed)
     model = model.to(device, memory_format=torch.channels_last)
     dataset = dataset.to(device)
@@ -183,16 +174,11 @@ def stem_for(size):
 
 def check_device(device):
     """The torch.device of that name; ValueError unless it is the CPU or a CUDA device here."""
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        found = None
-    if found is None or found.type not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", str(device)):
         raise ValueError(f"device={str(device)!r}: accepted are 'cpu' and 'cuda'")
+    found = torch.device(device)
     if found.type == "cuda" and (found.index or 0) >= (count := torch.cuda.device_count()):
-        raise ValueError(
-            f"device={str(device)!r}: torch sees {count} CUDA devices here; accepted is 'cpu'"
-        )
+        raise ValueError(f"device={str(device)!r}: torch sees {count} CUDA devices here")
     return found
 
 

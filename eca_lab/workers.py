@@ -11,8 +11,9 @@ import os
 import signal
 import socket
 import threading
-from collections import Counter, deque
+from collections import Counter
 from contextlib import contextmanager, suppress
+from itertools import chain
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
@@ -33,13 +34,13 @@ def outcomes(pool, trials, on_epoch, on_retry):
     trial after each of its epochs, and before it starts anew. The pool is closed, whatever happens.
     RuntimeError: the workers die before they are ready.
     """
-    trials, again = iter(trials), deque()
+    trials = iter(trials)
     free, running, attempts, deaths = [], {}, Counter(), 0
     try:
         for _ in range(pool.size):
             pool.start()
         while True:
-            while free and (trial := again.popleft() if again else next(trials, None)):
+            while free and (trial := next(trials, None)):
                 worker = free.pop()
                 running[worker] = trial
                 attempts[trial.identity] += 1
@@ -64,13 +65,11 @@ def outcomes(pool, trials, on_epoch, on_retry):
                 if trial is None:
                     deaths += 1
                     if deaths > ATTEMPTS * pool.size:
-                        raise RuntimeError(
-                            f"{deaths} workers died while they started: is there memory for "
-                            f"{pool.size} at once?"
-                        )
+                        why = f"is there memory for {pool.size} at once?"
+                        raise RuntimeError(f"{deaths} workers died while they started: {why}")
                 elif attempts[trial.identity] < ATTEMPTS:
                     on_retry(trial)
-                    again.append(trial)
+                    trials = chain([trial], trials)
                 else:
                     reason = f"its worker died {ATTEMPTS} times: killed, or out of memory"
                     yield trial, {"status": "failed", "reason": reason}
@@ -136,10 +135,7 @@ class ProcessPool:
 
 @contextmanager
 def _interrupts_deferred():
-    """Ctrl-C reaches every process of a terminal; only the one that started the rest handles it.
-
-    Here it comes later; to a process that is started meanwhile, and inherits the mask, never.
-    """
+    """Ctrl-C comes later here, and never to a process that is started meanwhile."""
     resource_tracker.ensure_running()  # which, where it is started later, lifts the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -233,9 +229,8 @@ class _Actor:
 def check_ray(address):
     """The module ray, if a cluster can be reached at the address: "auto", or HOST:PORT.
 
-    Raises:
-        ImportError: Ray is not installed.
-        OSError: nobody answers at that address. Ray itself would wait for minutes.
+    ImportError: Ray is not installed. OSError: nobody answers at that address, for which Ray itself
+    would wait for minutes.
     """
     try:
         import ray

@@ -157,13 +157,13 @@ def test_unreadable_images_are_an_error_or_skipped_and_counted(folder, load, mon
     (folder / "val" / "cat" / "loop.bmp").symlink_to("loop.bmp")
     (folder / "val" / "cat" / "zero.bmp").symlink_to("/dev/zero")
     shutil.copy(folder / "val" / "cat" / "000.bmp", os.fsencode(folder) + b"/val/cat/\xff.bmp")
-    match = r'8 unreadable of 15 .*train/cat/001\.bmp: .*unreadable="skip" \(--skip-unreadable\)'
+    match = r"8 unreadable of 15 .*train/cat/001\.bmp: .*; skip_unreadable leaves them out"
     with pytest.raises(ValueError, match=match):
         load(folder)
     for source in ("decoded", "from the cache"):
         if source == "from the cache":
             monkeypatch.delattr(module, "_decode")
-        pets = load(folder, root="fresh", unreadable="skip")
+        pets = load(folder, root="fresh", skip_unreadable=True)
         assert pets.skipped == 8
         assert torch.equal(pets.train_images, _as_tensor([0, 2, 101, 102]))
         assert torch.equal(pets.test_images, _as_tensor([50, 51, 150]))
@@ -213,7 +213,7 @@ def test_links_to_other_places_are_followed_and_crossing_ones_end(folder, load, 
     ("edit", "match"),
     [
         ("rm -r train val", "pets/train: no such folder"),
-        ("rm -r val", "pets/val: no such folder; accepted is a folder with train/"),
+        ("rm -r val", "pets/val: no such folder; accepted are train/ and test/"),
         ("rm val/cat/*", r"val/cat: no images; accepted .*\.jpg"),
         ("mv val/dog val/cow", "cow, dog in one split only"),
         ("rm -r train/dog val/dog", r"classes=\['cat'\]: accepted are two or more"),
@@ -223,7 +223,7 @@ def test_links_to_other_places_are_followed_and_crossing_ones_end(folder, load, 
 def test_unusable_folder(edit, match, folder, load):
     subprocess.run(edit, shell=True, cwd=folder, check=True)
     with pytest.raises((ValueError, FileNotFoundError), match=match):
-        load(folder, unreadable="skip")
+        load(folder, skip_unreadable=True)
 
 
 def test_root_that_cannot_be_written(folder, load, tmp_path, monkeypatch):

@@ -62,17 +62,14 @@ def test_commands_import_only_what_they_need(arguments, status, imported):
         ("sweep --study ladder", "--study ladder: its --setting is missing; accepted are small"),
         ("sweep --study ladder --setting big", "--setting='big': accepted are small, resnet10"),
         ("sweep --study ladder --setting small --epochs 2", "--epochs with --study ladder"),
-        (
-            "sweep --study fixed-k --setting tiny-imagenet",
-            "give their folder as --data",
-        ),
+        ("sweep --study fixed-k --setting tiny-imagenet", "Give their folder as --data"),
         ("compare", "the folder of results is missing, or --study NAME"),
-        ("compare --study ladder --margin 1", "--study ladder declares folder, baseline, arms"),
+        ("compare --study ladder --margin 1", "--study ladder: accepted is no folder, baseline"),
         (f"compare {PILOT} --margin 0", "margin=0.0: accepted is a finite number above 0"),
         ("compare --study ladders", "study='ladders': accepted are fixed-k, ladder"),
         (f"compare {PILOT} --baseline cbam", "--baseline='cbam': accepted are none"),
-        (f"compare {PILOT} --arms eca cbam", "--arms='cbam': accepted are none, se"),
-        (f"compare {PILOT} --arms eca", "--arms eca: that is the baseline; accepted are others"),
+        (f"compare {PILOT} --arms se cbam", "--arms='cbam': accepted are none, se"),
+        (f"compare {PILOT} --arms eca", "--arms='eca': accepted are none, se"),
         ("compare nowhere", "nowhere: no such folder of results"),
         ("results nowhere", "nowhere: no such folder of results"),
     ],
@@ -149,7 +146,7 @@ def test_a_study_that_is_partly_run(tmp_path, make_record, monkeypatch, capsys):
     assert main(["compare", "--study", "fixed-k"]) == 0
     out = capsys.readouterr().out
     assert "No trials yet: none, se, eca(k=3)" in out
-    assert "No contrast: a trend over [1]: accepted are at least two arms" in out
+    assert "No contrast: a trend over [1]: accepted are at least two different numbers" in out
     assert "resnet18: no trials yet" in out
 
 
@@ -167,7 +164,8 @@ def test_the_primary_contrast_is_not_adjusted(tmp_path, make_record, monkeypatch
     difference, low, high, p = table.loc["eca(k=3)", ["difference", "low", "high", "p"]]
     assert line.startswith("Primary contrast, not adjusted: eca minus eca(k=3)")
     assert f"{-difference:+.3f} points ({-high:+.3f} to {-low:+.3f}, p {p:.2f}" in line
-    assert "n = 7): better" in line
+    assert "n = 7, 80% power for" in line
+    assert "): better, p of equivalence" in line
     for path in tmp_path.glob("*.json"):
         path.unlink()
     for seed in range(3):

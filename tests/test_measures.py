@@ -93,7 +93,7 @@ def test_channels_that_do_not_vary_correlate_with_none():
     found = measures.neighbour_correlation(dead, orders=10)
     kept = correlation[0, 1] + correlation[2, 3] + correlation[3, 4]
     assert found.neighbours == pytest.approx(kept / 5)
-    with pytest.raises(ValueError, match="50 images, 6 channels, reach=5: accepted are"):
+    with pytest.raises(ValueError, match="reach=5: accepted is an integer from 1 to 4"):
         measures.neighbour_correlation(chain, reach=5)
-    with pytest.raises(ValueError, match="2 images"):
+    with pytest.raises(ValueError, match="number of images=2"):
         measures.neighbour_correlation(chain[:2])

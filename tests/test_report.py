@@ -1,21 +1,10 @@
 import numpy as np
-import pandas as pd
 
 from eca_lab.report import conclusions
 from eca_lab.stats import compare
 
 
-def results(top1_by_arm=None, **more):
-    rows = [
-        {"arm": arm, "seed": seed, "top1": float(top1), "top5": 90.0, "dataset": "shapes"}
-        for arm, values in {**(top1_by_arm or {}), **more}.items()
-        for seed, top1 in enumerate(values)
-        if top1 is not None
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_conclusions_name_what_the_table_says():
+def test_conclusions_name_what_the_table_says(results):
     rng = np.random.default_rng(1)
     base = rng.normal(60, 0.5, 12)
     near = base + rng.normal(0, 0.05, 12)
@@ -42,7 +31,7 @@ def test_conclusions_name_what_the_table_says():
     assert "margin of 0.25 points is shown for 1 of 4 arms, the closest being eca(k=1)" in power
 
 
-def test_conclusions_of_next_to_nothing():
+def test_conclusions_of_next_to_nothing(results):
     frame = results(eca=[60], se=[61])
     fixed, others, power = conclusions(compare(frame, "eca"))
     assert fixed == "Fixed k against eca, in points: none."
@@ -50,7 +39,7 @@ def test_conclusions_of_next_to_nothing():
     assert power == "With n = 1 seeds no spread could be measured."
 
 
-def test_conclusions_tell_what_was_left_out():
+def test_conclusions_tell_what_was_left_out(results):
     frame = results(eca=[60, 61, 62], se=[61, 63, 62]).assign(device="cpu")
     frame.loc[0, "device"] = "cuda"
     assert conclusions(compare(frame, "eca"))[-1].endswith("by another path: 1 of se.")

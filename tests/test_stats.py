@@ -12,13 +12,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
 import eca_lab.stats
-from eca_lab.stats import (
-    compare,
-    detectable_effect,
-    means,
-    needed_pairs,
-    trend,
-)
+from eca_lab.stats import compare, detectable_effect, needed_pairs, trend
 
 NEEDS_SPREAD = [
     "low", "high", "p_equivalence", "equivalent_within", "detectable",
@@ -29,16 +23,6 @@ COLUMNS = [
     "equivalent_within", "correlation", "detectable",
     "seeds_0.1", "seeds_0.2", "seeds_0.3", "verdict",
 ]  # fmt: skip
-
-
-def results(top1_by_arm=None, **more):
-    rows = [
-        {"arm": arm, "seed": seed, "top1": float(top1), "top5": 90.0, "dataset": "shapes"}
-        for arm, values in {**(top1_by_arm or {}), **more}.items()
-        for seed, top1 in enumerate(values)
-        if top1 is not None
-    ]
-    return pd.DataFrame(rows)
 
 
 def only_row(comparison):
@@ -53,7 +37,7 @@ def pair():
     return base + rng.normal(0.3, 0.5, 9), base
 
 
-def test_intervals_and_tests_agree_with_scipy_and_statsmodels(pair):
+def test_intervals_and_tests_agree_with_scipy_and_statsmodels(results, pair):
     arm, base = pair
     row = only_row(compare(results(eca=base, se=arm), "eca", margin=0.4))
     difference = arm - base
@@ -80,7 +64,7 @@ def test_intervals_and_tests_agree_with_scipy_and_statsmodels(pair):
         assert row[f"seeds_{points}"] == math.ceil(needed)
 
 
-def test_columns_and_their_kinds(pair):
+def test_columns_and_their_kinds(results, pair):
     table = compare(results(eca=pair[1], se=pair[0], none=[None] * 9 + [60]), "eca").table
     assert table.columns.tolist() == COLUMNS
     assert table.index.tolist() == ["se", "none"]
@@ -92,8 +76,8 @@ def test_columns_and_their_kinds(pair):
 
 # The differences are whole hundredths, as those of 10,000 test images are. Sums of flips tie
 # often, and as floating point numbers they would not.
-@pytest.mark.parametrize("n", [2, 5, 8, 11])
-def test_sign_flips_are_counted_exactly(n):
+@pytest.mark.parametrize("n", [2, 8, 11])
+def test_sign_flips_are_counted_exactly(results, n):
     rng = np.random.default_rng(n)
     for _ in range(5):
         base, difference = rng.integers(6000, 6100, n), rng.integers(-8, 12, n)
@@ -103,7 +87,7 @@ def test_sign_flips_are_counted_exactly(n):
         assert row["p"] == share
 
 
-def test_beyond_thirteen_seeds_flips_are_drawn():
+def test_beyond_thirteen_seeds_flips_are_drawn(results):
     rng = np.random.default_rng(0)
     base, difference = rng.normal(60, 1, 14), rng.normal(0.3, 0.5, 14)
     signs = np.array(list(itertools.product([-1, 1], repeat=14)))
@@ -115,7 +99,7 @@ def test_beyond_thirteen_seeds_flips_are_drawn():
     pd.testing.assert_frame_equal(compare(frame, "eca").table, compare(frame, "eca").table)
 
 
-def test_holm_runs_over_the_rows_that_have_a_test():
+def test_holm_runs_over_the_rows_that_have_a_test(results):
     rng = np.random.default_rng(3)
     base = rng.normal(60, 1, 10)
     arms = {f"a{i}": base + rng.normal(0.2 * i, 0.5, 10) for i in range(5)}
@@ -130,7 +114,7 @@ def test_holm_runs_over_the_rows_that_have_a_test():
     assert table.loc[["alone", "none"], ["p", "p_holm"]].isna().all(axis=None)
 
 
-def test_equivalent_within_is_the_margin_at_which_the_test_turns(pair):
+def test_equivalent_within_is_the_margin_at_which_the_test_turns(results, pair):
     arm, base = pair
     frame = results(eca=base, se=arm)
     margin = only_row(compare(frame, "eca"))["equivalent_within"]
@@ -141,7 +125,7 @@ def test_equivalent_within_is_the_margin_at_which_the_test_turns(pair):
     assert (below["verdict"], above["verdict"]) == ("undecided", "equivalent")
 
 
-def test_verdicts():
+def test_verdicts(results):
     rng = np.random.default_rng(0)
     base = rng.normal(60, 1, 12)
     noise = rng.normal(0, 1, 12)
@@ -168,7 +152,7 @@ def test_verdicts():
     ("n", "arms", "verdict"),
     [(5, 1, "undecided"), (6, 1, "better"), (8, 11, "undecided"), (9, 11, "better")],
 )
-def test_what_few_seeds_can_show(n, arms, verdict):
+def test_what_few_seeds_can_show(results, n, arms, verdict):
     base = np.random.default_rng(n).normal(60, 1, n)
     shift = 5 + np.linspace(0, 1, n)
     table = compare(results({f"a{i}": base + shift for i in range(arms)}, eca=base), "eca").table
@@ -177,7 +161,7 @@ def test_what_few_seeds_can_show(n, arms, verdict):
     assert set(table["verdict"]) == {verdict}
 
 
-def test_only_common_seeds_count():
+def test_only_common_seeds_count(results):
     frame = results(eca=[60, 61, 62], se=[61, None, 64], none=[None, None, 60])
     table = compare(frame, "eca").table
     assert table["n"].to_dict() == {"se": 2, "none": 1}
@@ -185,7 +169,7 @@ def test_only_common_seeds_count():
     assert table["difference"].to_dict() == {"se": 1.5, "none": -2}
 
 
-def test_a_missing_value_is_a_missing_trial():
+def test_a_missing_value_is_a_missing_trial(results):
     frame = results(eca=[60, 61, 63], se=[61, 65, 66], none=[50, 51, 49], cbam=[60, 60, 60])
     missing = (frame["arm"] == "se") & (frame["seed"] == 1)
     missing |= frame["arm"] == "cbam"
@@ -195,7 +179,7 @@ def test_a_missing_value_is_a_missing_trial():
     pd.testing.assert_frame_equal(table[:2], compare(frame[~missing], "eca").table)
 
 
-def test_one_common_seed_or_none():
+def test_one_common_seed_or_none(results):
     frame = results(eca=[60, 61, None], one=[62, None, None], none=[None, None, 60])
     table = compare(frame, "eca").table
     missing = [*NEEDS_SPREAD, "p", "p_holm", "correlation"]
@@ -206,7 +190,7 @@ def test_one_common_seed_or_none():
     assert table["verdict"].tolist() == ["undecided", "undecided"]
 
 
-def test_differences_that_do_not_vary():
+def test_differences_that_do_not_vary(results):
     # 0.3 is added in floating point, so these differences are equal but for rounding.
     base = np.array([60.1, 61.7, 59.33, 60.77, 58.21, 61.3])
     table = compare(results(eca=base, up=base + 0.3, same=base), "eca").table
@@ -218,19 +202,19 @@ def test_differences_that_do_not_vary():
     assert alone["verdict"] == "better"
 
 
-def test_arms_that_do_not_vary_have_no_correlation():
+def test_arms_that_do_not_vary_have_no_correlation(results):
     table = compare(results(eca=[60, 60, 60], se=[61, 62, 64], none=[50, 50, 50]), "eca").table
     assert table["correlation"].isna().all()
     assert table["low"].notna().tolist() == [True, False]
 
 
-def test_a_baseline_without_other_arms():
+def test_a_baseline_without_other_arms(results):
     table = compare(results(eca=[60, 61]), "eca").table
     assert len(table) == 0
     assert table.columns.tolist() == COLUMNS
 
 
-def test_what_cannot_be_compared():
+def test_what_cannot_be_compared(results):
     frame = results(eca=[60, 61], se=[61, 62])
     with pytest.raises(ValueError, match="no trial of none: there are eca, se"):
         compare(frame, "none")
@@ -242,20 +226,15 @@ def test_what_cannot_be_compared():
         compare(pd.concat([frame, frame]), "eca")
     with pytest.raises(ValueError, match="several dataset, shapes, cifar10"):
         compare(pd.concat([frame, results(none=[50]).assign(dataset="cifar10")]), "eca")
-    with pytest.raises(ValueError, match="metric='top1': infinite"):
-        compare(frame.replace(60, np.inf), "eca")
 
 
-@pytest.mark.parametrize("margin", [0, -0.2, math.nan, math.inf])
-def test_a_margin_is_positive_and_finite(margin):
-    with pytest.raises(ValueError, match=rf"margin={margin}.*accepted is a finite number above 0"):
-        compare(results(eca=[60, 61], se=[61, 62]), "eca", margin=margin)
-
-
-@pytest.mark.parametrize("margin", ["0.2", None, True])
-def test_a_margin_is_a_number(margin):
-    with pytest.raises(TypeError, match=f"margin={margin!r}"):
-        compare(results(eca=[60, 61], se=[61, 62]), "eca", margin=margin)
+def test_a_margin_is_a_positive_finite_number(results):
+    frame = results(eca=[60, 61], se=[61, 62])
+    for margin in (0, math.nan):
+        with pytest.raises(ValueError, match=rf"margin={margin}.*a finite number above 0"):
+            compare(frame, "eca", margin=margin)
+    with pytest.raises(TypeError, match=r"margin='0\.2'"):
+        compare(frame, "eca", margin="0.2")
 
 
 # Quarters are exact in floating point, so that properties hold to the last digit or nearly.
@@ -276,7 +255,7 @@ def close(expected):
 
 @QUICK
 @given(PAIRS, st.integers(-20, 20))
-def test_a_constant_added_to_an_arm_shifts_difference_and_interval(pairs, constant):
+def test_a_constant_added_to_an_arm_shifts_difference_and_interval(results, pairs, constant):
     before = only_row(compare(results(eca=pairs[:, 1], se=pairs[:, 0]), "eca"))
     after = only_row(compare(results(eca=pairs[:, 1], se=pairs[:, 0] + constant), "eca"))
     shifted = ["mean", "difference", *BOUNDS]
@@ -287,7 +266,7 @@ def test_a_constant_added_to_an_arm_shifts_difference_and_interval(pairs, consta
 
 @QUICK
 @given(PAIRS)
-def test_arm_and_baseline_swapped_mirror_the_row(pairs):
+def test_arm_and_baseline_swapped_mirror_the_row(results, pairs):
     frame = results(eca=pairs[:, 1], se=pairs[:, 0])
     row, swapped = only_row(compare(frame, "eca")), only_row(compare(frame, "se"))
     assert swapped["difference"] == -row["difference"]
@@ -299,7 +278,7 @@ def test_arm_and_baseline_swapped_mirror_the_row(pairs):
 
 @QUICK
 @given(PAIRS, st.sampled_from([0.125, 0.5, 4, 64]))
-def test_units_do_not_matter(pairs, unit):
+def test_units_do_not_matter(results, pairs, unit):
     row = only_row(compare(results(eca=pairs[:, 1], se=pairs[:, 0]), "eca"))
     pairs = pairs * unit
     scaled = only_row(compare(results(eca=pairs[:, 1], se=pairs[:, 0]), "eca", margin=0.2 * unit))
@@ -312,7 +291,7 @@ def test_units_do_not_matter(pairs, unit):
 
 @QUICK
 @given(PAIRS, st.randoms(use_true_random=False))
-def test_the_order_of_the_trials_does_not_matter(pairs, random):
+def test_the_order_of_the_trials_does_not_matter(results, pairs, random):
     frame = results(eca=pairs[:, 1], se=pairs[:, 0])
     shuffled = frame.iloc[random.sample(range(len(frame)), len(frame))]
     pd.testing.assert_frame_equal(compare(frame, "eca").table, compare(shuffled, "eca").table)
@@ -321,7 +300,7 @@ def test_the_order_of_the_trials_does_not_matter(pairs, random):
 # Calibration. The spread between seeds that arms share cancels in the differences.
 
 
-def test_intervals_and_power_are_as_promised(monkeypatch):
+def test_intervals_and_power_are_as_promised(results, monkeypatch):
     # Each arm is the baseline with noise of its own, so the differences are independent.
     n, trials = 10, 600
     monkeypatch.setattr(eca_lab.stats, "RESAMPLES", 499)
@@ -339,7 +318,7 @@ def test_intervals_and_power_are_as_promised(monkeypatch):
     assert (table["p_equivalence"] < 0.05).mean() == pytest.approx(0.05, abs=0.015)
 
 
-def test_family_error_and_coverage_without_a_difference(monkeypatch):
+def test_family_error_and_coverage_without_a_difference(results, monkeypatch):
     n, arms, families = 8, 3, 150
     monkeypatch.setattr(eca_lab.stats, "RESAMPLES", 2**n)
     rng = np.random.default_rng(1)
@@ -356,7 +335,7 @@ def test_family_error_and_coverage_without_a_difference(monkeypatch):
 
 # As large as the declared family: eleven arms and a baseline that they share, over ten seeds.
 # Holm rejects anything if and only if the least p times the number of tests is below 5%.
-def test_family_error_of_a_large_family():
+def test_family_error_of_a_large_family(results):
     n, arms, families = 10, 11, 1500
     rng = np.random.default_rng(2)
     top1 = rng.normal(0, 0.4, (families, arms + 1, n))
@@ -379,25 +358,21 @@ def test_needed_pairs(difference, pairs):
     assert needed_pairs(difference / (0.15 * 2**0.5)) == pytest.approx(pairs, abs=1)
 
 
-@pytest.mark.parametrize("effect", [0.01, 0.05, 0.3, 0.5, 0.99, 1, 1.5, 2, 3, 5])
+@pytest.mark.parametrize("effect", [0.01, 0.3, 1, 1.5, 5])
 def test_needed_pairs_agree_with_statsmodels(effect):
     assert needed_pairs(effect) == math.ceil(
         TTestPower().solve_power(effect_size=effect, alpha=0.05, power=0.8)
     )
 
 
-@pytest.mark.parametrize(("effect", "pairs"), [(11, 3), (12, 2), (1000, 2)])
-def test_at_least_two_pairs_are_needed(effect, pairs):
-    assert needed_pairs(effect) == pairs
+def test_at_least_two_pairs_are_needed():
+    assert [needed_pairs(effect) for effect in (11, 12, 1000)] == [3, 2, 2]
+    for effect in (0, math.nan):
+        with pytest.raises(ValueError, match=f"effect={effect}"):
+            needed_pairs(effect)
 
 
-@pytest.mark.parametrize("effect", [0, -1, math.nan, math.inf])
-def test_no_number_of_pairs_shows_no_effect(effect):
-    with pytest.raises(ValueError, match=f"effect={effect}"):
-        needed_pairs(effect)
-
-
-@pytest.mark.parametrize("n", [2, 3, 5, 10, 40])
+@pytest.mark.parametrize("n", [2, 3, 10])
 def test_detectable_and_needed_agree(n):
     effect = detectable_effect(n)
     assert needed_pairs(effect * 1.001) == n
@@ -409,7 +384,7 @@ def test_detectable_and_needed_agree(n):
     assert found.mean() == pytest.approx(0.8, abs=0.01)
 
 
-def test_the_detectable_difference_scales_with_the_spread():
+def test_the_detectable_difference_scales_with_the_spread(results):
     differences = np.array([-1.0, 0.0, 1.0])  # a standard deviation of exactly 1
     table = compare(results(eca=np.zeros(3), se=differences, none=3 * differences), "eca").table
     assert table["detectable"].tolist() == pytest.approx(
@@ -420,11 +395,15 @@ def test_the_detectable_difference_scales_with_the_spread():
 SIZES = {f"eca(k={k})": k for k in (1, 3, 5, 7, 9)}
 
 
-def fixed(**top1_by_size):
-    return results({f"eca({size.replace('k', 'k=')})": v for size, v in top1_by_size.items()})
+@pytest.fixture
+def fixed(results):
+    def make(**top1_by_size):
+        return results({f"eca({size.replace('k', 'k=')})": v for size, v in top1_by_size.items()})
+
+    return make
 
 
-def test_a_trend_is_the_mean_slope_of_the_seeds():
+def test_a_trend_is_the_mean_slope_of_the_seeds(fixed):
     rng = np.random.default_rng(0)
     top1 = rng.normal(60, 1, (4, 6))
     frame = fixed(k1=top1[0], k3=top1[1], k5=top1[2], k9=top1[3])
@@ -440,7 +419,7 @@ def test_a_trend_is_the_mean_slope_of_the_seeds():
     assert found["detectable"] == pytest.approx(detectable_effect(6) * np.std(slopes, ddof=1))
 
 
-def test_a_trend_over_numbers_of_ones_own():
+def test_a_trend_over_numbers_of_ones_own(results):
     halvings = {"se(r=1)": 0, "se(r=4)": -2, "se": -4, "se(r=2)": -1}
     rng = np.random.default_rng(0)
     frame = results({arm: rng.normal(60, 1, 5) for arm in ("none", "se", "se(r=4)", "se(r=1)")})
@@ -458,7 +437,7 @@ def test_a_trend_over_numbers_of_ones_own():
         trend(frame, {"se": 1, "none": 1})
 
 
-def test_other_arms_do_not_count_in_the_trend():
+def test_other_arms_do_not_count_in_the_trend(results):
     # Kernel sizes out of order; a seed that eca(k=9) lacks.
     frame = results({
         "none": [0, 0, 0],
@@ -484,14 +463,14 @@ def test_other_arms_do_not_count_in_the_trend():
         ([60.1, 61.3, 58.7], [60.9, 62.1, 59.5], 3, 0.1),  # equal slopes but for rounding
     ],
 )
-def test_a_trend_without_a_spread(k1, k9, n, slope):
+def test_a_trend_without_a_spread(fixed, k1, k9, n, slope):
     found = trend(fixed(k1=k1, k9=k9), SIZES)
     assert found["n"] == n
     assert found["slope"] == pytest.approx(slope, nan_ok=True)
     assert np.isnan([found[name] for name in ("low", "high", "p", "detectable")]).all()
 
 
-def test_no_trend_over_fewer_than_two_kernel_sizes():
+def test_no_trend_over_fewer_than_two_kernel_sizes(fixed):
     with pytest.raises(ValueError, match=r"a trend over \[3\]: accepted are at least two"):
         trend(fixed(k3=[60, 61]), SIZES)
     with pytest.raises(ValueError, match="metric='top2'"):
@@ -500,24 +479,16 @@ def test_no_trend_over_fewer_than_two_kernel_sizes():
         trend(fixed(k1=[60, None], k9=[None, 64]), SIZES)
 
 
-def test_means_and_paired_differences():
+def test_paired_differences(results):
     frame = results(eca=[60, 61, 62], **{"eca(k=3)": [61, None, 65], "none": [59, None, None]})
-    table = means(frame)
-    assert table["n"].to_dict() == {"eca": 3, "eca(k=3)": 2, "none": 1}
-    assert table["mean"].to_dict() == {"eca": 61, "eca(k=3)": 63, "none": 59}
-    interval = stats.ttest_1samp([60, 61, 62], 0).confidence_interval(0.95)
-    assert tuple(table.loc["eca", ["low", "high"]]) == pytest.approx(tuple(interval))
-    assert table.loc["none", ["low", "high"]].isna().all()
-
     comparison = compare(frame, "eca")
     differences = comparison.differences
     assert differences["eca(k=3)"].dropna().to_dict() == {0: 1, 2: 3}
     assert differences["none"].dropna().to_dict() == {0: -1}
     assert comparison.table["difference"].to_dict() == differences.mean().to_dict()
-    pd.testing.assert_frame_equal(comparison.means, table)
 
 
-def test_another_margin_changes_equivalence_and_verdict_alone(pair):
+def test_another_margin_changes_equivalence_and_verdict_alone(results, pair):
     arm, base = pair
     comparison = compare(results(eca=base, se=arm), "eca", margin=0.2)
     for margin in (0.01, 0.4, 5):
@@ -542,7 +513,7 @@ def test_holm_as_statsmodels_has_it(p):
         )
 
 
-def test_a_family_is_what_was_asked_for():
+def test_a_family_is_what_was_asked_for(results):
     rng = np.random.default_rng(4)
     frame = results({arm: rng.normal(60 + (arm == "a"), 0.5, 6) for arm in ("eca", "a", "b", "c")})
     all_arms, two = compare(frame, "eca"), compare(frame, "eca", ["c", "a"])
@@ -556,7 +527,7 @@ def test_a_family_is_what_was_asked_for():
 
 # A pair is an arm and its baseline with one seed on one device, at one precision, by one path.
 @pytest.mark.parametrize("column", ["device", "precision", "path"])
-def test_what_ran_otherwise_is_no_pair(column):
+def test_what_ran_otherwise_is_no_pair(results, column):
     arms = {arm: [61, 62, 64, 63] for arm in ("eca(k=1)", "eca(k=3)", "se")}
     frame = results(arms, eca=[60, 61, 62, 60]).assign(device="cpu", precision="a", path="b")
     there = frame["arm"].eq("eca(k=3)") & frame["seed"].lt(2)
@@ -576,10 +547,3 @@ def test_what_ran_otherwise_is_no_pair(column):
         trend(frame, SIZES)
     with pytest.raises(ValueError, match="nothing to pair with eca: no arm has a seed in common"):
         compare(results(eca=[60, None], se=[None, 60]), "eca")
-
-
-@pytest.mark.parametrize("column", ["arm", "seed"])
-def test_results_without_a_column(column):
-    frame = results(eca=[60, 61], se=[61, 62]).drop(columns=column)
-    with pytest.raises(ValueError, match=f"without a column {column}: there are"):
-        compare(frame, "eca")

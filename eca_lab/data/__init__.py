@@ -23,7 +23,7 @@ NAMES = ("shapes", "cifar10", "cifar100", "imagenette")
 
 
 def load_dataset(
-    name, root="data/cache", size=None, classes=None, per_class=None, unreadable="error"
+    name, root="data/cache", size=None, classes=None, per_class=None, skip_unreadable=False
 ):
     """Load a data set, or a part of it.
 
@@ -32,36 +32,34 @@ def load_dataset(
             from the smallest of its archives whose shorter side is at least size, or 160; or
             "folder:PATH", with PATH/train and PATH/test, or PATH/val where there is no test, which
             hold a folder of images for each class.
-        root: folder for downloads, and for the decoded images of a folder, which is decoded again
-            when a file was added, removed or changed.
+        root: folder for downloads, and for the decoded images of a folder.
         size: side to resize to, 4 to 1024 pixels, or None. Of an image that is not square, the
             shorter side is resized and the centre kept.
-        classes: None for all, a number of classes to draw, or their names. Labels are numbered
-            from 0 in the order of the data set.
+        classes: None for all, a number of classes to draw, or their names.
         per_class: number of training images to draw from each class; None for all. Draws are
             nested: 100 images of a class are among the 200, whatever the other classes.
-        unreadable: "error", or "skip" to leave out the images that cannot be decoded.
+        skip_unreadable: leave out the images that cannot be decoded, which are an error else.
 
     Gives a `Dataset` on the CPU, whose tensors may be shared with others: never write into them.
     TypeError, ValueError: what is not accepted, or not there; images of different sizes without a
     size. OSError: no such folder, a failed download, or root cannot be written.
     """
-    _check_arguments(name, size, classes, per_class, unreadable)
+    _check_arguments(name, size, classes, per_class)
     root = Path(root)
     if name == "shapes":
         source = load_shapes()
     elif name == "imagenette":
-        source = load_imagenette(root, size or 160, unreadable)
+        source = load_imagenette(root, size or 160, skip_unreadable)
     elif name in NAMES:
         source = load_cifar(name, root)
     else:
         folder = Path(name.removeprefix("folder:")).expanduser().resolve()
         # Named without the rest of its path, which is nobody else's business in a recorded result.
-        source = load_folder(folder.name, folder, root, size, unreadable)
+        source = load_folder(folder.name, folder, root, size, skip_unreadable)
     return _select(source, size, classes, per_class)
 
 
-def _check_arguments(name, size, classes, per_class, unreadable):
+def _check_arguments(name, size, classes, per_class):
     """Raise for whatever is wrong without looking at any data."""
     if not (isinstance(name, str) and name.startswith("folder:") and name != "folder:"):
         check_choice("name", name, (*NAMES, "folder:PATH"))
@@ -71,13 +69,11 @@ def _check_arguments(name, size, classes, per_class, unreadable):
         check_integer("classes", classes, least=2)
     elif classes is not None:
         listed = isinstance(classes, Collection) and not isinstance(classes, str)
-        if not listed or not all(isinstance(name, str) for name in classes):
-            raise TypeError(f"classes={shown(classes)}: accepted are None, a number or names")
-        if len(set(classes)) < max(2, len(classes)):
-            raise ValueError(f"classes={shown(classes)}: accepted are two or more different names")
+        if not listed or len(set(classes)) < max(2, len(classes)):
+            accepted = "None, a number, or two or more different names"
+            raise ValueError(f"classes={shown(classes)}: accepted are {accepted}")
     if per_class is not None:
         check_integer("per_class", per_class)
-    check_choice("unreadable", unreadable, ("error", "skip"))
 
 
 def _select(source, size, classes, per_class):

@@ -30,11 +30,11 @@ def load_cifar(name, root):
     return Dataset(name=name, classes=tuple(train.classes), fingerprint=fingerprint, **tensors)
 
 
-def load_imagenette(root, size, unreadable):
+def load_imagenette(root, size, skip_unreadable):
     """Imagenette, from the smallest of its archives that has the pixels."""
-    archive = next((f"{side}px" for side in (160, 320) if size <= side), "full")
-    extracted = {"160px": "imagenette2-160", "320px": "imagenette2-320", "full": "imagenette2"}
-    folder = root / extracted[archive]
+    side = next((side for side in (160, 320) if size <= side), None)
+    archive, extracted = (f"{side}px", f"imagenette2-{side}") if side else ("full", "imagenette2")
+    folder = root / extracted
     if not folder.is_dir():
         # torchvision takes a folder for complete that it was interrupted in extracting.
         with _downloading("imagenette", root), tempfile.TemporaryDirectory(dir=root) as temporary:
@@ -42,7 +42,7 @@ def load_imagenette(root, size, unreadable):
             os.replace(Path(temporary, folder.name), folder)
     synonyms = datasets.Imagenette(root, size=archive).classes
     classes = tuple(names[0] for names in synonyms)
-    return load_folder("imagenette", folder, root, size, unreadable, classes)
+    return load_folder("imagenette", folder, root, size, skip_unreadable, classes)
 
 
 @contextmanager
@@ -52,6 +52,5 @@ def _downloading(name, root):
         root.mkdir(parents=True, exist_ok=True)
         yield
     except (OSError, HTTPException, RuntimeError) as error:
-        raise ConnectionError(
-            f"{name} could not be downloaded: {error}. folder:PATH takes images from this machine"
-        ) from error
+        instead = "folder:PATH takes images from this machine"
+        raise ConnectionError(f"{name} could not be downloaded: {error}. {instead}") from error

@@ -22,14 +22,18 @@ from eca_lab.files import written_whole
 _CACHE_VERSION = 1  # to be raised when the decoding or the layout of the cache changes
 
 
-def load_folder(name, folder, root, size, unreadable, classes=None):
+def load_folder(name, folder, root, size, skip_unreadable, classes=None):
     """A folder of images, decoded or from the cache; classes gives names other than the folders'.
 
     The fingerprint is that of the files' bytes, so that it does not hang on the JPEG decoder.
     """
     found, train, test = _list_folder(folder)
     classes = classes or found
-    stamp = _stamp(classes, train + test)
+    facts = [_CACHE_VERSION, classes]
+    for path, _ in train + test:
+        status = os.stat(path, follow_symlinks=os.path.exists(path))
+        facts.append((path, status.st_size, status.st_mtime_ns))
+    stamp = fingerprint_of(facts)
     key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
     cache = root / f"{folder.name}-{size or 'unresized'}-{key}.pt"
     content = _read_cache(cache, stamp)
@@ -42,23 +46,19 @@ def load_folder(name, folder, root, size, unreadable, classes=None):
         content = _read_cache(cache, stamp) or content
     del content["stamp"]
     problems = content.pop("problems")
-    if problems and unreadable == "error":
-        raise ValueError(
-            f"{folder}: {len(problems)} unreadable of {len(train + test)} images, the first "
-            f'{problems[0]}; unreadable="skip" (--skip-unreadable) leaves them out'
-        )
+    if problems and not skip_unreadable:
+        count = f"{len(problems)} unreadable of {len(train + test)} images"
+        skip = "skip_unreadable leaves them out"
+        raise ValueError(f"{folder}: {count}, the first {problems[0]}; {skip}")
     return Dataset(name, classes=classes, skipped=len(problems), **content)
 
 
 def _list_folder(folder):
     """Names of the classes; path and label of each training image, and of each test image."""
     splits = folder / "train", folder / ("test" if (folder / "test").is_dir() else "val")
-    for split in splits:
-        if not split.is_dir():
-            raise FileNotFoundError(
-                f"{split}: no such folder; accepted is a folder with train/ and with test/ or "
-                "val/, which hold a folder of images for each class"
-            )
+    if missing := [split for split in splits if not split.is_dir()]:
+        accepted = "train/ and test/ or val/, with a folder of images for each class"
+        raise FileNotFoundError(f"{missing[0]}: no such folder; accepted are {accepted}")
     classes, others = (sorted(each.name for each in os.scandir(s) if each.is_dir()) for s in splits)
     if only := ", ".join(sorted({*classes} ^ {*others})):
         raise ValueError(f"{folder}: {only} in one split only; accepted are equal classes in both")
@@ -80,10 +80,8 @@ def _list_split(split, classes):
         for place, _, names in os.walk(split / name, followlinks=True):
             real = Path(place).resolve()
             if real in seen:
-                raise ValueError(
-                    f"{place} and {seen[real]} are one folder: accepted are links that lead to no "
-                    f"folder twice, nor to {split} or above it"
-                )
+                accepted = "accepted are links that lead to no folder twice"
+                raise ValueError(f"{place} and {seen[real]} are one folder: {accepted}")
             seen[real] = place
             files += [(place, name) for name in names if name.lower().endswith(IMG_EXTENSIONS)]
         if not files:
@@ -91,15 +89,6 @@ def _list_split(split, classes):
             raise ValueError(f"{split / name}: no images; accepted are files that end in {endings}")
         samples += [(os.path.join(*file), label) for file in sorted(files)]
     return samples
-
-
-def _stamp(classes, samples):
-    """Hash of the classes and of path, size and time of every file."""
-    facts = [_CACHE_VERSION, classes]
-    for path, _ in samples:
-        status = os.stat(path, follow_symlinks=os.path.exists(path))
-        facts.append((path, status.st_size, status.st_mtime_ns))
-    return fingerprint_of(facts)
 
 
 def _decode_folder(folder, classes, train, test, size):
@@ -118,10 +107,8 @@ def _decode_folder(folder, classes, train, test, size):
             if images is None:
                 images = torch.empty((len(samples), 3, height, height), dtype=torch.uint8)
             if image.shape != images.shape[1:]:
-                raise ValueError(
-                    f"{folder}: the images are not all squares of one size: {samples[index][0]} "
-                    f"is {width} x {height}; give a size to resize them to"
-                )
+                odd = f"{samples[index][0]} is {width} x {height}"
+                raise ValueError(f"{folder}: not all squares of one size, {odd}; give a size")
             images[len(kept)] = image
             digests.append(digest)
             kept.append(index)
@@ -130,10 +117,8 @@ def _decode_folder(folder, classes, train, test, size):
     for split, part in (("train", slice(middle)), ("test", slice(middle, len(kept)))):
         labels = torch.tensor([samples[index][1] for index in kept[part]])
         if lost := {*range(len(classes))} - {*labels.tolist()}:
-            raise ValueError(
-                f"{folder}: no {split} image of class {classes[lost.pop()]!r} can be read; the "
-                f"first of the problems is {problems[0]}"
-            )
+            lacking = f"no {split} image of class {classes[lost.pop()]!r} can be read"
+            raise ValueError(f"{folder}: {lacking}; the first of the problems is {problems[0]}")
         content |= {f"{split}_images": images[part], f"{split}_labels": labels}
         hashed += [torch.tensor([*map(list, digests[part])], dtype=torch.uint8), labels]
     return content | {"fingerprint": fingerprint_of(classes, *hashed)}
