@@ -3,6 +3,7 @@
 import sys
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from eca_lab import checkpoints, data, report, results, sweep
 from eca_lab.train import check_device
@@ -16,7 +17,6 @@ def run_sweep(options):
     sweep.check_workers(*where)
     plan = _plan(options)
     out, count = Path(options.out), len(plan.trials)
-    out.mkdir(parents=True, exist_ok=True)
     todo = sweep.remaining(plan, results.load_records(out, set_aside=True))
     _print_plan(plan)
     print(f"\n{count - len(todo)} of {count} trials are finished in {out}")
@@ -70,6 +70,8 @@ def _complain(text):
 def _plan(options):
     """The plan that the options ask for. What needs no data is checked before a download."""
     arms = sweep.check_arms(options.backbone, options.arms, options.seeds)
+    Path(options.out).mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=options.out).close()  # OSError where nothing can be written
     dataset = data.load_dataset(
         options.data,
         size=options.size,
