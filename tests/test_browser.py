@@ -818,7 +818,7 @@ def test_the_explorer_of_the_reduction_follows_keyboard_and_mouse(lab, page):
 
     rows = explorer.get_by_role("slider", name="row of the matrices")
     for number in range(3):
-        canvas = rows.locator("canvas").nth(number)
+        canvas = rows.locator(".matrix canvas:first-child").nth(number)
         side = canvas.bounding_box()["height"]
         canvas.hover(position={"x": 40, "y": side * (10 + number + 0.5) / 64})
         check_row(11 + number)
