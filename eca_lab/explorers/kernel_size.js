@@ -345,7 +345,7 @@ export default explorer(LOOK, (view) => {
       tell(shown, reduction).forEach((words, i) => lines[i].replaceChildren(...words));
       fillTable(shown);
       matrix.draw(shown);
-      const widths = [chart, counts].map(({ node }) => view.width(node));
+      const widths = [chart.node, counts.node].map(view.width);
       if (!widths.every(Boolean)) return;
       chart.draw(shown, widths[0]);
       counts.draw(shown, widths[1]);

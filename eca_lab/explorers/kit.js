@@ -181,6 +181,8 @@ function rowSlider(view, node, label, matrices, place) {
 
 // --- Controls: each shows the state and changes it ---
 
+const of = (state, value) => (typeof value === "function" ? value(state) : value);
+
 // A slider that halts at stops, beside a box that takes every number from the first to the last,
 // integers only if `integer`; a wrong entry is answered below, until the state is set. The stops may
 // be a function of the state; refused(value, state) tells what is accepted where a number within the
@@ -212,7 +214,7 @@ function numberRow(view, name, label, stops, integer = false, refused = () => ""
   }
   view.shows.push((state) => {
     const value = state[name];
-    halts = typeof stops === "function" ? stops(state) : stops;
+    halts = of(state, stops);
     write(why, "");
     set(box, { "aria-invalid": false });
     box.value = value;
@@ -222,14 +224,16 @@ function numberRow(view, name, label, stops, integer = false, refused = () => ""
   return block("row", html("label", { for: id }, label), range, box, why);
 }
 
-// A list of [value, text] to choose from.
+// A list of [value, text] to choose from, which may be a function of the state.
 function choice(view, name, label, options) {
-  const select = html(
-    "select",
-    { onchange: () => view.change({ [name]: select.value }) },
-    options.map(([value, text]) => html("option", { value }, text)),
-  );
-  view.shows.push((state) => (select.value = state[name]));
+  const select = html("select", { onchange: () => view.change({ [name]: select.value }) });
+  let listed;
+  view.shows.push((state) => {
+    const now = of(state, options);
+    if (listed !== (listed = String(now)))
+      select.replaceChildren(...now.map(([value, text]) => html("option", { value }, text)));
+    select.value = state[name];
+  });
   return html("label", { class: "choice" }, html("span", {}, label), select);
 }
 
