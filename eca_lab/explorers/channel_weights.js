@@ -32,7 +32,7 @@ const ticks = (names, height) =>
   names.map((name, i) => [i + 0.5, i % Math.ceil(12 / height) ? "" : name.replace(/^(.{11}).{2,}/su, "$1…")]);
 
 // The weights as images x channels, below their means by class. Pointing at a cell, or the arrow
-// keys, look at it; a click or Enter pins it: to what is pinned the state goes back otherwise.
+// keys, look at it; a click, a finger lifted, or Enter pins it: to what is pinned the state goes back otherwise.
 function heat(view, { classes, counts }) {
   const [N, G] = [classesOf(counts).length, counts.length];
   const start = TOP + Math.min(13 * G + 24, 154) + GAP;
@@ -57,9 +57,9 @@ function heat(view, { classes, counts }) {
     view.change(changes);
   };
   const leave = () => pinned && pin(pinned);
-  onPointer(node, ["pointermove", "click"], (px, py, { type }) => {
+  onPointer(node, ["pointermove", "pointerup"], (px, py, { type }) => {
     look(py < start ? (pinned ?? view.state()).image : ((py - start) / TALL) * N, x.invert(px));
-    if (type === "click") pin();
+    if (type === "pointerup") pin();
   });
   for (const name of ["pointerleave", "blur"]) node.addEventListener(name, leave);
   const step = ([right, down]) => look(view.state().image + down, view.state().channel + right);
