@@ -32,22 +32,21 @@ const ticks = (names, height) =>
   names.map((name, i) => [i + 0.5, i % Math.ceil(12 / height) ? "" : name.replace(/^(.{11}).{2,}/su, "$1…")]);
 
 // The weights as images x channels, below their means by class. Pointing at a cell, or the arrow
-// keys, look at it; a click, a finger lifted, or Enter pins it: to what is pinned the state goes back otherwise.
+// keys, look at it; a click or Enter pins it: to what is pinned the state goes back otherwise.
 function heat(view, { classes, counts }) {
   const [N, G] = [classesOf(counts).length, counts.length];
   const start = TOP + Math.min(13 * G + 24, 154) + GAP;
-  const spans = [[TOP, start - GAP], [start, start + TALL]]; // of the means, of all images
-  const titles = ["mean of each class: dark 0, bright 1", "weight of each image"].map((words, i) =>
-    svg("text", { x: LEFT, y: spans[i][0] - 6 }, words));
-  const [canvases, labels] = [spans.map(() => html("canvas")), spans.map(() => svg("g"))];
-  const frames = marks("path", ["under", "over", "pinned"]);
-  const picture = svg("svg", { height: start + TALL + 40, "aria-hidden": "true" }, labels, titles, frames);
-  const node = html("div", { class: "heat", tabindex: 0, role: "application" }, canvases, picture);
-  let [drawn, size, x, pinned] = [{ C: 1 }, "", scale(0, 1, LEFT, LEFT), null];
+  const end = start + TALL;
+  const spans = [[TOP, start - GAP], [start, end]]; // of the means, of all images
+  const [means, all] = spans.map(([from, to]) => html("canvas", { style: `top: ${from}px; height: ${to - from}px` }));
+  const labels = spans.map(() => svg("g"));
+  const picture = svg("svg", { height: end + 40, "aria-hidden": "true" });
+  const node = html("div", { class: "heat", tabindex: 0, role: "application" }, means, all, picture);
+  let [C, x, pinned] = [1, scale(0, 1, LEFT, LEFT), null];
 
   const look = (image, channel) => {
     const { image: before, channel: beside } = view.state();
-    const next = { image: bounded(Math.floor(image), 0, N - 1), channel: bounded(Math.floor(channel), 0, drawn.C - 1) };
+    const next = { image: bounded(Math.floor(image), 0, N - 1), channel: bounded(Math.floor(channel), 0, C - 1) };
     if (next.image === before && next.channel === beside) return;
     pinned ??= { image: before, channel: beside };
     view.change(next);
@@ -62,35 +61,35 @@ function heat(view, { classes, counts }) {
     if (type === "pointerup") pin();
   });
   for (const name of ["pointerleave", "blur"]) node.addEventListener(name, leave);
-  const step = ([right, down]) => look(view.state().image + down, view.state().channel + right);
   const pages = { PageUp: [0, -counts[0]], PageDown: [0, counts[0]], Home: [-1e9, 0], End: [1e9, 0] };
-  onKeys(node, { ...ARROWS, ...pages }, step);
+  onKeys(node, { ...ARROWS, ...pages }, ([right, down]) =>
+    look(view.state().image + down, view.state().channel + right));
   onKeys(node, { Enter: () => pin(), Escape: leave }, (act) => act());
 
+  const paintAll = remember((layer) => {
+    C = layer.C;
+    paint(means, C, G, (i) => viridis(layer.means[Math.floor(i / C)][i % C]));
+    paint(all, C, N, (i) => viridis(layer.at(Math.floor(i / C), i % C)));
+  });
   function draw({ image, channel }, layer, words, width) {
-    const { C, at, means } = layer;
-    if (drawn !== (drawn = layer)) {
-      paint(canvases[0], C, G, (i) => viridis(means[Math.floor(i / C)][i % C]));
-      paint(canvases[1], C, N, (i) => viridis(at(Math.floor(i / C), i % C)));
-    }
-    if (size !== (size = `${width} ${C}`)) {
-      x = scale(0, C, LEFT, width - 6);
-      set(picture, { width });
-      const every = 2 ** Math.ceil(Math.log2(C / Math.min(width / 40, 16)));
-      const channels = upTo(Math.ceil(C / every)).map((i) => [i * every + 0.5, i * every]);
-      spans.forEach(([from, to], i) => {
-        canvases[i].style.cssText = `left: ${LEFT}px; top: ${from}px; width: ${x(C) - LEFT}px; height: ${to - from}px`;
-        const names = ticks(classes, (to - from) / G);
-        axes(labels[i], x, scale(G, 0, to, from), i ? channels : [], names, i ? "channel" : "", "");
-      });
-    }
+    paintAll(layer);
+    x = scale(0, C, LEFT, width - 6);
+    const every = 2 ** Math.ceil(Math.log2(C / Math.min(width / 40, 16)));
+    const channels = upTo(Math.ceil(C / every)).map((i) => [i * every + 0.5, i * every]);
+    spans.forEach(([from, to], i) => axes(labels[i], x, scale(G, 0, to, from), i ? channels : [],
+      ticks(classes, (to - from) / G), i ? "channel" : "", ""));
     const box = (a, b, c, d) => `M${a} ${b}H${c}V${d}H${a}Z`;
     const above = start + (TALL * image) / N - 1;
-    const columns = spans.map(([from, to]) => box(x(channel) - 1, from, x(channel + 1) + 1, to)).join("");
-    for (const frame of frames) set(frame, { d: columns + box(LEFT, above, x(C), above + TALL / N + 2) });
+    const frame = spans.map(([from, to]) => box(x(channel) - 1, from, x(channel + 1) + 1, to)).join("") +
+      box(LEFT, above, x(C), above + TALL / N + 2);
     const { channel: px, image: py } = pinned ?? { image, channel };
-    const [low, high] = [start + TALL + 1, start + (TALL * (py + 0.5)) / N];
-    set(frames[2], { d: `M${x(px + 0.5)} ${low}l-4 6h8zM${LEFT - 1} ${high}l-7 -5v10z` });
+    const beside = start + (TALL * (py + 0.5)) / N;
+    picture.replaceChildren(...labels,
+      svg("text", { x: LEFT, y: TOP - 6 }, "mean of each class: dark 0, bright 1"),
+      svg("text", { x: LEFT, y: start - 6 }, "weight of each image"),
+      path("under", frame), path("over", frame),
+      path("pinned", `M${x(px + 0.5)} ${end + 1}l-4 6h8zM${LEFT - 1} ${beside}l-7 -5v10z`));
+    set(picture, { width });
     set(node, { "aria-label": `Heat map of ${N} images and ${C} channels. ${words}. Arrow keys move, Enter pins.` });
   }
   return { node, draw, pin };
@@ -100,15 +99,8 @@ function heat(view, { classes, counts }) {
 function rows(view, { classes, counts, stops }) {
   const [owner, grids] = [classesOf(counts), upTo(3).map(() => svg("g"))];
   const tall = bounded(17 * counts.length, 150, 400);
-  const [dots, middles, plain, changed] = marks("path", ["dots", "middles", "plain asks", "changed asks"]);
-  const [[chosen, knob], [bar]] = [marks("circle", ["chosen", "knob"]), marks("rect", ["bar"])];
-  const rail = svg("rect", { class: "rail", x: 36, y: 8, width: 40, height: tall + 24 });
-  const product = svg("text", { "text-anchor": "middle", x: 56, y: 12, "font-weight": 700 });
-  const texts = svg("g", { class: "asks" }, counts.map(() => svg("text")));
-  const lever = svg("g", { class: view.alone ? "" : "lever" }, rail, bar, knob);
-  const picture = (...nodes) => svg("svg", { role: "img", height: tall + 60 }, nodes);
-  const left = picture(grids.slice(0, 2), dots, middles, chosen, lever, product);
-  const right = picture(grids[2], plain, changed, texts);
+  const [lever, strip, bars] = [view.alone ? "" : "lever", "", ""].map((name) =>
+    svg("svg", { role: "img", class: name, height: tall + 60 }));
   const [y, up] = [scale(0, counts.length, 20, tall + 20), scale(0, stops.at(-1), tall + 20, 20)];
   const bottom = scale(counts.length, 0, tall + 20, 20); // the same as y, for axes
   const height = (n) => {
@@ -116,56 +108,51 @@ function rows(view, { classes, counts, stops }) {
     return y(label + 0.15 + (0.7 * (n - first + 0.5)) / counts[label]);
   };
   if (!view.alone) drag(lever, (_, py) => view.change({ factor: nearest(stops, up.invert(py)) }));
-  let [x, share, size] = [null, null, ""];
 
-  function draw({ image, channel, factor }, { at, means }, answer, weight, words, widths) {
-    if (size !== (size = widths.join())) {
-      x = scale(0, 1, 168, widths[0] - 12);
-      share = scale(0, 1, LEFT, widths[1] - 50);
-      const names = ticks(classes, tall / counts.length);
-      const factors = upTo(5).map((number) => [number, number ? `× ${number}` : "off"]);
-      axes(grids[0], scale(0, 1, 36, 76), up, [], factors, "factor", "");
-      axes(grids[1], x, bottom, [[0, 0], [0.5, 0.5], [1, 1]], names, "weight in each image", "");
-      axes(grids[2], share, bottom, [[0, 0], [0.5, "50%"], [1, "100%"]], names, "probability, grey: original", "");
-      [left, right].forEach((each, i) => set(each, { width: widths[i] }));
-    }
-    set(dots, { d: owner.map((_, n) => `M${x(at(n, channel)).toFixed(1)} ${height(n).toFixed(1)}h0`).join("") });
-    set(middles, { d: means.map((mean, i) => `M${x(mean[channel])} ${y(i)}V${y(i + 1)}`).join("") });
-    set(chosen, { r: 5, cx: x(at(image, channel)), cy: height(image) });
-    set(bar, { x: 46, width: 20, y: up(factor), height: up(0) - up(factor) });
-    set(knob, { r: 9, cx: 56, cy: up(factor) });
-    write(product, `weight ${(weight * factor).toFixed(2)}`);
-    const bars = (chances, from, to) =>
+  function draw({ image, channel, factor }, { at, means }, { plain, changed }, weight, words, widths) {
+    const [x, share] = [scale(0, 1, 84, widths[0] - 96), scale(0, 1, LEFT, widths[1] - 50)];
+    const names = ticks(classes, tall / counts.length);
+    const factors = upTo(5).map((number) => [number, number ? `× ${number}` : "off"]);
+    axes(grids[0], scale(0, 1, 36, 76), up, [], factors, "factor", "");
+    axes(grids[1], x, bottom, [[0, 0], [0.5, 0.5], [1, 1]], names, "weight in each image", "");
+    axes(grids[2], share, bottom, [[0, 0], [0.5, "50%"], [1, "100%"]], names, "probability, grey: original", "");
+    const applied = `weight ${(weight * factor).toFixed(2)}`;
+    lever.replaceChildren(grids[0],
+      svg("rect", { class: "bar", x: 46, width: 20, y: up(factor), height: up(0) - up(factor) }),
+      svg("circle", { class: "knob", r: 9, cx: 56, cy: up(factor) }),
+      svg("text", { class: "applied", x: 56, y: 12 }, applied));
+    const dots = owner.map((_, n) => `M${x(at(n, channel)).toFixed(1)} ${height(n).toFixed(1)}h0`);
+    const middles = means.map((mean, i) => `M${x(mean[channel])} ${y(i)}V${y(i + 1)}`);
+    strip.replaceChildren(grids[1], path("dots", dots.join("")), path("middles", middles.join("")),
+      svg("circle", { class: "chosen", r: 5, cx: x(at(image, channel)), cy: height(image) }));
+    const across = (chances, from, to) =>
       chances.map((p, i) => `M${LEFT} ${y(i + from)}H${share(p)}V${y(i + to)}H${LEFT}Z`).join("");
-    set(plain, { d: bars(answer.plain, 0.12, 0.48) });
-    set(changed, { d: bars(answer.changed, 0.52, 0.88) });
-    [...texts.children].forEach((text, i) => {
-      const most = Math.max(answer.plain[i], answer.changed[i]);
-      set(text, { x: share(most) + 5, y: y(i + 0.5) + 4 });
-      write(text, most < 0.005 ? "" : percent(answer.changed[i]));
-    });
-    set(left, { "aria-label": `Weights of channel ${channel} in all images, by class.` });
-    set(right, { "aria-label": words });
+    const most = plain.map((p, i) => Math.max(p, changed[i]));
+    bars.replaceChildren(grids[2],
+      svg("g", { class: "asks" }, path("plain", across(plain, 0.12, 0.48)), path("changed", across(changed, 0.52, 0.88)),
+        most.map((p, i) => svg("text", { x: share(p) + 5, y: y(i + 0.5) + 4 }, p < 0.005 ? "" : percent(changed[i])))));
+    set(lever, { width: 84, "aria-label": applied });
+    set(strip, { width: widths[0] - 84, "aria-label": `Weights of channel ${channel} in all images, by class.` });
+    set(bars, { width: widths[1], "aria-label": words });
   }
-  return { charts: [block("strips", left), block("chances", right)], draw };
+  return { charts: [block("strips", lever, strip), block("chances", bars)], draw };
 }
 
 // --- The explorer ---
 
 const LOOK = `
-.eca-lab { .columns { grid-template-rows: auto auto 1fr; } .picture { grid-row: span 3; }
-  .heat { position: relative; touch-action: pan-y; cursor: crosshair; } .heat .grid { display: none; }
-  .heat > * { pointer-events: none; } .heat canvas { position: absolute; } .heat svg { position: relative; }
-  .under, .over { fill: none; stroke: #fff; }
-  .under { stroke: #000; stroke-width: 3; } .pinned, .chosen { fill: var(--red); stroke: var(--page); }
+.eca-lab { .heat { position: relative; touch-action: pan-y; cursor: crosshair; } .heat .grid { display: none; }
+  .heat > * { pointer-events: none; position: relative; }
+  .heat canvas { position: absolute; left: ${LEFT}px; width: calc(100% - ${LEFT + 6}px); }
+  .under, .over { fill: none; stroke: #fff; } .under { stroke: #000; stroke-width: 3; }
+  .pinned, .chosen { fill: var(--red); stroke: var(--page); }
   .dots { stroke: var(--blue); stroke-width: 4; stroke-linecap: round; opacity: 0.8; }
-  .middles { stroke: var(--ink); stroke-width: 2; } .plain { fill: var(--soft); } .rail { fill: transparent; }
+  .middles { stroke: var(--ink); stroke-width: 2; } .plain { fill: var(--soft); }
   .bar, .changed { fill: var(--blue); } .knob { fill: var(--page); stroke: var(--red); stroke-width: 3; }
-  .lever { cursor: ns-resize; touch-action: none; } .lower { display: flex; flex-wrap: wrap; gap: 8px; }
-  .strips { flex: 1 1 280px; min-width: 0; } .chances { flex: 1 1 210px; min-width: 0; }
-  .maps { display: flex; gap: 6px; margin-top: 6px; font-size: 12px; }
+  .applied { text-anchor: middle; font-weight: 700; } .lever { cursor: ns-resize; touch-action: none; }
+  .strips { display: flex; flex: 1 1 280px; min-width: 0; } .chances { flex: 1 1 210px; min-width: 0; }
+  .maps { display: flex; gap: 6px; margin-top: 6px; font-size: 12px; } :disabled { opacity: 0.5; cursor: default; }
   .maps canvas { width: 94px; height: 94px; outline: 1px solid var(--grid); }
-  :disabled { opacity: 0.5; cursor: default; }
   &.waiting .asks, &.unknown .picture { opacity: 0.35; transition: opacity 0s 0.15s; } }
 `;
 

@@ -25,21 +25,26 @@ function rounded(C, gamma, b) {
   return { lower: Number(lower), whole: above % below === 0n, short: (100n * above) % below === 0n };
 }
 
-export function psi(C, gamma, b, ties) {
+// The even number, midway between two odd ones, that |t| is; null elsewhere.
+function tied(C, gamma, b) {
   const { lower, whole } = rounded(C, gamma, b);
+  return whole && lower % 2 === 0 ? lower : null;
+}
+
+export function psi(C, gamma, b, ties) {
+  const { lower } = rounded(C, gamma, b);
   if (lower % 2) return lower;
-  return whole && ties === "down" && lower > 0 ? lower - 1 : lower + 1;
+  return ties === "down" && tied(C, gamma, b) ? lower - 1 : lower + 1;
 }
 
 // The runs of equal k over C = 1, 2, ..., each {first, last, k}. The last run goes on to its end.
 export function runs(gamma, b, ties) {
   const at = (C) => psi(C, gamma, b, ties);
-  const found = [{ first: 1, k: at(1) }];
-  for (let C = 2; C <= MOST; C++) {
+  const found = [];
+  for (let C = 1; C <= MOST; C++) {
     const [k, run] = [at(C), found.at(-1)];
-    if (k === run.k) continue;
-    run.last = C - 1;
-    found.push({ first: C, k });
+    if (k === run?.k) run.last = C;
+    else found.push({ first: C, last: C, k });
   }
   const run = found.at(-1);
   run.last = Math.max(MOST, Math.floor(2 ** (gamma * (run.k + 1) - b))); // but for rounding
@@ -48,23 +53,17 @@ export function runs(gamma, b, ties) {
   return found;
 }
 
-let latest = {};
-function mapping({ gamma, b, ties }) {
-  const key = `${gamma} ${b} ${ties}`;
-  if (latest.key !== key) latest = { key, runs: runs(gamma, b, ties) };
-  return latest.runs;
-}
+const latestRuns = remember(runs);
 
-// All numbers that a state shows; tie: the even number midway between two odd ones, else null.
+// All numbers that a state shows.
 export function numbers(state, given) {
   const { channels: C, gamma, b, ties } = state;
   const { stages, released } = given.networks[state.network];
-  const steps = mapping(state);
+  const steps = latestRuns(gamma, b, ties);
   const { first, last, k } = steps.findLast((run) => run.first <= C);
-  const { lower, whole, short } = rounded(C, gamma, b);
   return {
-    ...{ k, first, last, steps, short, se: (2 * C ** 2) / given.reduction },
-    tie: whole && lower % 2 === 0 ? lower : null,
+    ...{ k, first, last, steps, tie: tied(C, gamma, b), short: rounded(C, gamma, b).short },
+    se: (2 * C ** 2) / given.reduction,
     stages: stages.map((width, i) => [width, psi(width, gamma, b, ties), released[i]]),
   };
 }
@@ -89,15 +88,13 @@ function tell({ channels: C, gamma, b, ties, k, tie, short, first, last, se }, r
   const [sign, written] = equals(octaves, Number.isInteger(octaves)).split(" ");
   const log = () => ["(log", html("sub", {}, "2")];
   const rule = tie ? `ties go ${ties}` : "and a kernel size is positive";
-  const rounding =
-    tie === null
-      ? [`Nearest odd integer to ${equals(Math.abs(t), short).slice(2)}: `]
-      : [html("b", {}, "A tie"), `: ${tie} is midway between ${minus(tie - 1)} and ${tie + 1}; ${rule}: `];
+  const midway = `: ${tie} is midway between ${minus(tie - 1)} and ${tie + 1}; ${rule}: `;
+  const near = `Nearest odd integer to ${equals(Math.abs(t), short).slice(2)}: `;
   const never = `Cannot be built: k = ${k} is larger than C = ${C}, so some weights would only ever meet padding.`;
   return [
     ["k = |t|", html("sub", {}, "odd"), " with t = ", ...log(), " C + b) / γ"],
     ["t = ", ...log(), ` ${C} ${offset}) / ${gamma} ${sign} (${written} ${offset}) / ${gamma} ${equals(t, short)}`],
-    [...rounding, html("b", {}, `k = ${k}`)],
+    [...(tie === null ? [near] : [html("b", {}, "A tie"), midway]), html("b", {}, `k = ${k}`)],
     [k > C ? never : ""],
     [`Every C from ${grouped(first)} to ${grouped(last)} shares k = ${k}.`],
     [`Parameters of a module: ECA ${k}; SE with r = ${reduction}, 2C²/r = ${grouped(se)}.`],
@@ -118,98 +115,83 @@ function tellRow(i, C, k) {
 
 // --- Pictures ---
 
-// k over C. What can be taken says so in data-takes: a stage, the line and its handles; all else
-// takes the point.
+// k over C. What can be taken says so in data-takes: a stage, the line and its handles; all else takes the point.
 function staircase(view) {
-  const clip = newId();
-  const [grid, stages, ties] = [svg("g"), svg("g"), svg("g")];
-  const [span, area] = [svg("rect", { class: "span" }), svg("rect")];
-  const [stairs, line, reach, cross] = marks("path", ["stairs", "line", "reach", "cross"]);
-  const point = svg("circle", { class: "point", r: 6 });
-  const handle = (takes, word) =>
-    svg("g", { class: "handle", "data-takes": takes }, svg("circle", { r: 9 }), svg("text", { y: 4 }, word));
-  const [slope, offset] = [handle("gamma", "γ"), handle("b", "b")];
-  const clipped = svg("g", { "clip-path": `url(#${clip})` }, span, line, stairs, cross, reach);
-  const picture = svg("svg", { role: "img", class: "staircase", height: 290 },
-    svg("clipPath", { id: clip }, area), grid, clipped, ties, point, stages, slope, offset);
-  const tip = block("tip");
-  set(reach, { "data-takes": "b" });
-  let [x, y, top, size, held, now] = [null, null, K_AXES[0], "", null, null];
+  const [clip, grid, tip] = [newId(), svg("g"), block("tip")];
+  const picture = svg("svg", { role: "img", class: "staircase", height: 290 });
+  let [x, y, top, held, now] = [null, null, K_AXES[0], null, null];
   let foot = 2; // octaves: where the handle of b stands on the line
 
   const t = (octaves) => Math.abs((octaves + now.b) / now.gamma);
-  const stop = (name, value, by) => ({ [name]: nearest(view.given.stops[name], value, by) });
-
+  const change = (name, value) => view.change({ [name]: nearest(view.given.stops[name], value) });
   drag(picture, (px, py, { target }) => {
     held ??= { ...target.closest("[data-takes]")?.dataset, px, folded: x.invert(px) + now.b < 0 ? -1 : 1 };
     set(picture, { "data-held": held.takes });
-    const octaves = bounded(x.invert(px), 0, OCTAVES);
-    const k = y.invert(py);
+    const [octaves, k] = [bounded(x.invert(px), 0, OCTAVES), y.invert(py)];
     if (held.takes === "gamma") {
-      view.change(stop("gamma", (12 + now.b) / Math.max(k, 0.1))); // the line turns about its foot
+      change("gamma", (12 + now.b) / Math.max(k, 0.1)); // the line turns about its foot
     } else if (held.takes === "b") {
       foot = Math.min(octaves, 11);
-      view.change(stop("b", held.folded * now.gamma * k - octaves));
+      change("b", held.folded * now.gamma * k - octaves);
     } else {
       const still = held.stage && Math.abs(px - held.px) < 4;
-      const channels = still ? now.stages[held.stage][0] : 2 ** octaves;
-      view.change(stop("channels", channels, Math.log2));
+      change("channels", still ? now.stages[held.stage][0] : 2 ** octaves);
     }
   }, () => {
     held = null;
     set(picture, { "data-held": null });
     view.redraw(); // with an axis that fits
   });
-  for (const name of ["pointerover", "pointerleave"])
-    picture.addEventListener(name, ({ target }) => {
-      if (held) return;
-      const i = target.closest(".stage")?.dataset.stage;
-      if (!i) return showTip(tip, []);
-      const [C, ...ks] = now.stages[i];
-      showTip(tip, [tellStage(now.stages[i], +i)], x(Math.log2(C)), y(Math.max(...ks)) - 14);
-    });
+  onPointer(picture, ["pointerover", "pointerleave"], (px, py, { target }) => {
+    if (held) return;
+    const i = target.closest(".stage")?.dataset.stage;
+    if (!i) return showTip(tip, []);
+    const [C, ...ks] = now.stages[i];
+    showTip(tip, [tellStage(now.stages[i], +i)], x(Math.log2(C)), y(Math.max(...ks)) - 14);
+  });
 
   function draw(shown, width) {
     now = shown;
-    const { channels: C, gamma, b, k, first, last, steps } = shown;
+    const { channels: C, gamma, b, k, first, last, steps, stages } = shown;
     // While the line is held its axis stays, or it would run away from the pointer.
     const highest = Math.max(...steps.map((step) => step.k));
     if (!held) top = K_AXES.find((end) => end >= highest);
     x = scale(-0.25, OCTAVES + 0.25, 44, width - 8);
     y = scale(0, top, 246, 12);
-    const [left, right] = x.range;
-    if (size !== (size = `${width} ${top}`)) {
-      const powers = upTo(OCTAVES + 1).map((n) => [n, n % (width < 560 ? 2 : 1) ? "" : 2 ** n]);
-      const odd = upTo((top + 1) / 2).map((i) => [2 * i + 1, 2 * i + 1]);
-      axes(grid, x, y, powers, odd.filter((_, i) => top < 20 || i % 2 === 0), "channels C", "kernel size k");
-      set(picture, { width });
-      set(area, { x: left, y: 12, width: right - left, height: 234 });
-    }
-    set(picture, { "aria-label": `Kernel size over channels. C = ${C}, k = ${k}.` });
-    const at = (channels) => x(Math.log2(channels));
-    set(span, { x: at(first), y: 12, width: at(last + 1) - at(first), height: 234 });
-    const path = steps.map((step) => `H${at(step.first)}V${y(step.k)}`).join("");
-    set(stairs, { d: `M${left} ${y(steps[0].k)}${path}H${right}` });
+    const powers = upTo(OCTAVES + 1).map((n) => [n, n % (width < 560 ? 2 : 1) ? "" : 2 ** n]);
+    const odd = upTo((top + 1) / 2).map((i) => [2 * i + 1, 2 * i + 1]);
+    axes(grid, x, y, powers, odd.filter((_, i) => top < 20 || i % 2 === 0), "channels C", "kernel size k");
+
+    const [at, [left, right]] = [(channels) => x(Math.log2(channels)), x.range];
+    const area = (name, from, to) => svg("rect", { class: name, x: from, y: 12, width: to - from, height: 234 });
+    const stairs = steps.map((step) => `H${at(step.first)}V${y(step.k)}`).join("");
     const bends = [0, bounded(-b, 0, OCTAVES), OCTAVES].map((octaves) => `${x(octaves)} ${y(t(octaves))}`);
-    for (const each of [line, reach]) set(each, { d: `M${bends.join("L")}` });
-    set(cross, { d: `M${at(C)} ${y(0)}V${y(k)}H${left}` });
-    set(point, { cx: at(C), cy: y(k) });
-    set(slope, { transform: `translate(${x(12)} ${y(t(12))})` });
-    set(offset, { transform: `translate(${x(foot)} ${y(t(foot))})` });
-    stages.replaceChildren(...shown.stages.map(([channels, formula, released], i) =>
-      svg("g", { class: "stage", "data-takes": "stage", "data-stage": i },
-        svg("path", { class: "apart", d: `M${at(channels)} ${y(formula)}V${y(released)}` }),
-        svg("circle", { class: "formula", r: 8, cx: at(channels), cy: y(formula) }),
-        svg("path", { class: "released", d: `M${at(channels)} ${y(released) - 5}l5 5l-5 5l-5 -5z` }),
-        svg("path", { class: "reach", d: `M${at(channels)} ${y(formula)}V${y(released)}` }))));
+    const line = `M${bends.join("L")}`;
     // At a tie, a full dot on the step that is taken, an empty one on the other.
-    const even = upTo(OCTAVES + 1).map((n) => [2 ** n, rounded(2 ** n, gamma, b)]);
-    ties.replaceChildren(...even
-      .filter(([, { lower, whole }]) => whole && lower > 0 && lower % 2 === 0)
-      .flatMap(([channels, { lower }]) => [lower - 1, lower + 1].map((here) => {
-        const mark = here === psi(channels, gamma, b, shown.ties) ? "full" : "empty";
-        return svg("circle", { class: `tie ${mark}`, r: 3.5, cx: at(channels), cy: y(here) });
-      })));
+    const dots = upTo(OCTAVES + 1).map((n) => 2 ** n).flatMap((channels) => {
+      const tie = tied(channels, gamma, b);
+      const dot = (here) => svg("circle", { r: 3.5, cx: at(channels), cy: y(here),
+        class: `tie ${here === psi(channels, gamma, b, shown.ties) ? "full" : "empty"}` });
+      return tie ? [dot(tie - 1), dot(tie + 1)] : [];
+    });
+    const stage = ([channels, formula, released], i) => {
+      const apart = `M${at(channels)} ${y(formula)}V${y(released)}`;
+      return svg("g", { class: "stage", "data-takes": "stage", "data-stage": i },
+        path("apart", apart),
+        svg("circle", { class: "formula", r: 8, cx: at(channels), cy: y(formula) }),
+        path("released", `M${at(channels)} ${y(released) - 5}l5 5l-5 5l-5 -5z`), path("reach", apart));
+    };
+    const handle = (takes, word, octaves) =>
+      svg("g", { class: "handle", "data-takes": takes, transform: `translate(${x(octaves)} ${y(t(octaves))})` },
+        svg("circle", { r: 9 }), svg("text", { y: 4 }, word));
+    set(picture, { width, "aria-label": `Kernel size over channels. C = ${C}, k = ${k}.` });
+    picture.replaceChildren(grid, svg("clipPath", { id: clip }, area("", left, right)),
+      svg("g", { "clip-path": `url(#${clip})` },
+        area("span", at(first), at(last + 1)), path("line", line),
+        path("stairs", `M${left} ${y(steps[0].k)}${stairs}H${right}`),
+        path("cross", `M${at(C)} ${y(0)}V${y(k)}H${left}`), path("reach", line, { "data-takes": "b" })),
+      ...dots, svg("circle", { class: "point", r: 6, cx: at(C), cy: y(k) }), ...stages.map(stage),
+      handle("gamma", "γ", 12), handle("b", "b", foot));
   }
   return { node: block("chart", picture, tip), draw };
 }
@@ -248,26 +230,20 @@ function band(view) {
 
 // Parameters of an ECA and of an SE module, on a logarithmic axis.
 function parameters(reduction) {
-  const [grid, bars] = [svg("g"), svg("g")];
-  const picture = svg("svg", { role: "img", height: 190 }, grid, bars);
-  let size = 0;
+  const grid = svg("g");
+  const picture = svg("svg", { role: "img", height: 190 });
   function draw({ k, se }, width) {
     const x = scale(-1, 8, 68, width - 12);
-    if (size !== (size = width)) {
-      const ticks = (width < 300 ? [0, 3, 6] : [0, 2, 4, 6]).map((power) => [power, `10${"⁰¹²³⁴⁵⁶"[power]}`]);
-      axes(grid, x, scale(0, 1, 150, 4), ticks, [], "number of parameters", "");
-      set(picture, { width });
-    }
-    const rows = [["ECA", k, "eca"], [`SE, r = ${reduction}`, se, "se"]];
-    set(picture, { "aria-label": rows.map(([name, number]) => `${name}: ${grouped(number)}`).join("; ") });
-    bars.replaceChildren(...rows.flatMap(([name, number, kind], i) => {
-      const [y, end] = [22 + 66 * i, x(Math.log10(number))];
-      return [
-        svg("text", { x: 62, y: y + 22, "text-anchor": "end" }, name),
-        svg("rect", { class: kind, x: x(-1), y, width: end - x(-1), height: 34 }),
-        svg("text", { class: "count", x: Math.min(end + 6, width - 70), y: y + 22 }, grouped(number)),
-      ];
-    }));
+    const ticks = (width < 300 ? [0, 3, 6] : [0, 2, 4, 6]).map((power) => [power, `10${"⁰¹²³⁴⁵⁶"[power]}`]);
+    axes(grid, x, scale(0, 1, 150, 4), ticks, [], "number of parameters", "");
+    const bar = (name, number, y, kind) => [
+      svg("text", { x: 62, y: y + 22, "text-anchor": "end" }, name),
+      svg("rect", { class: kind, x: x(-1), y, width: x(Math.log10(number)) - x(-1), height: 34 }),
+      svg("text", { class: "count", x: Math.min(x(Math.log10(number)) + 6, width - 70), y: y + 22 }, grouped(number)),
+    ];
+    const name = `SE, r = ${reduction}`;
+    set(picture, { width, "aria-label": `ECA: ${grouped(k)}; ${name}: ${grouped(se)}` });
+    picture.replaceChildren(grid, ...bar("ECA", k, 22, "eca"), ...bar(name, se, 88, "se"));
   }
   return { node: block("parameters", block("title", "Parameters of one module"), picture), draw };
 }
@@ -323,9 +299,9 @@ export default explorer(LOOK, (view) => {
   return {
     picture: [headline, legend([
       [svg("circle", { class: "point", cx: 10, cy: 9, r: 6 }), "chosen C, its k"],
-      [svg("path", { class: "line", d: "M0 13L20 5" }), "t, before rounding"],
+      [path("line", "M0 13L20 5"), "t, before rounding"],
       [svg("circle", { class: "formula", cx: 10, cy: 9, r: 7 }), "stage: Eq. 12"],
-      [svg("path", { class: "released", d: "M10 4l5 5l-5 5l-5 -5z" }), "stage: released"],
+      [path("released", "M10 4l5 5l-5 5l-5 -5z"), "stage: released"],
       [svg("rect", { class: "span", x: 2, y: 3, width: 16, height: 12 }), "C with this k"],
     ]), chart.node, block("lower", matrix.node, counts.node)],
     controls: [

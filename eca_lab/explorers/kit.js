@@ -11,18 +11,14 @@ const build = (node, attributes, children) => {
   node.append(...children.flat(Infinity));
   return node;
 };
-const html = (tag, attributes = {}, ...children) =>
-  build(document.createElement(tag), attributes, children);
+const html = (tag, attributes = {}, ...children) => build(document.createElement(tag), attributes, children);
 const svg = (tag, attributes = {}, ...children) =>
   build(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 const set = (node, attributes) => build(node, attributes, []);
-const write = (node, text) => {
-  if (node.textContent !== text) node.textContent = text;
-};
+const write = (node, text) => node.textContent !== text && (node.textContent = text);
 const block = (name, ...children) => html("div", { class: name }, ...children);
-const marks = (tag, names) => names.map((name) => svg(tag, { class: name }));
-const button = (words, onclick, attributes = {}) =>
-  html("button", { type: "button", onclick, ...attributes }, words);
+const path = (name, d, others = {}) => svg("path", { class: name, d, ...others });
+const button = (words, act, others = {}) => html("button", { type: "button", onclick: act, ...others }, words);
 const tableRow = (tag, cells) => html("tr", {}, cells.map((cell) => html(tag, {}, cell)));
 
 let ids = 0;
@@ -32,38 +28,37 @@ const newId = () => `eca-lab-${++ids}`;
 
 const upTo = (count) => Array.from({ length: count }, (_, i) => i);
 const bounded = (value, low, high) => Math.min(Math.max(value, low), high);
-const nearest = (stops, value, by = (number) => number) => {
-  const far = stops.map((stop) => Math.abs(by(stop) - by(value)));
-  return stops[far.indexOf(Math.min(...far))];
-};
+const nearest = (stops, value) => stops.reduce((a, b) => (Math.abs(b - value) < Math.abs(a - value) ? b : a));
 const grouped = (number) => number.toLocaleString("en-US", { maximumFractionDigits: 3 });
 const minus = (text) => String(text).replace(/(^|[ (])-(?=\d)/g, "$1−");
+// The same function, which remembers what it returned last, and for what.
+const remember = (make, last = {}) => (...args) => {
+  if (args.some((each, i) => each !== last.args?.[i])) Object.assign(last, { args, value: make(...args) });
+  return last.value;
+};
 // Bytes of Python as numbers: copied, because they need not begin at a multiple of 4.
 const typed = (Type, { buffer, byteOffset, byteLength }) =>
   new Type(buffer.slice(byteOffset, byteOffset + byteLength));
 
 // --- State ---
 
-// What anywidget renders: make(view) gives the nodes of the picture, the controls and the readout,
-// and draw(state), which is called at most once a frame; `look` is the explorer's own style.
+// What anywidget renders: make(view) gives the nodes of the picture, the controls and the readout, and draw(state),
+// which is called at most once a frame; `look` is the explorer's own style.
 const explorer = (look, make) => ({ render: ({ model, el }) => connect(model, el, look, make) });
 
 function connect(model, el, look, make) {
-  const root = block("eca-lab");
-  el.append(html("style", {}, STYLE + look), root);
   // JupyterLab takes arrows and letters as commands; shortcuts with Ctrl or Cmd stay its own.
-  root.addEventListener("keydown", (event) => {
-    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
-  });
-  const given = model.get("given");
+  const keep = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
+  const root = html("div", { class: "eca-lab", onkeydown: keep });
+  el.append(html("style", {}, STYLE + look), root);
+  const [given, need, widths] = [model.get("given"), block("bad"), new Map()];
   const names = Object.keys(given.initial);
-  const [need, widths] = [block("bad"), new Map()];
-  let [frame, unshown, unsent] = [0, true, false];
+  let [frame, unshown] = [0, true];
   // `shows` are called with every state that is set, by whomever, even if it is the same again.
   const view = { root, given, shows: [], alone: model.get("alone"), link: () => model.get("link") };
   view.state = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
-  // What the kernel said last. It is fresh if it was asked for this state; else draw it, but for
-  // what the page knows better, until the answer is there: .eca-lab.waiting tells the reader.
+  // What the kernel said last, fresh if it was asked for this state. Else draw it, but for what the page
+  // knows better, until the answer is there: .eca-lab.waiting tells the reader.
   view.answer = (state) => {
     const answer = model.get("answer");
     const fresh = Object.entries(answer.asked).every(([name, value]) => state[name] === value);
@@ -78,18 +73,13 @@ function connect(model, el, look, make) {
       if (unshown) view.shows.forEach((show) => show(state));
       unshown = false;
       draw(state);
-      if (unsent) model.save_changes(); // all changes of a frame in one message
-      unsent = false;
+      model.save_changes(); // all changes of a frame in one message
     });
-  };
-  const changed = () => {
-    unshown = true;
-    view.redraw();
   };
   view.change = (changes) => {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    unsent = true;
-    changed();
+    unshown = true;
+    view.redraw();
   };
   // The width of a node, 0 until it is known: a size that is read while drawing costs a layout.
   view.width = (node) => {
@@ -101,9 +91,10 @@ function connect(model, el, look, make) {
     view.redraw();
   });
   const { picture, controls, readout, draw } = make(view);
-  root.append(block("columns", block("picture", picture), block("controls", controls),
-    block("readout", need, readout, stateLine(view))));
-  const heard = [...names.map((name) => [`change:${name}`, changed]), ["change:answer", view.redraw]];
+  const parts = [block("picture", picture), block("controls", controls)];
+  root.append(block("columns", parts, block("readout", need, readout, stateLine(view))));
+  const heard = names.map((name) => [`change:${name}`, () => view.change({})]);
+  heard.push(["change:answer", view.redraw]);
   heard.forEach((each) => model.on(...each));
   view.redraw();
   return () => {
@@ -113,18 +104,13 @@ function connect(model, el, look, make) {
   };
 }
 
-// A value as Python writes it.
-function python(value) {
-  if (typeof value === "string")
-    return /^[^'\\\p{C}]*$/u.test(value) ? `'${value}'` : JSON.stringify(value);
-  return { true: "True", false: "False", null: "None" }[value] ?? String(value);
-}
+// A text or a number as Python writes it.
+const python = (value) => typeof value === "string" && /^[^'\\\p{C}]*$/u.test(value) ? `'${value}'` : JSON.stringify(value);
 
 // The constructor call that gives this state, after the arguments that are no state.
 function call({ name, usual, arguments: others }, state) {
-  const shown = Object.entries(state).filter(([key, value]) => usual[key] !== value);
-  const named = shown.map(([key, value]) => `${key}=${python(value)}`);
-  return `${name}(${[...others, ...named].join(", ")})`;
+  const shown = Object.keys(state).filter((key) => usual[key] !== state[key]);
+  return `${name}(${[...others, ...shown.map((key) => `${key}=${python(state[key])}`)].join(", ")})`;
 }
 
 // --- Keys and pointers ---
@@ -138,13 +124,13 @@ const onKeys = (node, table, act) =>
   });
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-// Calls act(x, y, event), in pixels of the node or the svg it lies in, at these events.
+// Calls act(x, y, event), in pixels of the node, at these events.
 function onPointer(node, names, act) {
-  const listen = (event) => {
-    const box = (node.ownerSVGElement ?? node).getBoundingClientRect();
-    act(event.clientX - box.left, event.clientY - box.top, event);
-  };
-  for (const name of names) node.addEventListener(name, listen);
+  for (const name of names)
+    node.addEventListener(name, (event) => {
+      const { left, top } = node.getBoundingClientRect();
+      act(event.clientX - left, event.clientY - top, event);
+    });
 }
 
 // Calls move(x, y, event) from a press until the release, by any pointer, then end().
@@ -159,19 +145,18 @@ function drag(node, move, end = () => {}) {
   node.addEventListener("lostpointercapture", end);
 }
 
-// Makes the node a slider of the rows of the square matrices in it, that are pointed at or stepped
-// to by keys. Its place is the share of the rows above the middle of that one; null is none.
+// Makes the node a slider of the rows of the square matrices in it, that are pointed at or stepped to by keys.
+// Its place is the share of the rows above the middle of that one; null is none.
 function rowSlider(view, node, label, matrices, place) {
   const slider = { place, count: 1, row: () => slider.place && Math.floor(slider.place * slider.count) };
   slider.light = (row) => {
     slider.place = (bounded(Math.floor(row), 0, slider.count - 1) + 0.5) / slider.count;
     view.redraw();
   };
-  const steps = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1, PageUp: -8, PageDown: 8 };
-  onKeys(node, { ...steps, Home: -512, End: 512 }, (step) => slider.light((slider.row() ?? -1) + step));
+  const keys = { ...ARROWS, PageUp: [0, -8], PageDown: [0, 8], Home: [0, -512], End: [0, 512] };
+  onKeys(node, keys, ([right, down]) => slider.light((slider.row() ?? -1) + right + down));
   for (const matrix of matrices)
-    onPointer(matrix, ["pointerdown", "pointermove"], (_, y) =>
-      slider.light((y / matrix.clientHeight) * slider.count));
+    onPointer(matrix, ["pointerdown", "pointermove"], (_, y) => slider.light((y / matrix.clientHeight) * slider.count));
   slider.tell = (text) => set(node, {
     ...{ tabindex: 0, role: "slider", "aria-label": label, "aria-orientation": "vertical", "aria-valuemin": 1 },
     ...{ "aria-valuemax": slider.count, "aria-valuenow": (slider.row() ?? 0) + 1, "aria-valuetext": text },
@@ -183,24 +168,20 @@ function rowSlider(view, node, label, matrices, place) {
 
 const of = (state, value) => (typeof value === "function" ? value(state) : value);
 
-// A slider that halts at stops, beside a box that takes every number from the first to the last,
-// integers only if `integer`; a wrong entry is answered below, until the state is set. The stops may
-// be a function of the state; refused(value, state) tells what is accepted where a number within the
-// limits is not.
+// A slider that halts at stops, beside a box that takes every number from the first to the last, integers only if
+// `integer`; a wrong entry is answered below, until the state is set. The stops may be a function of the state;
+// refused(value, state) tells what is accepted where a number within the limits is not.
 function numberRow(view, name, label, stops, integer = false, refused = () => "") {
   let halts = [0];
   const [id, whyId] = [newId(), newId()];
   const why = html("div", { class: "why", id: whyId, role: "alert" });
-  const range = html("input", {
-    ...{ type: "range", id, min: 0, step: 1 },
-    oninput: () => view.change({ [name]: halts[range.value] }),
-  });
+  const slide = (halt) => view.change({ [name]: halts[bounded(halt, 0, halts.length - 1)] });
+  const range = html("input", { type: "range", id, min: 0, step: 1, oninput: () => slide(+range.value) });
   const box = html("input", {
-    ...{ type: "text", inputmode: "decimal", autocomplete: "off", spellcheck: "false" },
-    ...{ "aria-label": `${label}, any value`, "aria-describedby": whyId, onchange: take },
+    ...{ type: "text", inputmode: "decimal", autocomplete: "off", spellcheck: "false", onchange: take },
+    ...{ "aria-label": `${label}, any value`, "aria-describedby": whyId },
   });
-  onKeys(box, { ArrowUp: 1, ArrowDown: -1 }, (step) =>
-    view.change({ [name]: halts[bounded(+range.value + step, 0, halts.length - 1)] }));
+  onKeys(box, { ArrowUp: 1, ArrowDown: -1 }, (step) => slide(+range.value + step));
   function take() {
     const text = box.value.trim();
     const value = text === "" ? NaN : Number(text);
@@ -213,35 +194,29 @@ function numberRow(view, name, label, stops, integer = false, refused = () => ""
     set(box, { "aria-invalid": true });
   }
   view.shows.push((state) => {
-    const value = state[name];
     halts = of(state, stops);
     write(why, "");
     set(box, { "aria-invalid": false });
-    box.value = value;
-    set(range, { max: halts.length - 1, "aria-valuetext": `${label} = ${value}` });
-    range.value = halts.indexOf(nearest(halts, value));
+    set(range, { max: halts.length - 1, "aria-valuetext": `${label} = ${state[name]}` });
+    [box.value, range.value] = [state[name], halts.indexOf(nearest(halts, state[name]))];
   });
   return block("row", html("label", { for: id }, label), range, box, why);
 }
 
-// A list of [value, text] to choose from, which may be a function of the state.
-function choice(view, name, label, options) {
+// A list of [value, text] to choose from, which may be a function of the state; shown(state) is the value.
+function choice(view, name, label, options, shown = (state) => state[name]) {
   const select = html("select", { onchange: () => view.change({ [name]: select.value }) });
-  let listed;
   view.shows.push((state) => {
-    const now = of(state, options);
-    if (listed !== (listed = String(now)))
-      select.replaceChildren(...now.map(([value, text]) => html("option", { value }, text)));
-    select.value = state[name];
+    select.replaceChildren(...of(state, options).map(([value, text]) => html("option", { value }, text)));
+    select.value = shown(state);
   });
   return html("label", { class: "choice" }, html("span", {}, label), select);
 }
 
 // A button for each preset, and one that goes back to the first state.
 function presets(view, ...before) {
-  const all = { ...view.given.presets, Reset: view.given.initial };
-  return block("buttons", before,
-    Object.entries(all).map(([words, changes]) => button(words, () => view.change(changes))));
+  const all = Object.entries({ ...view.given.presets, Reset: view.given.initial });
+  return block("buttons", before, all.map(([words, changes]) => button(words, () => view.change(changes))));
 }
 
 // The state as a line of Python, to copy; on a page without a kernel also as a link.
@@ -265,9 +240,7 @@ function stateLine(view) {
 // A linear scale from values a0..a1 to pixels p0..p1.
 function scale(a0, a1, p0, p1) {
   const at = (value) => p0 + ((value - a0) * (p1 - p0)) / (a1 - a0);
-  at.invert = (pixel) => a0 + ((pixel - p0) * (a1 - a0)) / (p1 - p0);
-  at.range = [p0, p1];
-  return at;
+  return Object.assign(at, { invert: (pixel) => a0 + ((pixel - p0) * (a1 - a0)) / (p1 - p0), range: [p0, p1] });
 }
 
 const pixel = ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r;
@@ -292,22 +265,20 @@ function paint(canvas, w, h, color) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-// Grid, ticks ([value, text]) and titles, drawn anew into a group.
+// Grid, ticks ([value, text]) and titles of a group, drawn anew where they change.
 function axes(group, x, y, xTicks, yTicks, xTitle, yTitle) {
   const [[left, right], [bottom, top]] = [x.range, y.range];
-  const text = (words, attributes) => svg("text", attributes, words);
-  const middle = { "text-anchor": "middle" };
-  group.replaceChildren(
-    ...xTicks.map(([value]) => svg("path", { class: "grid", d: `M${x(value)} ${bottom}V${top}` })),
-    ...yTicks.map(([value]) => svg("path", { class: "grid", d: `M${left} ${y(value)}H${right}` })),
-    svg("path", { class: "axis", d: `M${left} ${top}V${bottom}H${right}` }),
-    ...xTicks.map(([value, words]) => text(words, { ...middle, x: x(value), y: bottom + 16 })),
-    ...yTicks.map(([value, words]) =>
-      text(words, { "text-anchor": "end", x: left - 7, y: y(value) + 4 }),
-    ),
-    text(xTitle, { ...middle, x: (left + right) / 2, y: bottom + 34 }),
-    text(yTitle, { ...middle, transform: `translate(${left - 32} ${(top + bottom) / 2})rotate(-90)` }),
-  );
+  const before = group.drawn;
+  if (before === (group.drawn = JSON.stringify([x.range, y.range, xTicks, yTicks, xTitle, yTitle]))) return;
+  const text = (words, anchor, place) => svg("text", { "text-anchor": anchor, ...place }, words);
+  const xTick = ([value, words]) =>
+    [path("grid", `M${x(value)} ${bottom}V${top}`), text(words, "middle", { x: x(value), y: bottom + 16 })];
+  const yTick = ([value, words]) =>
+    [path("grid", `M${left} ${y(value)}H${right}`), text(words, "end", { x: left - 7, y: y(value) + 4 })];
+  group.replaceChildren(...xTicks.flatMap(xTick), ...yTicks.flatMap(yTick),
+    path("axis", `M${left} ${top}V${bottom}H${right}`),
+    text(xTitle, "middle", { x: (left + right) / 2, y: bottom + 34 }),
+    text(yTitle, "middle", { transform: `translate(${left - 32} ${(top + bottom) / 2})rotate(-90)` }));
 }
 
 // Shows lines above a place of the picture that holds the tip, none without a line.
@@ -325,52 +296,42 @@ const STYLE = `
 .eca-lab {
   --ink: var(--jp-ui-font-color1, #212121); --soft: var(--jp-ui-font-color2, #616161);
   --page: var(--jp-layout-color0, #fff); --edge: var(--jp-border-color1, #9e9e9e);
-  --grid: var(--jp-border-color2, #e0e0e0);
-  --blue: #0072b2; --orange: #b87400; --red: #c24a00; --sky: #56b4e9; --green: #00795a; --bad: #b3261e;
+  --grid: var(--jp-border-color2, #e0e0e0); --bad: #b3261e;
+  --blue: #0072b2; --orange: #b87400; --red: #c24a00; --sky: #56b4e9; --green: #00795a;
+  [data-jp-theme-light="false"] & {
+    --blue: #56b4e9; --orange: #e69f00; --red: #ff8c42; --sky: #2f7fae; --green: #2fc39b; --bad: #ff8a80; }
   container-type: inline-size; color: var(--ink); background: var(--page);
   font: 13px/1.5 var(--jp-ui-font-family, system-ui, sans-serif);
+  > .columns { display: grid; gap: 8px 20px; padding: 4px; grid-template-rows: auto 1fr; }
+  @container (min-width: 780px) {
+    > .columns { grid-template-columns: minmax(0, 1fr) 300px; } .picture { grid-row: span 2; }
+  }
+  .picture { position: relative; min-width: 0; }
+  svg { display: block; overflow: visible; } svg text { font-size: 12px; fill: var(--ink); }
+  .grid { stroke: var(--grid); fill: none; } .axis { stroke: var(--edge); fill: none; }
+  canvas { display: block; image-rendering: pixelated; }
+  .headline { font-size: 15px; font-weight: 700; } .why, .bad { color: var(--bad); font-weight: 600; }
+  .legend, .lower, .hint { display: flex; flex-wrap: wrap; gap: 0 14px; } .legend { font-size: 12px; }
+  .legend span { display: inline-flex; align-items: center; gap: 4px; }
+  .tip { position: absolute; z-index: 2; transform: translate(-50%, -100%); width: 250px; padding: 3px 8px;
+    font-size: 12px; pointer-events: none; background: var(--page); border: 1px solid var(--edge); }
+  .tip:empty { display: none; }
+  .row, .choice { display: grid; grid-template-columns: 84px minmax(0, 1fr) 64px; align-items: center;
+    gap: 0 8px; min-height: 32px; }
+  .why { grid-column: 1 / -1; } .choice select { grid-column: span 2; }
+  input[type="range"] { width: 100%; margin: 0; accent-color: var(--blue); }
+  input[type="text"], select, button { box-sizing: border-box; font: inherit; color: var(--ink); min-width: 0;
+    background: var(--page); border: 1px solid var(--edge); border-radius: 3px; padding: 2px 6px; min-height: 26px; }
+  [aria-invalid="true"] { border: 2px solid var(--bad); }
+  button { cursor: pointer; &:hover { border-color: var(--ink); } }
+  :focus-visible { outline: 2px solid var(--blue); outline-offset: 2px; }
+  .buttons { display: flex; flex-wrap: wrap; gap: 6px; margin-top: 6px; }
+  .state { display: flex; flex-wrap: wrap; gap: 4px 8px; align-items: start; margin-top: 6px; }
+  code { font: 12px/1.5 var(--jp-code-font-family, monospace); color: inherit; background: none;
+    padding: 2px 0; overflow-wrap: anywhere; flex: 1 1 200px; }
+  table { border-collapse: collapse; margin: 6px 0; font: inherit; color: inherit; }
+  caption { text-align: left; color: inherit; padding: 0; } td { text-align: right; padding: 1px 4px; }
+  th { text-align: right; font-weight: 600; padding: 1px 10px 1px 0; }
+  td button { padding: 0 5px; min-height: 22px; }
 }
-[data-jp-theme-light="false"] .eca-lab {
-  --blue: #56b4e9; --orange: #e69f00; --red: #ff8c42; --sky: #2f7fae; --green: #2fc39b; --bad: #ff8a80;
-}
-.eca-lab > .columns { display: grid; gap: 8px 20px; padding: 4px; }
-@container (min-width: 780px) {
-  .eca-lab > .columns { grid-template-columns: minmax(0, 1fr) 300px; }
-  .eca-lab .picture { grid-row: span 2; }
-}
-.eca-lab .picture { position: relative; min-width: 0; }
-.eca-lab svg { display: block; overflow: visible; }
-.eca-lab svg text { font-size: 12px; fill: var(--ink); }
-.eca-lab .grid { stroke: var(--grid); fill: none; }
-.eca-lab .axis { stroke: var(--edge); fill: none; }
-.eca-lab canvas { display: block; image-rendering: pixelated; }
-.eca-lab .headline { font-size: 15px; font-weight: 700; }
-.eca-lab .legend { display: flex; flex-wrap: wrap; gap: 0 14px; font-size: 12px; }
-.eca-lab .legend span { display: inline-flex; align-items: center; gap: 4px; }
-.eca-lab .tip { position: absolute; z-index: 2; transform: translate(-50%, -100%); width: 250px;
-  padding: 3px 8px; font-size: 12px; pointer-events: none; background: var(--page); border: 1px solid var(--edge); }
-.eca-lab .tip:empty { display: none; }
-.eca-lab .row { display: grid; grid-template-columns: 84px minmax(0, 1fr) 64px; align-items: center;
-  gap: 0 8px; min-height: 32px; }
-.eca-lab .why { grid-column: 1 / -1; }
-.eca-lab .why, .eca-lab .bad { color: var(--bad); font-weight: 600; }
-.eca-lab .choice { display: grid; grid-template-columns: 84px minmax(0, 1fr); gap: 8px;
-  align-items: center; min-height: 32px; }
-.eca-lab input[type="range"] { width: 100%; margin: 0; accent-color: var(--blue); }
-.eca-lab input[type="text"], .eca-lab select, .eca-lab button { box-sizing: border-box; font: inherit;
-  color: var(--ink); background: var(--page); border: 1px solid var(--edge); border-radius: 3px;
-  padding: 2px 6px; min-height: 26px; min-width: 0; }
-.eca-lab [aria-invalid="true"] { border: 2px solid var(--bad); }
-.eca-lab button { cursor: pointer; }
-.eca-lab button:hover { border-color: var(--ink); }
-.eca-lab :focus-visible { outline: 2px solid var(--blue); outline-offset: 2px; }
-.eca-lab .buttons { display: flex; flex-wrap: wrap; gap: 6px; margin-top: 6px; }
-.eca-lab .state { display: flex; flex-wrap: wrap; gap: 4px 8px; align-items: start; margin-top: 6px; }
-.eca-lab code { font: 12px/1.5 var(--jp-code-font-family, monospace); color: inherit;
-  background: none; padding: 2px 0; overflow-wrap: anywhere; flex: 1 1 200px; }
-.eca-lab table { border-collapse: collapse; margin: 6px 0; font: inherit; color: inherit; }
-.eca-lab caption { text-align: left; color: inherit; padding: 0; }
-.eca-lab th { text-align: right; font-weight: 600; padding: 1px 10px 1px 0; }
-.eca-lab td { text-align: right; padding: 1px 4px; }
-.eca-lab td button { padding: 0 5px; min-height: 22px; }
 `;

@@ -74,25 +74,18 @@ const color = (entry) => rdbu((entry / FULL + 1) / 2);
 
 // A matrix, the lit row enlarged on it, and below it that row: bars, and what it hears.
 function map(name) {
-  const [title, told] = [html("div"), block("told")];
-  const [canvas, strip] = [html("canvas"), html("canvas", { class: "strip" })];
-  const [zero, up, down] = marks("path", ["axis", "up", "down"]);
-  const bars = svg("svg", { height: 56, preserveAspectRatio: "none", "aria-hidden": "true" }, zero, up, down);
-  let drawn;
-  function draw(module, n, lit) {
-    const { entries, largest, rank } = module;
-    if (drawn !== (drawn = module)) {
-      write(title, `${name}: rank ${rank}`);
-      paint(canvas, n, n, (i) => color(entries[i]));
-      set(bars, { viewBox: `0 0 ${n} 56` });
-      set(zero, { d: `M0 30H${n}` });
-    }
+  const [title, told, canvas, strip] = [html("div"), block("told"), html("canvas"), html("canvas", { class: "strip" })];
+  const bars = svg("svg", { height: 56, preserveAspectRatio: "none", "aria-hidden": "true" });
+  const paintAll = remember((entries, n) => paint(canvas, n, n, (i) => color(entries[i])));
+  function draw({ entries, largest, rank }, n, lit) {
+    paintAll(entries, n);
+    write(title, `${name}: rank ${rank}`);
     const row = entries.subarray(lit * n, (lit + 1) * n);
     paint(strip, n, 1, (j) => color(row[j]));
     const bar = (entry, j) => `M${j + 0.5} 30v${(-25 * entry) / FULL}`;
-    const path = (sign) => Array.from(row, (entry, j) => (sign * entry > 0 ? bar(entry, j) : "")).join("");
-    set(up, { d: path(1) });
-    set(down, { d: path(-1) });
+    const upright = (sign) => Array.from(row, (entry, j) => (sign * entry > 0 ? bar(entry, j) : "")).join("");
+    set(bars, { viewBox: `0 0 ${n} 56` });
+    bars.replaceChildren(path("axis", `M0 30H${n}`), path("up", upright(1)), path("down", upright(-1)));
     const [count, strongest] = hears(row);
     const words = strongest.map(([j, entry]) => `\n${j} by ${signed((entry / FULL) * largest)}`);
     write(told, `hears ${count} of ${n}${words.join("")}`);
@@ -103,28 +96,24 @@ function map(name) {
 
 // Singular values as shares of the largest; a line ends at the rank.
 function spectrum() {
-  const grid = svg("g");
-  const lines = KINDS.map((kind) => svg("path", { class: `line ${kind}` }));
-  const ends = KINDS.map((kind) => svg("circle", { class: kind, r: 4.5 }));
-  const node = svg("svg", { role: "img", class: "spectrum" }, grid, lines, ends);
-  let size = "";
+  const [node, grid] = [svg("svg", { role: "img", class: "spectrum" }), svg("g")];
   function draw(modules, n, width) {
     const [last, height] = [Math.ceil(Math.log2(n)), width > 450 ? 270 : 200];
     const [x, y] = [scale(0, last, 40, width - 10), scale(-5, 0, height - 42, 10)];
-    if (size !== (size = `${last} ${width}`)) {
-      const decades = ["1", "10⁻¹", "10⁻²", "10⁻³", "10⁻⁴", "10⁻⁵"].map((text, i) => [-i, text]);
-      const octaves = OCTAVES.slice(0, last + 1).map((number, i) => [i, number]);
-      axes(grid, x, y, octaves, decades, "number of the singular value", "");
-      set(node, { width, height });
-    }
-    modules.forEach(({ shares, rank }, i) => {
+    const decades = ["1", "10⁻¹", "10⁻²", "10⁻³", "10⁻⁴", "10⁻⁵"].map((text, i) => [-i, text]);
+    const octaves = OCTAVES.slice(0, last + 1).map((number, i) => [i, number]);
+    axes(grid, x, y, octaves, decades, "number of the singular value", "");
+    const line = ({ shares, rank }, i) => {
       const at = Array.from(shares.subarray(0, rank), (part, j) => [x(Math.log2(j + 1)), y(Math.log10(part))]);
       const [cx, cy] = at.at(-1) ?? [x(0), y(-5)];
-      set(lines[i], { d: `M${at.length ? at.join("L") : [cx, cy]}${rank < n ? `V${y(-5)}` : ""}` });
-      set(ends[i], { cx, cy });
-    });
+      return [
+        path(`line ${KINDS[i]}`, `M${at.length ? at.join("L") : [cx, cy]}${rank < n ? `V${y(-5)}` : ""}`),
+        svg("circle", { class: KINDS[i], r: 4.5, cx, cy }),
+      ];
+    };
+    node.replaceChildren(grid, ...modules.flatMap(line));
     const ranks = NAMES.map((name, i) => `${name} ${modules[i].rank}`).join(", ");
-    set(node, { "aria-label": `Singular values. Ranks: ${ranks} of ${n}.` });
+    set(node, { width, height, "aria-label": `Singular values. Ranks: ${ranks} of ${n}.` });
   }
   return { node, draw };
 }
@@ -159,7 +148,7 @@ export default explorer(LOOK, (view) => {
   const maps = block("maps", matrices.map(({ node }) => node));
   const rows = rowSlider(view, maps, "row of the matrices", matrices.map(({ canvas }) => canvas), 0.5);
   const heading = html("span");
-  const dashes = NAMES.map((name, i) => [svg("path", { class: `line ${KINDS[i]}`, d: "M0 9H20" }), name]);
+  const dashes = NAMES.map((name, i) => [path(`line ${KINDS[i]}`, "M0 9H20"), name]);
 
   // Without a kernel, sliders halt at what was recorded.
   const row = (name, label, stops, refused) =>

@@ -68,7 +68,8 @@ export function conclusions(said, rows, { baseline, margin }, level) {
 
 const LOOK = `
 .eca-lab { --chosen: color-mix(in srgb, var(--grid) 60%, var(--page)); .hint { font-size: 12px; margin-bottom: 4px; }
-  .setting { width: 100%; } .forest { --row: 36px; position: relative; padding-bottom: 40px; }
+  .choice:first-child { display: block; > span { position: absolute; clip-path: inset(50%); } select { width: 100%; } }
+  .forest { --row: 36px; position: relative; padding-bottom: 40px; }
   .plot { position: absolute; inset: 0 92px 0 160px; } .narrow { --row: 66px; .plot { inset: 0; } }
   [role="table"] { position: relative; z-index: 1; pointer-events: none; font-variant-numeric: tabular-nums; }
   [role="row"] { height: var(--row); display: flex; justify-content: space-between; line-height: 17px;
@@ -96,82 +97,71 @@ const HINT =
 
 export default explorer(LOOK, (view) => {
   const { settings, metrics, stops, level } = view.given;
-  const at = ({ data, backbone }) => settings.findIndex((each) => each.data === data && each.backbone === backbone);
-
-  // --- Controls ---
+  const named = ({ data, backbone }) => JSON.stringify({ data, backbone });
+  const settingOf = (state) => settings.find((each) => named(each) === named(state));
 
   // Another setting or metric takes over the baseline, if it has it.
+  const why = html("div", { class: "why", role: "alert" });
   let refused = "";
   function take(changes) {
     const next = { ...view.state(), ...changes };
-    const known = settings[at(next)].compared[next.metric];
+    const known = settingOf(next).compared[next.metric];
     const can = [next.baseline, ...(changes.baseline ? [] : ["eca", ...Object.keys(known)])];
     const baseline = can.find((arm) => known[arm]?.numbers);
     refused = baseline ? "" : known[changes.baseline ?? Object.keys(known)[0]].why;
     view.change(baseline ? { ...changes, baseline } : {});
   }
-  const select = html("select", { class: "setting", "aria-label": "setting" },
-    settings.map(({ data, backbone }, i) => html("option", { value: i }, `${backbone} on ${data}`)));
-  select.addEventListener("change", () => {
-    const { data, backbone } = settings[select.value];
-    take({ data, backbone });
-  });
-  const why = html("div", { class: "why", role: "alert" });
-  view.shows.push((state) => {
-    select.value = at(state);
+  view.shows.push(() => {
     write(why, refused);
     refused = "";
   });
+  const options = settings.map((each) => [named(each), `${each.backbone} on ${each.data}`]);
+  const setting = { ...view, change: ({ setting }) => take(JSON.parse(setting)) };
 
-  // --- Picture: arms are there to be clicked, the margin's edges to be dragged ---
-
-  const [chosen, band] = marks("rect", ["chosen", "band"]);
-  const [grid, zero, intervals, dots] = [svg("g"), svg("path", { class: "axis" }), svg("g"), svg("g")];
-  const edge = svg("path", { class: "edge" });
-  const grips = [-1, 1].map(() => svg("circle", { class: "edge", r: 7, cy: 18 }));
-  const picture = svg("svg", { tabindex: 0, role: "slider", "aria-label": "trials, by arrow keys" },
-    chosen, band, grid, zero, intervals, dots, edge, grips);
-  const tip = block("tip");
+  // Arms are there to be clicked, dots to be pointed at, the margin's edges to be dragged.
+  const [grid, tip] = [svg("g"), block("tip")];
+  const picture = svg("svg", { tabindex: 0, role: "slider", "aria-label": "trials, by arrow keys" });
   const plot = block("plot", picture, tip);
   const table = html("div", { role: "table", "aria-label": "arms against the baseline" });
   const forest = block("forest", table, plot);
-  const headline = html("div", { class: "headline", role: "status" });
-  const [told, about] = [html("div"), block("hint")];
+  const [headline, told, about] = [block("headline"), html("div"), block("hint")];
+  set(headline, { role: "status" });
 
-  let [rows, lines, key, size, x, held, lit] = [[], [], "", "", null, null, null];
+  let [rows, x, ticks, held, lit] = [[], null, [], null, null]; // held: what was pressed; lit: a dot
   let [row, mid] = [0, 0]; // pixels: of an arm, and where its marks stand
-
   const middle = (i) => TOP + row * i + mid;
+
+  // What is meant by a place: a dot, an edge of the margin and how far off it is, or an arm.
   function meant(px, py) {
     const i = Math.floor((py - TOP) / row);
     const far = (rows[i]?.pairs ?? []).map(({ difference }) => Math.hypot(x(difference) - px, middle(i) + 8 - py));
     const least = Math.min(...far);
     if (least < REACH) return { dot: [i, far.indexOf(least)] };
-    const off = Math.abs(px - x(0)) - (x(view.state().margin) - x(0)); // beyond the margin's edge
+    const off = Math.abs(px - x(0)) - (x(view.state().margin) - x(0));
     return off > -REACH && off < (i < 0 ? 20 : REACH) ? { off } : { arm: rows[i]?.arm };
   }
-  function light(dot = null) {
+  const light = (dot = null) => {
     lit = dot;
     view.redraw();
-  }
+  };
   drag(picture, (px, py) => {
     held ??= { ...meant(px, py), px, py };
     if (Math.hypot(px - held.px, py - held.py) > 4) held.arm = null; // no click any more
     if (!("off" in held)) return light(meant(px, py).dot);
-    const edge = Math.abs(bounded(px, ...x.range) - x(0)) - held.off;
-    view.change({ margin: bounded(Math.round(100 * x.invert(x(0) + edge)) / 100, 0.01, 5) });
+    const edge = x.invert(x(0) + Math.abs(bounded(px, ...x.range) - x(0)) - held.off);
+    view.change({ margin: bounded(Math.round(100 * edge) / 100, 0.01, 5) });
   }, () => {
     if (held?.arm) take({ baseline: held.arm });
     held = null;
     view.redraw(); // with an axis that fits
   });
-  onPointer(picture, ["pointermove"], (px, py) => {
+  onPointer(picture, ["pointermove", "pointerleave"], (px, py, { type }) => {
     if (held) return;
-    const found = meant(px, py);
-    set(picture, { "data-cursor": Object.keys(found)[0] });
+    const found = type === "pointerleave" ? {} : meant(px, py);
+    set(picture, { "data-cursor": Object.keys(found)[0] ?? null });
     light(found.dot);
   });
-  for (const name of ["pointerleave", "blur"]) picture.addEventListener(name, () => light());
+  picture.addEventListener("blur", () => light());
   onKeys(picture, ARROWS, (keys) => {
     const [along, down] = lit ? keys : [0, 1];
     const dotted = rows.flatMap(({ pairs }, i) => (pairs.length ? [i] : []));
@@ -179,95 +169,88 @@ export default explorer(LOOK, (view) => {
     light([i, bounded((lit?.[1] ?? 0) + along, 0, rows[i].pairs.length - 1)]);
   });
 
-  const line = (arm) => {
-    const click = () => take({ baseline: arm });
-    const [note, word, more] = ["small", "b", "small"].map((tag) => html(tag));
-    const name = html("button", { type: "button", title: arm }, arm);
-    const cells = [["rowheader", name, note], ["cell", word, more]].map(([role, ...nodes]) =>
-      html("div", { role, onclick: click }, nodes));
-    const [interval, mark] = marks("path", ["interval", "mark"]);
-    return { node: html("div", { role: "row" }, cells), name, note, word, more, interval, mark };
-  };
+  // The lines of the table, whose nodes stay, so that a button that was pressed keeps the focus.
+  const linesOf = remember((arms) => {
+    const lines = Object.keys(arms).map((arm) => {
+      const [note, word, more] = ["small", "b", "small"].map((tag) => html(tag));
+      const name = button(arm, null, { title: arm });
+      const cell = (role, ...nodes) => html("div", { role, onclick: () => take({ baseline: arm }) }, nodes);
+      const node = html("div", { role: "row" }, cell("rowheader", name, note), cell("cell", word, more));
+      return { node, name, note, word, more };
+    });
+    const heads = ["difference, 95% interval", "p by Holm, n"].map((text) =>
+      html("div", { role: "columnheader" }, html("small", {}, text)));
+    table.replaceChildren(html("div", { role: "row" }, heads), ...lines.map(({ node }) => node));
+    return lines;
+  });
+  function fillTable({ baseline }, { arms }, verdicts) {
+    rows.forEach(({ arm, pairs, values, difference, low, high, p }, i) => {
+      const { node, name, note, word, more } = linesOf(arms)[i];
+      const own = arm === baseline;
+      const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+      const limits = low <= high ? ` (${two(low)} to ${two(high)})` : "";
+      write(note, own ? `mean ${mean.toFixed(2)}` : pairs.length ? minus(two(difference) + limits) : "");
+      write(word, verdicts[i]);
+      write(more, own ? `n ${values.length}` : `${p <= 1 ? `p ${two(p).slice(1)}, ` : ""}n ${pairs.length}`);
+      set(node, { class: verdicts[i] });
+      set(name, { "aria-pressed": String(own) });
+    });
+  }
 
-  // The axis, and the dots on it. While an edge is held the axis stays under the pointer.
-  function drawAxis({ metric, margin }, width, bottom) {
+  // The axis, and its ticks, with room for all pairs and the margin.
+  function fit(margin, width) {
     const all = rows.flatMap(({ pairs }) => pairs.map(({ difference }) => difference));
     const [least, most] = [Math.min(-1.2 * margin, ...all), Math.max(1.2 * margin, ...all)];
     const step = [0.1, 0.2, 0.5, 1, 2, 5, 10].find((each) => (most - least) / each < width / 50) ?? 20;
     const [first, last] = [Math.floor(least / step), Math.ceil(most / step)];
-    if ((held && "off" in held) || size === (size = [width, step, first, last, key, bottom].join())) return;
-    x = scale(first * step, last * step, 10, width - 10);
-    const ticks = upTo(last - first + 1).map((i) => (first + i) * step);
-    axes(grid, x, { range: [bottom, TOP] }, ticks.map((tick) => [tick, minus(+tick.toFixed(1))]), [],
-      `difference in ${metrics[metric]}, points`, "");
-    set(picture, { width, height: bottom + 40 });
-    set(zero, { d: `M${x(0)} ${TOP}V${bottom}` });
-    dots.replaceChildren(...rows.flatMap(({ pairs }, i) => pairs.map(({ seed, difference }) =>
-      svg("circle", { "data-seed": seed, r: 4, cx: x(difference), cy: middle(i) + 8 }))));
+    const values = upTo(last - first + 1).map((i) => (first + i) * step);
+    return [scale(first * step, last * step, 10, width - 10), values.map((each) => [each, minus(+each.toFixed(1))])];
   }
-
-  function drawForest(state, setting, verdicts, width) {
-    const { metric, baseline, margin } = state;
-    const bottom = TOP + row * rows.length;
-    drawAxis(state, width, bottom);
+  function drawForest({ metric, baseline, margin }, verdicts, seed, width) {
+    const [own, bottom] = [rows.findIndex(({ arm }) => arm === baseline), TOP + row * rows.length];
+    if (!held || !("off" in held)) [x, ticks] = fit(margin, width); // held, an edge stays under the pointer
+    axes(grid, x, { range: [bottom, TOP] }, ticks, [], `difference in ${metrics[metric]}, points`, "");
     const at = (value) => bounded(x(value), ...x.range);
-    const [low, high] = [at(-margin), at(margin)];
-    set(band, { x: low, y: TOP, width: high - low, height: bottom - TOP });
-    set(edge, { d: `M${low} 18V${bottom}M${high} 18V${bottom}` });
-    set(grips[0], { cx: low - 7 });
-    set(grips[1], { cx: high + 7 });
-    rows.forEach(({ arm, pairs, values, difference, low, high, p }, i) => {
-      const { node, name, note, word, more, interval, mark } = lines[i];
-      const [own, kind, known, y] = [arm === baseline, verdicts[i], low <= high, middle(i) - 6];
-      const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-      const limits = known ? ` (${two(low)} to ${two(high)})` : "";
-      write(note, own ? `mean ${mean.toFixed(2)}` : pairs.length ? minus(two(difference) + limits) : "");
-      write(word, kind);
-      write(more, own ? `n ${values.length}` : `${p <= 1 ? `p ${two(p).slice(1)}, ` : ""}n ${pairs.length}`);
-      set(node, { class: kind });
-      set(name, { "aria-pressed": String(own) });
-      set(interval, { d: known ? `M${at(low)} ${y}H${at(high)}` : "" });
-      set(mark, { class: `mark ${kind}`, d: MARKS[kind] ?? "", transform: `translate(${at(difference) || 0} ${y})` });
-      if (own) set(chosen, { y: TOP + row * i, width, height: row });
-    });
-    drawTrial(metric, baseline, setting.trials);
+    const [from, to] = [at(-margin), at(margin)];
+    const marks = ({ pairs, difference, low, high }, i) => [
+      low <= high ? path("interval", `M${at(low)} ${middle(i) - 6}H${at(high)}`) : [],
+      path(`mark ${verdicts[i]}`, MARKS[verdicts[i]] ?? "",
+        { transform: `translate(${at(difference) || 0} ${middle(i) - 6})` }),
+      pairs.map((pair) => svg("circle",
+        { class: pair.seed === seed ? "dot lit" : "dot", r: 4, cx: x(pair.difference), cy: middle(i) + 8 })),
+    ];
+    set(picture, { width, height: bottom + 40 });
+    picture.replaceChildren(
+      svg("rect", { class: "chosen", y: TOP + row * own, width, height: row }),
+      svg("rect", { class: "band", x: from, y: TOP, width: to - from, height: bottom - TOP }),
+      grid, path("axis", `M${x(0)} ${TOP}V${bottom}`), ...rows.map(marks).flat(3),
+      path("edge", `M${from} 18V${bottom}M${to} 18V${bottom}`),
+      ...[from - 7, to + 7].map((cx) => svg("circle", { class: "edge", r: 7, cx, cy: 18 })));
   }
 
-  // The trial that is meant, and the dots of its seed in all rows.
-  function drawTrial(metric, baseline, trials) {
-    const { seed, i, other, difference } = lit ? rows[lit[0]].pairs[lit[1]] : {};
-    for (const dot of dots.children) set(dot, { class: +dot.dataset.seed === seed ? "dot lit" : "dot" });
-    if (!lit) return showTip(tip, []);
-    const trial = (arm, of) => {
+  // What is told of the trial that is meant, and of that of the baseline.
+  function tellTrial({ metric, baseline }, trials, { arm }, { seed, i, other, difference }) {
+    const trial = (name, of) => {
       const file = trials.identity[of] ? `, ${trials.identity[of]}.json` : "";
-      return `${arm}: ${trials[metric][of].toFixed(2)}${file}`;
+      return `${name}: ${trials[metric][of].toFixed(2)}${file}`;
     };
     const run = RUN.map((name) => trials[name][i]).filter(Boolean).join(", ");
-    const words = [`seed ${seed}: ${minus(two(difference))}`, trial(rows[lit[0]].arm, i), trial(baseline, other), run];
-    showTip(tip, words, x(difference), middle(lit[0]));
-    set(picture, { "aria-valuetext": tip.textContent });
+    return [`seed ${seed}: ${minus(two(difference))}`, trial(arm, i), trial(baseline, other), run];
   }
 
+  const rowsOf = remember(compared);
   return {
     picture: [headline, block("hint", HINT), forest],
     controls: [
-      select,
+      choice(setting, "setting", "setting", options, named),
       choice({ ...view, change: take }, "metric", "metric", Object.entries(metrics)),
       numberRow(view, "margin", "margin ±", stops.margin), presets(view), why,
     ],
     readout: [told, about],
     draw(state) {
       const { metric, baseline, margin } = state;
-      const setting = settings[at(state)];
-      if (key !== (key = [at(state), metric, baseline].join()))
-        [rows, lit] = [compared(setting, metric, baseline), null];
-      if (lines.setting !== setting) {
-        lines = Object.assign(rows.map(({ arm }) => line(arm)), { setting });
-        const heads = ["difference, 95% interval", "p by Holm, n"].map((text) =>
-          html("div", { role: "columnheader" }, html("small", {}, text)));
-        table.replaceChildren(html("div", { role: "row" }, heads), ...lines.map(({ node }) => node));
-        intervals.replaceChildren(...lines.flatMap(({ interval, mark }) => [interval, mark]));
-      }
+      const setting = settingOf(state);
+      if (rows !== (rows = rowsOf(setting, metric, baseline))) lit = null;
       const verdicts = rows.map((each) =>
         each.arm === baseline ? "baseline" : each.pairs.length ? verdict(each, margin, level) : "no pair");
       const counts = Object.keys(MARKS).map((kind) => [verdicts.filter((each) => each === kind).length, kind]);
@@ -275,10 +258,16 @@ export default explorer(LOOK, (view) => {
       const said = conclusions(setting.compared[metric][baseline].said, rows, state, level).map(minus);
       if (told.textContent !== said.join("")) told.replaceChildren(...said.map((text) => html("p", {}, text)));
       write(about, setting.about);
+      fillTable(state, setting, verdicts);
       const [all, width] = [view.root, plot].map(view.width);
       forest.classList.toggle("narrow", all < 560);
       [row, mid] = all < 560 ? [66, 50] : [36, 15];
-      if (width) drawForest(state, setting, verdicts, width);
+      if (!width) return;
+      const pair = lit && rows[lit[0]].pairs[lit[1]];
+      drawForest(state, verdicts, pair?.seed, width);
+      if (!pair) return showTip(tip, []);
+      showTip(tip, tellTrial(state, setting.trials, rows[lit[0]], pair), x(pair.difference), middle(lit[0]));
+      set(picture, { "aria-valuetext": tip.textContent });
     },
   };
 });
