@@ -41,7 +41,7 @@ function heat(view, { classes, counts }) {
   const [means, all] = spans.map(([from, to]) => html("canvas", { style: `top: ${from}px; height: ${to - from}px` }));
   const labels = spans.map(() => svg("g"));
   const picture = svg("svg", { height: end + 40, "aria-hidden": "true" });
-  const node = html("div", { class: "heat", tabindex: 0, role: "application" }, means, all, picture);
+  const node = html("div", { class: "heat", style: `--left: ${LEFT}px`, tabindex: 0, role: "application" }, means, all, picture);
   let [C, x, pinned] = [1, scale(0, 1, LEFT, LEFT), null];
 
   const look = (image, channel) => {
@@ -140,23 +140,7 @@ function rows(view, { classes, counts, stops }) {
 
 // --- The explorer ---
 
-const LOOK = `
-.eca-lab { .heat { position: relative; touch-action: pan-y; cursor: crosshair; } .heat .grid { display: none; }
-  .heat > * { pointer-events: none; position: relative; }
-  .heat canvas { position: absolute; left: ${LEFT}px; width: calc(100% - ${LEFT + 6}px); }
-  .under, .over { fill: none; stroke: #fff; } .under { stroke: #000; stroke-width: 3; }
-  .pinned, .chosen { fill: var(--red); stroke: var(--page); }
-  .dots { stroke: var(--blue); stroke-width: 4; stroke-linecap: round; opacity: 0.8; }
-  .middles { stroke: var(--ink); stroke-width: 2; } .plain { fill: var(--soft); }
-  .bar, .changed { fill: var(--blue); } .knob { fill: var(--page); stroke: var(--red); stroke-width: 3; }
-  .applied { text-anchor: middle; font-weight: 700; } .lever { cursor: ns-resize; touch-action: none; }
-  .strips { display: flex; flex: 1 1 280px; min-width: 0; } .chances { flex: 1 1 210px; min-width: 0; }
-  .maps { display: flex; gap: 6px; margin-top: 6px; font-size: 12px; } :disabled { opacity: 0.5; cursor: default; }
-  .maps canvas { width: 94px; height: 94px; outline: 1px solid var(--grid); }
-  &.waiting .asks, &.unknown .picture { opacity: 0.35; transition: opacity 0s 0.15s; } }
-`;
-
-export default explorer(LOOK, (view) => {
+export default explorer((view) => {
   const { given, alone } = view;
   const { classes, counts, size: [tall, wide], initial, networks, stops } = given;
   const [map, lower, owner, seen] = [heat(view, given), rows(view, given), classesOf(counts), new Map()];

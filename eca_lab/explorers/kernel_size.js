@@ -250,31 +250,7 @@ function parameters(reduction) {
 
 // --- The explorer ---
 
-const LOOK = `
-.eca-lab { .span { fill: var(--sky); opacity: 0.3; } .stairs { stroke: var(--soft); stroke-width: 2; }
-  .line { stroke: var(--orange); stroke-width: 2; stroke-dasharray: 7 4; }
-  .cross { stroke: var(--ink); stroke-dasharray: 2 3; } .stairs, .line, .cross, .reach { fill: none; }
-  .reach { stroke: transparent; stroke-width: 16; } .stage .reach { stroke-width: 24; stroke-linecap: round; }
-  .point { fill: var(--ink); } .apart { stroke: var(--red); stroke-width: 1.5; }
-  .formula { fill: none; stroke: var(--blue); stroke-width: 2; }
-  .released { fill: var(--red); stroke: var(--page); stroke-width: 0.8; }
-  .tie { stroke: var(--soft); stroke-width: 1.5; } .full { fill: var(--soft); } .empty { fill: var(--page); }
-  .handle circle { fill: var(--page); stroke: var(--orange); stroke-width: 2; }
-  .handle text { text-anchor: middle; font-style: italic; }
-  .eca { fill: var(--blue); } .se { fill: var(--orange); } .count { font-weight: 600; }
-  .chart { position: relative; } .staircase { touch-action: pan-y; user-select: none; cursor: ew-resize; }
-  .staircase:is([data-held="gamma"], [data-held="b"]), .handle, .reach { cursor: grab; touch-action: none; }
-  .stage { cursor: pointer; * { cursor: inherit; } } .title { font-weight: 600; margin-bottom: 4px; }
-  .lower { display: flex; flex-wrap: wrap; gap: 8px 24px; margin-top: 6px; }
-  .parameters { flex: 1 1 220px; min-width: 0; } .told { width: 250px; min-height: 39px; font-size: 12px; }
-  .pair { display: flex; gap: 4px; } .band { display: flex; gap: 8px; touch-action: pan-y; cursor: crosshair; }
-  .corner { width: 192px; height: 192px; background: rgb(128 128 128 / 0.35); }
-  .corner canvas { background: var(--page); outline: 1px solid rgb(128 128 128); outline-offset: -1px; }
-  .bar { width: 14px; height: 192px; }
-  .ends { display: flex; flex-direction: column; justify-content: space-between; font-size: 12px; } }
-`;
-
-export default explorer(LOOK, (view) => {
+export default explorer((view) => {
   const { stops, networks, reduction } = view.given;
   const [chart, matrix, counts] = [staircase(view), band(view), parameters(reduction)];
   const [headline, table, lines] = [block("headline"), html("table"), upTo(6).map(() => html("div"))];

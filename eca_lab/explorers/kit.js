@@ -1,4 +1,4 @@
-// The kit of the explorers: elements, a state shared with Python, controls, pictures, and the theme.
+// The kit of the explorers: elements, a state shared with Python, controls and pictures.
 // Python puts it before an explorer's own text, in one ES module, because a page can fetch nothing.
 // What people name (classes, networks, errors) becomes text nodes and never markup.
 
@@ -43,15 +43,15 @@ const typed = (Type, { buffer, byteOffset, byteLength }) =>
 // --- State ---
 
 // What anywidget renders: make(view) gives the nodes of the picture, the controls and the readout, and draw(state),
-// which is called at most once a frame; `look` is the explorer's own style.
-const explorer = (look, make) => ({ render: ({ model, el }) => connect(model, el, look, make) });
+// which is called at most once a frame.
+const explorer = (make) => ({ render: ({ model, el }) => connect(model, el, make) });
 
-function connect(model, el, look, make) {
+function connect(model, el, make) {
   // JupyterLab takes arrows and letters as commands; shortcuts with Ctrl or Cmd stay its own.
   const keep = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
-  const root = html("div", { class: "eca-lab", onkeydown: keep });
-  el.append(html("style", {}, STYLE + look), root);
   const [given, need, widths] = [model.get("given"), block("bad"), new Map()];
+  const root = html("div", { class: `eca-lab ${given.name}`, onkeydown: keep });
+  el.append(root);
   const names = Object.keys(given.initial);
   let [frame, unshown] = [0, true];
   // `shows` are called with every state that is set, by whomever, even if it is the same again.
@@ -290,48 +290,3 @@ function showTip(tip, lines, x = 0, y = 0) {
 // What marks mean: [mark, words].
 const legend = (entries) => block("legend", entries.map(([mark, words]) =>
   html("span", {}, svg("svg", { width: 20, height: 18, "aria-hidden": "true" }, mark), words)));
-
-// Okabe and Ito's colours, on a dark page the lighter ones; text stands out by 4.5:1, marks by 3:1.
-const STYLE = `
-.eca-lab {
-  --ink: var(--jp-ui-font-color1, #212121); --soft: var(--jp-ui-font-color2, #616161);
-  --page: var(--jp-layout-color0, #fff); --edge: var(--jp-border-color1, #9e9e9e);
-  --grid: var(--jp-border-color2, #e0e0e0); --bad: #b3261e;
-  --blue: #0072b2; --orange: #b87400; --red: #c24a00; --sky: #56b4e9; --green: #00795a;
-  [data-jp-theme-light="false"] & {
-    --blue: #56b4e9; --orange: #e69f00; --red: #ff8c42; --sky: #2f7fae; --green: #2fc39b; --bad: #ff8a80; }
-  container-type: inline-size; color: var(--ink); background: var(--page);
-  font: 13px/1.5 var(--jp-ui-font-family, system-ui, sans-serif);
-  > .columns { display: grid; gap: 8px 20px; padding: 4px; grid-template-rows: auto 1fr; }
-  @container (min-width: 780px) {
-    > .columns { grid-template-columns: minmax(0, 1fr) 300px; } .picture { grid-row: span 2; }
-  }
-  .picture { position: relative; min-width: 0; }
-  svg { display: block; overflow: visible; } svg text { font-size: 12px; fill: var(--ink); }
-  .grid { stroke: var(--grid); fill: none; } .axis { stroke: var(--edge); fill: none; }
-  canvas { display: block; image-rendering: pixelated; }
-  .headline { font-size: 15px; font-weight: 700; } .why, .bad { color: var(--bad); font-weight: 600; }
-  .legend, .lower, .hint { display: flex; flex-wrap: wrap; gap: 0 14px; } .legend { font-size: 12px; }
-  .legend span { display: inline-flex; align-items: center; gap: 4px; }
-  .tip { position: absolute; z-index: 2; transform: translate(-50%, -100%); width: 250px; padding: 3px 8px;
-    font-size: 12px; pointer-events: none; background: var(--page); border: 1px solid var(--edge); }
-  .tip:empty { display: none; }
-  .row, .choice { display: grid; grid-template-columns: 84px minmax(0, 1fr) 64px; align-items: center;
-    gap: 0 8px; min-height: 32px; }
-  .why { grid-column: 1 / -1; } .choice select { grid-column: span 2; }
-  input[type="range"] { width: 100%; margin: 0; accent-color: var(--blue); }
-  input[type="text"], select, button { box-sizing: border-box; font: inherit; color: var(--ink); min-width: 0;
-    background: var(--page); border: 1px solid var(--edge); border-radius: 3px; padding: 2px 6px; min-height: 26px; }
-  [aria-invalid="true"] { border: 2px solid var(--bad); }
-  button { cursor: pointer; &:hover { border-color: var(--ink); } }
-  :focus-visible { outline: 2px solid var(--blue); outline-offset: 2px; }
-  .buttons { display: flex; flex-wrap: wrap; gap: 6px; margin-top: 6px; }
-  .state { display: flex; flex-wrap: wrap; gap: 4px 8px; align-items: start; margin-top: 6px; }
-  code { font: 12px/1.5 var(--jp-code-font-family, monospace); color: inherit; background: none;
-    padding: 2px 0; overflow-wrap: anywhere; flex: 1 1 200px; }
-  table { border-collapse: collapse; margin: 6px 0; font: inherit; color: inherit; }
-  caption { text-align: left; color: inherit; padding: 0; } td { text-align: right; padding: 1px 4px; }
-  th { text-align: right; font-weight: 600; padding: 1px 10px 1px 0; }
-  td button { padding: 0 5px; min-height: 22px; }
-}
-`;

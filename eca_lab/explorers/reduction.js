@@ -120,27 +120,7 @@ function spectrum() {
 
 // --- The explorer ---
 
-const LOOK = `
-.eca-lab { .maps { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0 16px;
-    cursor: crosshair; white-space: nowrap; } .map { container-type: inline-size; } .matrix { position: relative; }
-  .matrix canvas { width: 100%; touch-action: none; } .fine canvas { image-rendering: auto; }
-  .strip { position: absolute; --high: max(100% / var(--n), 5px); height: var(--high); pointer-events: none;
-    top: clamp(2px, (var(--lit) + 0.5) * 100% / var(--n) - var(--high) / 2, 100% - var(--high) - 2px);
-    box-shadow: 0 -1.5px #000, 0 1.5px #000; } .map svg { width: 100%; }
-  .up, .down { vector-effect: non-scaling-stroke; stroke-width: max(1px, 80cqw / var(--n)); }
-  .told { font-size: 12px; height: 76px; white-space: pre; } .note { min-height: 20px; font-weight: 600; }
-  .hint { display: flex; flex-wrap: wrap; gap: 0 14px; margin-bottom: 4px; }
-  .hint > span { display: inline-flex; align-items: center; gap: 5px; }
-  .ramp { width: 80px; height: 10px; background: linear-gradient(90deg, ${RDBU.map((c) => `rgb(${c})`)}); }
-  .up { stroke: var(--red); } .down { stroke: var(--blue); } .line { fill: none; stroke-width: 2; }
-  .line.se { stroke: var(--orange); } circle.se { fill: var(--orange); }
-  .line.gc { stroke: var(--green); stroke-dasharray: 7 4; } circle.gc { fill: var(--green); }
-  .line.eca { stroke: var(--blue); stroke-dasharray: 2 3; } circle.eca { fill: var(--blue); }
-  &.waiting :is(.maps, .spectrum, .measured) { opacity: 0.45; transition: opacity 0.1s 0.15s; }
-  @media (prefers-reduced-motion: reduce) { &.waiting * { transition-duration: 0s; } } }
-`;
-
-export default explorer(LOOK, (view) => {
+export default explorer((view) => {
   const { layers, limits, recorded } = view.given;
   const settling = { ...view, change: (changes) => view.change(settled(view.state(), changes, layers)) };
 
@@ -179,7 +159,7 @@ export default explorer(LOOK, (view) => {
   let [shown, modules] = [null, []];
   return {
     picture: [
-      block("hint", heading, html("span", {}, "−", html("i", { class: "ramp" }), "+")), maps,
+      block("hint", heading, html("span", {}, "−", html("i", { class: "ramp", style: `--colors: ${RDBU.map((c) => `rgb(${c})`)}` }), "+")), maps,
       block("hint", "Singular values, shares of the largest", legend(dashes)), values.node,
     ],
     controls: [

@@ -66,36 +66,10 @@ export function conclusions(said, rows, { baseline, margin }, level) {
 
 // --- The explorer ---
 
-const LOOK = `
-.eca-lab { --chosen: color-mix(in srgb, var(--grid) 60%, var(--page)); .hint { font-size: 12px; margin-bottom: 4px; }
-  .choice:first-child { display: block; > span { position: absolute; clip-path: inset(50%); } select { width: 100%; } }
-  .forest { --row: 36px; position: relative; padding-bottom: 40px; }
-  .plot { position: absolute; inset: 0 92px 0 160px; } .narrow { --row: 66px; .plot { inset: 0; } }
-  [role="table"] { position: relative; z-index: 1; pointer-events: none; font-variant-numeric: tabular-nums; }
-  [role="row"] { height: var(--row); display: flex; justify-content: space-between; line-height: 17px;
-    box-sizing: border-box; border-top: 1px solid var(--grid); white-space: nowrap; }
-  [role="row"]:first-child { height: ${TOP}px; border: 0; }
-  small { display: block; font-size: 12px; color: var(--ink); }
-  [role="row"] > * { width: 92px; height: 35px; pointer-events: auto; cursor: pointer; background: var(--page); }
-  [role="row"] > :first-child { width: 160px; } .baseline > * { background: var(--chosen) !important; }
-  [role="columnheader"] { background: none !important; pointer-events: none !important; }
-  .forest button { all: unset; display: block; max-width: 100%; overflow: hidden; text-overflow: ellipsis;
-    color: var(--ink); cursor: pointer; }
-  .forest button:focus-visible { outline: 2px solid var(--blue); }
-  [role="row"]:hover button { text-decoration: underline; }
-  .baseline button { font-weight: 600; } .chosen { fill: var(--chosen); }
-  .forest svg { touch-action: pan-y; user-select: none; cursor: pointer; &[data-cursor="off"] { cursor: ew-resize; } }
-  .band { fill: var(--green); opacity: 0.16; } .edge { stroke: var(--green); stroke-width: 1.5; fill: var(--green); }
-  .dot { fill: var(--blue); opacity: 0.75; stroke: var(--page); stroke-width: 0.5; }
-  .dot.lit { fill: var(--ink); opacity: 1; } .interval { stroke: var(--ink); stroke-width: 2; }
-  .mark { stroke-width: 2; fill: var(--page); stroke: currentColor; }
-  .better { color: var(--blue); } .worse { color: var(--red); } .equivalent { color: var(--green); }
-  .mark.better, .mark.worse { fill: currentColor; } .tip :first-child { font-weight: 600; } }
-`;
 const HINT =
   "Above, mean and 95% interval; below, the seeds. Click an arm to compare with it; drag the margin's edges.";
 
-export default explorer(LOOK, (view) => {
+export default explorer((view) => {
   const { settings, metrics, stops, level } = view.given;
   const named = ({ data, backbone }) => JSON.stringify({ data, backbone });
   const settingOf = (state) => settings.find((each) => named(each) === named(state));
@@ -123,7 +97,7 @@ export default explorer(LOOK, (view) => {
   const picture = svg("svg", { tabindex: 0, role: "slider", "aria-label": "trials, by arrow keys" });
   const plot = block("plot", picture, tip);
   const table = html("div", { role: "table", "aria-label": "arms against the baseline" });
-  const forest = block("forest", table, plot);
+  const forest = html("div", { class: "forest", style: `--top: ${TOP}px` }, table, plot);
   const [headline, told, about] = [block("headline"), html("div"), block("hint")];
   set(headline, { role: "status" });
 
