@@ -158,16 +158,15 @@ export default explorer((view) => {
     map.pin(next);
   };
   const fitting = { ...view, change };
-  const layerNames = (state) => [...layersOf(state).keys()].map((name) => [name, name]);
-  const channelStops = (state) => upTo(layersOf(state).get(state.layer));
   const changing = [numberRow(fitting, "factor", "factor", stops), presets(fitting)];
   const able = changing.flatMap((each) => [...each.querySelectorAll("input, button")]).slice(0, -1); // but Reset
   for (const each of able) each.disabled = alone;
 
+  const [pixels, indices] = [typed(Uint8Array, given.images), typed(Int32Array, given.indices)];
   const figures = ["", "asks", "asks"].map((name) => html("canvas", { class: name }));
   const captions = figures.map(() => html("div"));
   function drawMaps({ image }, { asked, map: bytes, size: [h, w] }, applied) {
-    const [pixels, values] = [typed(Uint8Array, given.images), typed(Float32Array, bytes)];
+    const values = typed(Float32Array, bytes);
     const from = 3 * image * tall * wide;
     paint(figures[0], wide, tall, (i) => pixel(pixels.subarray(from + 3 * i, from + 3 * i + 3)));
     const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
@@ -176,16 +175,14 @@ export default explorer((view) => {
     texts.forEach((text, i) => write(captions[i], text));
   }
 
-  const [headline, predicted, told] = [block("headline"), html("div"), html("div")];
-  set(headline, { role: "status" });
-  set(predicted, { role: "status" });
+  const [headline, predicted, told] = [status("headline"), status(), html("div")];
   return {
     picture: [headline, map.node, block("lower", lower.charts)],
     controls: [
       choice(fitting, "network", "network", networks.map(([name]) => [name, name])),
-      choice(fitting, "layer", "layer", layerNames),
+      choice(fitting, "layer", "layer", (state) => [...layersOf(state).keys()].map((name) => [name, name])),
       numberRow(fitting, "image", "image", upTo(owner.length), true),
-      numberRow(fitting, "channel", "channel", channelStops, true),
+      numberRow(fitting, "channel", "channel", (state) => upTo(layersOf(state).get(state.layer)), true),
       changing,
       block("maps", figures.map((each, i) => html("div", {}, each, captions[i]))),
     ],
@@ -203,13 +200,11 @@ export default explorer((view) => {
       const words = `Image ${image}, ${classes[owner[image]]}, channel ${channel}: weight ${weight.toFixed(digits)}`;
       write(headline, factor === 1 ? words : `${words} × ${factor} = ${(weight * factor).toFixed(digits)}`);
       const mean = weights.means[owner[image]][channel].toFixed(2);
-      write(told, `Test image ${typed(Int32Array, given.indices)[image]}; mean weight of its class ${mean}.`);
-      const [plain, changed] = [answer.plain, answer.changed].map((chances) => {
-        const most = Math.max(...chances);
-        return `${classes[chances.indexOf(most)]} (${percent(most)})`;
-      });
+      write(told, `Test image ${indices[image]}; mean weight of its class ${mean}.`);
+      const best = (chances, most = Math.max(...chances)) => `${classes[chances.indexOf(most)]} (${percent(most)})`;
+      const changed = `, with the changed weight ${best(answer.changed)}`;
       if (answer.fresh)
-        write(predicted, `Predicts ${plain}${asked.factor === 1 ? "" : `, with the changed weight ${changed}`}.`);
+        write(predicted, `Predicts ${best(answer.plain)}${asked.factor === 1 ? "" : changed}.`);
       const widths = [map.node, ...lower.charts].map(view.width);
       if (!widths.every(Boolean)) return;
       map.draw(state, weights, words, widths[0]);

@@ -201,11 +201,10 @@ function band(view) {
   const [canvas, bar, told] = [html("canvas"), html("canvas", { class: "bar" }), block("told")];
   const slider = block("band", block("corner", canvas), bar);
   const rows = rowSlider(view, slider, "row of the matrix", [canvas], null);
-  for (const name of ["pointerleave", "blur"])
-    slider.addEventListener(name, () => {
-      rows.place = null;
-      view.redraw();
-    });
+  onPointer(slider, ["pointerleave", "blur"], () => {
+    rows.place = null;
+    view.redraw();
+  });
 
   function draw({ channels: C, k }) {
     const count = (rows.count = Math.min(C, SIDE));
@@ -253,24 +252,16 @@ function parameters(reduction) {
 export default explorer((view) => {
   const { stops, networks, reduction } = view.given;
   const [chart, matrix, counts] = [staircase(view), band(view), parameters(reduction)];
-  const [headline, table, lines] = [block("headline"), html("table"), upTo(6).map(() => html("div"))];
-  set(lines[2], { role: "status" });
-  set(lines[3], { class: "bad" });
+  const lines = [html("div"), html("div"), status(), block("bad"), html("div"), html("div")];
+  const [headline, table] = [block("headline"), html("table")];
 
   // Rebuilt only where it changes, so that a button that was pressed keeps the focus.
-  let filled = "";
-  function fillTable({ network, stages, channels }) {
-    if (filled !== (filled = JSON.stringify([network, stages])))
-      table.replaceChildren(
-        html("caption", {}, `Stages of ${networks[network].label}`),
-        tableRow("th", ["channels C", "k by Eq. 12", "k released"]),
-        ...stages.map(([C, formula, released]) => tableRow("td", [
-          button(C, () => view.change({ channels: C }), { value: C, "aria-label": `C = ${C}` }), formula,
-          formula === released ? released : html("b", {}, `≠ ${released}`)])),
-      );
-    for (const each of table.querySelectorAll("button"))
-      set(each, { "aria-pressed": String(+each.value === channels) });
-  }
+  const fillTable = remember((label, stages) => table.replaceChildren(
+    html("caption", {}, `Stages of ${label}`),
+    tableRow("th", ["channels C", "k by Eq. 12", "k released"]),
+    ...JSON.parse(stages).map(([C, formula, released]) => tableRow("td", [
+      button(C, () => view.change({ channels: C }), { value: C, "aria-label": `C = ${C}` }), formula,
+      formula === released ? released : html("b", {}, `≠ ${released}`)]))));
 
   return {
     picture: [headline, legend([
@@ -295,7 +286,8 @@ export default explorer((view) => {
       write(headline, `C = ${grouped(C)}, k = ${k}${k > C ? " > C: cannot be built" : ""}`);
       headline.classList.toggle("bad", k > C);
       tell(shown, reduction).forEach((words, i) => lines[i].replaceChildren(...words));
-      fillTable(shown);
+      fillTable(networks[state.network].label, JSON.stringify(shown.stages));
+      table.querySelectorAll("button").forEach((each) => set(each, { "aria-pressed": String(+each.value === C) }));
       matrix.draw(shown);
       const widths = [chart.node, counts.node].map(view.width);
       if (!widths.every(Boolean)) return;

@@ -17,6 +17,7 @@ const svg = (tag, attributes = {}, ...children) =>
 const set = (node, attributes) => build(node, attributes, []);
 const write = (node, text) => node.textContent !== text && (node.textContent = text);
 const block = (name, ...children) => html("div", { class: name }, ...children);
+const status = (name = "") => html("div", { class: name, role: "status" }); // read aloud when it changes
 const path = (name, d, others = {}) => svg("path", { class: name, d, ...others });
 const button = (words, act, others = {}) => html("button", { type: "button", onclick: act, ...others }, words);
 const tableRow = (tag, cells) => html("tr", {}, cells.map((cell) => html(tag, {}, cell)));
@@ -105,7 +106,8 @@ function connect(model, el, make) {
 }
 
 // A text or a number as Python writes it.
-const python = (value) => typeof value === "string" && /^[^'\\\p{C}]*$/u.test(value) ? `'${value}'` : JSON.stringify(value);
+const plain = /^[^'\\\p{C}]*$/u;
+const python = (value) => (typeof value === "string" && plain.test(value) ? `'${value}'` : JSON.stringify(value));
 
 // The constructor call that gives this state, after the arguments that are no state.
 function call({ name, usual, arguments: others }, state) {

@@ -25,7 +25,6 @@ const model = {
   on: (event, each) => (heard[event] ??= new Set()).add(each),
   off: (event, each) => heard[event]?.delete(each),
   save_changes() {},
-  send() {},
 };
 
 const read = (text) => { try { return JSON.parse(text); } catch { return text; } };

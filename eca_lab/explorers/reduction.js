@@ -127,7 +127,7 @@ export default explorer((view) => {
   const [matrices, values] = [NAMES.map(map), spectrum()];
   const maps = block("maps", matrices.map(({ node }) => node));
   const rows = rowSlider(view, maps, "row of the matrices", matrices.map(({ canvas }) => canvas), 0.5);
-  const heading = html("span");
+  const [heading, colors] = [html("span"), RDBU.map((each) => `rgb(${each})`)];
   const dashes = NAMES.map((name, i) => [path(`line ${KINDS[i]}`, "M0 9H20"), name]);
 
   // Without a kernel, sliders halt at what was recorded.
@@ -137,10 +137,10 @@ export default explorer((view) => {
   const seeds = view.alone ? recorded.seed : upTo(limits.seed[1] + 1);
   const again = () => view.change({ seed: seeds[(seeds.indexOf(view.state().seed) + 1) % seeds.length] });
   const trained = Object.keys(layers).map((layer) => [layer, `trained, ${layer}`]);
+  const uneven = (k) => k % 2 === 0 && "an odd integer";
   const whole = (g, { channels: C }) => C % g !== 0 && `one of ${divisors(C).join(", ")}`;
 
-  const note = html("div", { class: "note", role: "status" });
-  const lines = NAMES.map(() => html("span"));
+  const [note, lines] = [status("note"), NAMES.map(() => html("span"))];
   const cells = ROWS.map(() => NAMES.map(() => html("td")));
   const table = html("table", {}, tableRow("th", ["", ...NAMES]),
     ROWS.map(([name], i) => html("tr", { class: i < 2 ? "cost" : "measured" }, html("th", {}, name), cells[i])));
@@ -149,23 +149,23 @@ export default explorer((view) => {
   let before = view.state();
   view.shows.push((state) => {
     const fitted = lowered({ ...before, channels: state.channels });
-    const less = ["reduction", "kernel_size", "groups"].filter((name) =>
-      fitted[name] < before[name] && fitted[name] === state[name]);
-    const words = less.map((name) => `${name} to ${state[name]}`).join(", ");
+    const less = Object.keys(state).filter((name) => fitted[name] < before[name] && fitted[name] === state[name]);
+    const words = less.filter((name) => name !== "channels").map((name) => `${name} to ${state[name]}`).join(", ");
     write(note, words && `Lowered to fit C = ${state.channels}: ${words}`);
     before = state;
   });
 
-  let [shown, modules] = [null, []];
+  const modulesOf = remember((told) => told.map(({ matrix, spectrum, largest, measures }) => (
+    { ...measures, largest, entries: typed(Int16Array, matrix), shares: typed(Float32Array, spectrum) })));
   return {
     picture: [
-      block("hint", heading, html("span", {}, "−", html("i", { class: "ramp", style: `--colors: ${RDBU.map((c) => `rgb(${c})`)}` }), "+")), maps,
+      block("hint", heading, html("span", {}, "−", html("i", { class: "ramp", style: `--colors: ${colors}` }), "+")), maps,
       block("hint", "Singular values, shares of the largest", legend(dashes)), values.node,
     ],
     controls: [
       row("channels", "channels C", OCTAVES.filter((C) => C >= limits.channels[0])),
       row("reduction", "reduction r", ({ channels: C }) => fitting(C, OCTAVES)),
-      row("kernel_size", "kernel k", ({ channels: C }) => fitting(odd(C), KERNELS), (k) => k % 2 === 0 && "an odd integer"),
+      row("kernel_size", "kernel k", ({ channels: C }) => fitting(odd(C), KERNELS), uneven),
       row("groups", "groups g", ({ channels: C }) => divisors(C), whole),
       row("seed", "seed", seeds),
       trained.length ? choice(settling, "weights", "weights", [["random", "random"], ...trained]) : [],
@@ -175,9 +175,7 @@ export default explorer((view) => {
     draw(state) {
       const answer = view.answer(state);
       const n = (rows.count = answer.asked.channels);
-      if (shown !== (shown = answer.modules))
-        modules = shown.map(({ matrix, spectrum, largest, measures }) => (
-          { ...measures, largest, entries: typed(Int16Array, matrix), shares: typed(Float32Array, spectrum) }));
+      const modules = modulesOf(answer.modules);
       const cost = costs(state);
       tell(state, cost).forEach((text, i) => write(lines[i], text));
       ROWS.forEach(([, text], i) => cells[i].forEach((cell, j) => write(cell, text(j, cost, modules))));

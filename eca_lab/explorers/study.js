@@ -66,8 +66,7 @@ export function conclusions(said, rows, { baseline, margin }, level) {
 
 // --- The explorer ---
 
-const HINT =
-  "Above, mean and 95% interval; below, the seeds. Click an arm to compare with it; drag the margin's edges.";
+const HINT = "Above, mean and 95% interval; below, the seeds. Click an arm to compare with it; drag the margin's edges.";
 
 export default explorer((view) => {
   const { settings, metrics, stops, level } = view.given;
@@ -98,8 +97,7 @@ export default explorer((view) => {
   const plot = block("plot", picture, tip);
   const table = html("div", { role: "table", "aria-label": "arms against the baseline" });
   const forest = html("div", { class: "forest", style: `--top: ${TOP}px` }, table, plot);
-  const [headline, told, about] = [block("headline"), html("div"), block("hint")];
-  set(headline, { role: "status" });
+  const [headline, told, about] = [status("headline"), html("div"), block("hint")];
 
   let [rows, x, ticks, held, lit] = [[], null, [], null, null]; // held: what was pressed; lit: a dot
   let [row, mid] = [0, 0]; // pixels: of an arm, and where its marks stand
@@ -186,13 +184,13 @@ export default explorer((view) => {
     axes(grid, x, { range: [bottom, TOP] }, ticks, [], `difference in ${metrics[metric]}, points`, "");
     const at = (value) => bounded(x(value), ...x.range);
     const [from, to] = [at(-margin), at(margin)];
-    const marks = ({ pairs, difference, low, high }, i) => [
-      low <= high ? path("interval", `M${at(low)} ${middle(i) - 6}H${at(high)}`) : [],
-      path(`mark ${verdicts[i]}`, MARKS[verdicts[i]] ?? "",
-        { transform: `translate(${at(difference) || 0} ${middle(i) - 6})` }),
-      pairs.map((pair) => svg("circle",
-        { class: pair.seed === seed ? "dot lit" : "dot", r: 4, cx: x(pair.difference), cy: middle(i) + 8 })),
-    ];
+    const dot = (pair, cy) =>
+      svg("circle", { class: pair.seed === seed ? "dot lit" : "dot", r: 4, cx: x(pair.difference), cy });
+    const marks = ({ pairs, difference, low, high }, i) => {
+      const [y, kind, told] = [middle(i) - 6, verdicts[i], low <= high];
+      const mark = path(`mark ${kind}`, MARKS[kind] ?? "", { transform: `translate(${at(difference) || 0} ${y})` });
+      return [told ? path("interval", `M${at(low)} ${y}H${at(high)}`) : [], mark, pairs.map((each) => dot(each, y + 14))];
+    };
     set(picture, { width, height: bottom + 40 });
     picture.replaceChildren(
       svg("rect", { class: "chosen", y: TOP + row * own, width, height: row }),
