@@ -870,9 +870,10 @@ def test_a_finger_drags_and_copy_fills_the_clipboard(lab, page):
         touch("touchEnd")
 
     sizes, study = page.locator(".eca-lab").all()
-    sizes.locator(".chart").scroll_into_view_if_needed()
-    stages = [middle(sizes.locator(".formula").nth(number))[0] for number in range(2)]
-    pull(sizes.locator(".point"), stages[1] - stages[0])  # an octave
+    chart = sizes.locator(".chart")
+    chart.scroll_into_view_if_needed()
+    stages = [middle(chart.locator(".formula").nth(number))[0] for number in range(2)]
+    pull(chart.locator(".point"), stages[1] - stages[0])  # an octave
     expect(sizes.get_by_label("channels C, any value")).to_have_value("512")
     study.locator(".forest").scroll_into_view_if_needed()
     grips = [middle(each)[0] for each in study.locator("circle.edge").all()]

@@ -1,7 +1,7 @@
 // The explorer of the channel weights: its heat map, images x channels, is its control. kit.js
 // stands before this text. N images, sorted by class; G classes; C channels; h x w pixels of a map.
 
-const LEFT = 84; // pixels: the names of the classes
+const LEFT = 84; // pixels: the names of the classes, as in explorer.css
 const TALL = 240; // pixels: the weights of all images
 const [TOP, GAP] = [20, 22]; // pixels: above the means, and between them and the images
 
@@ -41,12 +41,13 @@ function heat(view, { classes, counts }) {
   const [means, all] = spans.map(([from, to]) => html("canvas", { style: `top: ${from}px; height: ${to - from}px` }));
   const labels = spans.map(() => svg("g"));
   const picture = svg("svg", { height: end + 40, "aria-hidden": "true" });
-  const node = html("div", { class: "heat", style: `--left: ${LEFT}px`, tabindex: 0, role: "application" }, means, all, picture);
+  const node = html("div", { class: "heat", tabindex: 0, role: "application" }, means, all, picture);
   let [C, x, pinned] = [1, scale(0, 1, LEFT, LEFT), null];
 
   const look = (image, channel) => {
     const { image: before, channel: beside } = view.state();
-    const next = { image: bounded(Math.floor(image), 0, N - 1), channel: bounded(Math.floor(channel), 0, C - 1) };
+    const cell = (place, count) => bounded(Math.floor(place), 0, count - 1);
+    const next = { image: cell(image, N), channel: cell(channel, C) };
     if (next.image === before && next.channel === beside) return;
     pinned ??= { image: before, channel: beside };
     view.change(next);
@@ -103,10 +104,8 @@ function rows(view, { classes, counts, stops }) {
     svg("svg", { role: "img", class: name, height: tall + 60 }));
   const [y, up] = [scale(0, counts.length, 20, tall + 20), scale(0, stops.at(-1), tall + 20, 20)];
   const bottom = scale(counts.length, 0, tall + 20, 20); // the same as y, for axes
-  const height = (n) => {
-    const [label, first] = [owner[n], owner.indexOf(owner[n])];
-    return y(label + 0.15 + (0.7 * (n - first + 0.5)) / counts[label]);
-  };
+  const heights = owner.map((label, n) =>
+    y(label + 0.15 + (0.7 * (n - owner.indexOf(label) + 0.5)) / counts[label]));
   if (!view.alone) drag(lever, (_, py) => view.change({ factor: nearest(stops, up.invert(py)) }));
 
   function draw({ image, channel, factor }, { at, means }, { plain, changed }, weight, words, widths) {
@@ -121,16 +120,17 @@ function rows(view, { classes, counts, stops }) {
       svg("rect", { class: "bar", x: 46, width: 20, y: up(factor), height: up(0) - up(factor) }),
       svg("circle", { class: "knob", r: 9, cx: 56, cy: up(factor) }),
       svg("text", { class: "applied", x: 56, y: 12 }, applied));
-    const dots = owner.map((_, n) => `M${x(at(n, channel)).toFixed(1)} ${height(n).toFixed(1)}h0`);
+    const dots = owner.map((_, n) => `M${x(at(n, channel)).toFixed(1)} ${heights[n].toFixed(1)}h0`);
     const middles = means.map((mean, i) => `M${x(mean[channel])} ${y(i)}V${y(i + 1)}`);
     strip.replaceChildren(grids[1], path("dots", dots.join("")), path("middles", middles.join("")),
-      svg("circle", { class: "chosen", r: 5, cx: x(at(image, channel)), cy: height(image) }));
+      svg("circle", { class: "chosen", r: 5, cx: x(at(image, channel)), cy: heights[image] }));
     const across = (chances, from, to) =>
       chances.map((p, i) => `M${LEFT} ${y(i + from)}H${share(p)}V${y(i + to)}H${LEFT}Z`).join("");
     const most = plain.map((p, i) => Math.max(p, changed[i]));
-    bars.replaceChildren(grids[2],
-      svg("g", { class: "asks" }, path("plain", across(plain, 0.12, 0.48)), path("changed", across(changed, 0.52, 0.88)),
-        most.map((p, i) => svg("text", { x: share(p) + 5, y: y(i + 0.5) + 4 }, p < 0.005 ? "" : percent(changed[i])))));
+    const texts = most.map((p, i) =>
+      svg("text", { x: share(p) + 5, y: y(i + 0.5) + 4 }, p < 0.005 ? "" : percent(changed[i])));
+    const both = [path("plain", across(plain, 0.12, 0.48)), path("changed", across(changed, 0.52, 0.88))];
+    bars.replaceChildren(grids[2], svg("g", { class: "asks" }, both, texts));
     set(lever, { width: 84, "aria-label": applied });
     set(strip, { width: widths[0] - 84, "aria-label": `Weights of channel ${channel} in all images, by class.` });
     set(bars, { width: widths[1], "aria-label": words });
@@ -171,8 +171,8 @@ export default explorer((view) => {
     paint(figures[0], wide, tall, (i) => pixel(pixels.subarray(from + 3 * i, from + 3 * i + 3)));
     const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
     [1, applied].forEach((by, i) => paint(figures[i + 1], w, h, (n) => signed((1 + (by * values[n]) / largest) / 2)));
-    const texts = [`image ${image}`, `map ${asked.channel} before`, `after, × ${applied.toFixed(2)}`];
-    texts.forEach((text, i) => write(captions[i], text));
+    [`image ${image}`, `map ${asked.channel} before`, `after, × ${applied.toFixed(2)}`].forEach((text, i) =>
+      write(captions[i], text));
   }
 
   const [headline, predicted, told] = [status("headline"), status(), html("div")];

@@ -126,7 +126,6 @@ function staircase(view) {
   const change = (name, value) => view.change({ [name]: nearest(view.given.stops[name], value) });
   drag(picture, (px, py, { target }) => {
     held ??= { ...target.closest("[data-takes]")?.dataset, px, folded: x.invert(px) + now.b < 0 ? -1 : 1 };
-    set(picture, { "data-held": held.takes });
     const [octaves, k] = [bounded(x.invert(px), 0, OCTAVES), y.invert(py)];
     if (held.takes === "gamma") {
       change("gamma", (12 + now.b) / Math.max(k, 0.1)); // the line turns about its foot
@@ -139,7 +138,6 @@ function staircase(view) {
     }
   }, () => {
     held = null;
-    set(picture, { "data-held": null });
     view.redraw(); // with an axis that fits
   });
   onPointer(picture, ["pointerover", "pointerleave"], (px, py, { target }) => {

@@ -106,10 +106,8 @@ function spectrum() {
     const line = ({ shares, rank }, i) => {
       const at = Array.from(shares.subarray(0, rank), (part, j) => [x(Math.log2(j + 1)), y(Math.log10(part))]);
       const [cx, cy] = at.at(-1) ?? [x(0), y(-5)];
-      return [
-        path(`line ${KINDS[i]}`, `M${at.length ? at.join("L") : [cx, cy]}${rank < n ? `V${y(-5)}` : ""}`),
-        svg("circle", { class: KINDS[i], r: 4.5, cx, cy }),
-      ];
+      const d = `M${at.length ? at.join("L") : [cx, cy]}${rank < n ? `V${y(-5)}` : ""}`;
+      return [path(`line ${KINDS[i]}`, d), svg("circle", { class: KINDS[i], r: 4.5, cx, cy })];
     };
     node.replaceChildren(grid, ...modules.flatMap(line));
     const ranks = NAMES.map((name, i) => `${name} ${modules[i].rank}`).join(", ");
@@ -127,7 +125,8 @@ export default explorer((view) => {
   const [matrices, values] = [NAMES.map(map), spectrum()];
   const maps = block("maps", matrices.map(({ node }) => node));
   const rows = rowSlider(view, maps, "row of the matrices", matrices.map(({ canvas }) => canvas), 0.5);
-  const [heading, colors] = [html("span"), RDBU.map((each) => `rgb(${each})`)];
+  const heading = html("span");
+  const ramp = html("i", { class: "ramp", style: `--colors: ${RDBU.map((each) => `rgb(${each})`)}` });
   const dashes = NAMES.map((name, i) => [path(`line ${KINDS[i]}`, "M0 9H20"), name]);
 
   // Without a kernel, sliders halt at what was recorded.
@@ -159,7 +158,7 @@ export default explorer((view) => {
     { ...measures, largest, entries: typed(Int16Array, matrix), shares: typed(Float32Array, spectrum) })));
   return {
     picture: [
-      block("hint", heading, html("span", {}, "−", html("i", { class: "ramp", style: `--colors: ${colors}` }), "+")), maps,
+      block("hint", heading, html("span", {}, "−", ramp, "+")), maps,
       block("hint", "Singular values, shares of the largest", legend(dashes)), values.node,
     ],
     controls: [

@@ -1,7 +1,7 @@
 // The explorer of a study: its verdicts and sentences at any margin, which equal those of eca_lab.stats and
 // eca_lab.report, and its picture. What takes SciPy, Python has told. kit.js stands before this text.
 
-const TOP = 28; // pixels above the first arm
+const TOP = 28; // pixels above the first arm, as in explorer.css
 const REACH = 8; // pixels from a mark within which it is meant
 const RUN = ["device", "precision", "path"];
 // How a verdict is marked: filled only where the arms were told apart.
@@ -66,8 +66,6 @@ export function conclusions(said, rows, { baseline, margin }, level) {
 
 // --- The explorer ---
 
-const HINT = "Above, mean and 95% interval; below, the seeds. Click an arm to compare with it; drag the margin's edges.";
-
 export default explorer((view) => {
   const { settings, metrics, stops, level } = view.given;
   const named = ({ data, backbone }) => JSON.stringify({ data, backbone });
@@ -96,7 +94,7 @@ export default explorer((view) => {
   const picture = svg("svg", { tabindex: 0, role: "slider", "aria-label": "trials, by arrow keys" });
   const plot = block("plot", picture, tip);
   const table = html("div", { role: "table", "aria-label": "arms against the baseline" });
-  const forest = html("div", { class: "forest", style: `--top: ${TOP}px` }, table, plot);
+  const forest = block("forest", table, plot);
   const [headline, told, about] = [status("headline"), html("div"), block("hint")];
 
   let [rows, x, ticks, held, lit] = [[], null, [], null, null]; // held: what was pressed; lit: a dot
@@ -150,9 +148,9 @@ export default explorer((view) => {
       const node = html("div", { role: "row" }, cell("rowheader", name, note), cell("cell", word, more));
       return { node, name, note, word, more };
     });
-    const heads = ["difference, 95% interval", "p by Holm, n"].map((text) =>
-      html("div", { role: "columnheader" }, html("small", {}, text)));
-    table.replaceChildren(html("div", { role: "row" }, heads), ...lines.map(({ node }) => node));
+    const head = (text) => html("div", { role: "columnheader" }, html("small", {}, text));
+    const heads = html("div", { role: "row" }, head("difference, 95% interval"), head("p by Holm, n"));
+    table.replaceChildren(heads, ...lines.map(({ node }) => node));
     return lines;
   });
   function fillTable({ baseline }, { arms }, verdicts) {
@@ -184,12 +182,13 @@ export default explorer((view) => {
     axes(grid, x, { range: [bottom, TOP] }, ticks, [], `difference in ${metrics[metric]}, points`, "");
     const at = (value) => bounded(x(value), ...x.range);
     const [from, to] = [at(-margin), at(margin)];
-    const dot = (pair, cy) =>
+    const dot = (cy) => (pair) =>
       svg("circle", { class: pair.seed === seed ? "dot lit" : "dot", r: 4, cx: x(pair.difference), cy });
     const marks = ({ pairs, difference, low, high }, i) => {
-      const [y, kind, told] = [middle(i) - 6, verdicts[i], low <= high];
+      const [y, kind] = [middle(i) - 6, verdicts[i]];
+      const interval = low <= high ? path("interval", `M${at(low)} ${y}H${at(high)}`) : [];
       const mark = path(`mark ${kind}`, MARKS[kind] ?? "", { transform: `translate(${at(difference) || 0} ${y})` });
-      return [told ? path("interval", `M${at(low)} ${y}H${at(high)}`) : [], mark, pairs.map((each) => dot(each, y + 14))];
+      return [interval, mark, pairs.map(dot(y + 14))];
     };
     set(picture, { width, height: bottom + 40 });
     picture.replaceChildren(
@@ -212,7 +211,8 @@ export default explorer((view) => {
 
   const rowsOf = remember(compared);
   return {
-    picture: [headline, block("hint", HINT), forest],
+    picture: [headline, block("hint", "Above, mean and 95% interval; below, the seeds. ",
+      "Click an arm to compare with it; drag the margin's edges."), forest],
     controls: [
       choice(setting, "setting", "setting", options, named),
       choice({ ...view, change: take }, "metric", "metric", Object.entries(metrics)),
