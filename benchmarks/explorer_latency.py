@@ -153,7 +153,7 @@ def drag(page, mark, moves):
     page.mouse.move(x, y)
     page.mouse.down()
     for number in range(moves):
-        away = abs(100 - number * 400 / moves % 200) - 100
+        away = abs(60 - number * 240 / moves % 120) - 60
         page.mouse.move(x + away, y + away)  # to another row of a matrix, too
     page.mouse.up()
     page.wait_for_timeout(500)
