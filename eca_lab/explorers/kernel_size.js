@@ -230,13 +230,13 @@ function parameters(reduction) {
   const grid = svg("g");
   const picture = svg("svg", { role: "img", height: 190 });
   function draw({ k, se }, width) {
-    const x = scale(-1, 8, 68, width - 12);
+    const x = scale(-1, 7, 68, width - 74); // the largest number has room behind its bar
     const ticks = (width < 300 ? [0, 3, 6] : [0, 2, 4, 6]).map((power) => [power, `10${"⁰¹²³⁴⁵⁶"[power]}`]);
     axes(grid, x, scale(0, 1, 150, 4), ticks, [], "number of parameters", "");
     const bar = (name, number, y, kind) => [
       svg("text", { x: 62, y: y + 22, "text-anchor": "end" }, name),
       svg("rect", { class: kind, x: x(-1), y, width: x(Math.log10(number)) - x(-1), height: 34 }),
-      svg("text", { class: "count", x: Math.min(x(Math.log10(number)) + 6, width - 70), y: y + 22 }, grouped(number)),
+      svg("text", { class: "count", x: x(Math.log10(number)) + 6, y: y + 22 }, grouped(number)),
     ];
     const name = `SE, r = ${reduction}`;
     set(picture, { width, "aria-label": `ECA: ${grouped(k)}; ${name}: ${grouped(se)}` });
