@@ -146,14 +146,15 @@ def press(page, slider, presses, counted):
 
 
 def drag(page, mark, moves):
-    """Drag a mark to and fro; the latencies, and from the release to the last state."""
+    """Drag a mark to and fro aslant; the latencies, and from the release to the last state."""
     mark.scroll_into_view_if_needed()
     place = mark.bounding_box()
     x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     for number in range(moves):
-        page.mouse.move(x - 100 + abs(100 - number * 400 / moves % 200), y)
+        away = abs(60 - number * 240 / moves % 120) - 60
+        page.mouse.move(x + away, y + away)  # to another row of a matrix, too
     page.mouse.up()
     page.wait_for_timeout(500)
     backlog = page.evaluate("window.last - window.released")

@@ -340,6 +340,10 @@ def test_notebook_runs_and_its_explorer_follows_keyboard_and_mouse(lab, page):
         why = f"channels={wrong}: accepted is an integer from 1 to 8192"
         expect(explorer.get_by_role("alert").first).to_have_text(why)
         expect(told(page)).to_contain_text("channels=256,")
+        # What was refused goes with any change, here one that sets the same state again.
+        explorer.get_by_role("button", name="Reset").press("Enter")
+        expect(box).to_have_value("256")
+        expect(explorer.get_by_role("alert").first).to_be_empty()
     box.fill("2048")
     box.press("Enter")
     expect(shown).to_have_text("A tie: 6 is midway between 5 and 7; ties go up: k = 7")
@@ -837,7 +841,7 @@ def test_the_explorer_of_the_reduction_follows_keyboard_and_mouse(lab, page):
 
     rows = explorer.get_by_role("slider", name="row of the matrices")
     for number in range(3):
-        canvas = rows.locator("canvas").nth(number)
+        canvas = rows.locator(".matrix canvas:first-child").nth(number)
         side = canvas.bounding_box()["height"]
         canvas.hover(position={"x": 40, "y": side * (10 + number + 0.5) / 64})
         check_row(11 + number)
@@ -855,6 +859,52 @@ def test_the_explorer_of_the_reduction_follows_keyboard_and_mouse(lab, page):
         beside = picture["x"] + picture["width"] <= controls["x"]
         assert beside or controls["y"] - (picture["y"] + picture["height"]) < 20
     assert errors == []
+
+
+def test_a_finger_drags_and_copy_fills_the_clipboard(lab, page):
+    from playwright.sync_api import expect
+
+    cells = [
+        "from eca_lab import explorers, results",
+        "explorers.KernelSizeExplorer()",
+        "explorers.StudyExplorer(results.load_results('../data/results/cifar10-tiny'))",
+    ]
+    run_notebook(page, lab.notebook("touch", cells))
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+
+    def touch(kind, *points):
+        points = [{"x": x, "y": y} for x, y in points]
+        devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def middle(mark):
+        place = mark.bounding_box()
+        return place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+
+    def pull(mark, right):
+        x, y = middle(mark)
+        touch("touchStart", (x, y))
+        for step in range(1, 9):
+            touch("touchMove", (x + right * step / 8, y + step))
+        touch("touchEnd")
+
+    sizes, study = page.locator(".eca-lab").all()
+    chart = sizes.locator(".chart")
+    chart.scroll_into_view_if_needed()
+    stages = [middle(chart.locator(".formula").nth(number))[0] for number in range(2)]
+    pull(chart.locator(".point"), stages[1] - stages[0])  # an octave
+    expect(sizes.get_by_label("channels C, any value")).to_have_value("512")
+    study.locator(".forest").scroll_into_view_if_needed()
+    grips = [middle(each)[0] for each in study.locator("circle.edge").all()]
+    point = (grips[1] - grips[0] - 14) / 0.4  # the margin is 0.2, the grips stand 7 pixels beyond
+    pull(study.locator("circle.edge").last, 0.3 * point)
+    expect(study.get_by_label("margin ±, any value")).to_have_value("0.5")
+
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    sizes.get_by_role("button", name="Copy").click()
+    expect(sizes.get_by_role("button", name="Copied")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == "KernelSizeExplorer(channels=512, gamma=2, b=1)"
 
 
 def test_names_run_nothing_in_the_page(lab, page):

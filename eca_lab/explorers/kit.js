@@ -1,4 +1,4 @@
-// The kit of the explorers: elements, a state shared with Python, controls, axes, and the theme.
+// The kit of the explorers: elements, a state shared with Python, controls and pictures.
 // Python puts it before an explorer's own text, in one ES module, because a page can fetch nothing.
 // What people name (classes, networks, errors) becomes text nodes and never markup.
 
@@ -8,117 +8,182 @@ const build = (node, attributes, children) => {
     else if (value === null || value === false) node.removeAttribute(name);
     else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
   }
-  node.append(...children.flat());
+  node.append(...children.flat(Infinity));
   return node;
 };
-const html = (tag, attributes = {}, ...children) =>
-  build(document.createElement(tag), attributes, children);
+const html = (tag, attributes = {}, ...children) => build(document.createElement(tag), attributes, children);
 const svg = (tag, attributes = {}, ...children) =>
   build(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 const set = (node, attributes) => build(node, attributes, []);
-const write = (node, text) => {
-  if (node.textContent !== text) node.textContent = text;
-};
+const write = (node, text) => node.textContent !== text && (node.textContent = text);
+const block = (name, ...children) => html("div", { class: name }, ...children);
+const status = (name = "") => html("div", { class: name, role: "status" }); // read aloud when it changes
+const path = (name, d, others = {}) => svg("path", { class: name, d, ...others });
+const button = (words, act, others = {}) => html("button", { type: "button", onclick: act, ...others }, words);
+const tableRow = (tag, cells) => html("tr", {}, cells.map((cell) => html(tag, {}, cell)));
 
 let ids = 0;
 const newId = () => `eca-lab-${++ids}`;
 
+// --- Numbers and words ---
+
+const upTo = (count) => Array.from({ length: count }, (_, i) => i);
+const bounded = (value, low, high) => Math.min(Math.max(value, low), high);
+const nearest = (stops, value) => stops.reduce((a, b) => (Math.abs(b - value) < Math.abs(a - value) ? b : a));
+const grouped = (number) => number.toLocaleString("en-US", { maximumFractionDigits: 3 });
+const minus = (text) => String(text).replace(/(^|[ (])-(?=\d)/g, "$1−");
+// The same function, which remembers what it returned last, and for what.
+const remember = (make, last = {}) => (...args) => {
+  if (args.some((each, i) => each !== last.args?.[i])) Object.assign(last, { args, value: make(...args) });
+  return last.value;
+};
+// Bytes of Python as numbers: copied, because they need not begin at a multiple of 4.
+const typed = (Type, { buffer, byteOffset, byteLength }) =>
+  new Type(buffer.slice(byteOffset, byteOffset + byteLength));
+
 // --- State ---
 
-// The state of a model, drawn by draw(state) at most once a frame. `names` are its traits;
-// `look` is the explorer's own style.
-function connect({ model, el }, names, draw, look) {
-  const root = html("div", { class: "eca-lab" });
-  el.append(html("style", {}, STYLE + look), root);
+// What anywidget renders: make(view) gives the nodes of the picture, the controls and the readout, and draw(state),
+// which is called at most once a frame.
+const explorer = (make) => ({ render: ({ model, el }) => connect(model, el, make) });
+
+function connect(model, el, make) {
   // JupyterLab takes arrows and letters as commands; shortcuts with Ctrl or Cmd stay its own.
-  root.addEventListener("keydown", (event) => {
-    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
-  });
-  let frame = 0;
-  let unsent = false;
-  const view = { root, given: model.get("given"), shows: [], link: () => model.get("link") };
+  const keep = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
+  const [given, need, widths] = [model.get("given"), block("bad"), new Map()];
+  const root = html("div", { class: `eca-lab ${given.name}`, onkeydown: keep });
+  el.append(root);
+  const names = Object.keys(given.initial);
+  let [frame, unshown] = [0, true];
+  // `shows` are called with every state that is set, by whomever, even if it is the same again.
+  const view = { root, given, shows: [], alone: model.get("alone"), link: () => model.get("link") };
   view.state = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
-  // What the kernel said last. It is fresh if it was asked for this state; else draw it, but for
-  // what the page knows better, until the answer is there: .eca-lab.waiting tells the reader.
+  // What the kernel said last, fresh if it was asked for this state. Else draw it, but for what the page
+  // knows better, until the answer is there: .eca-lab.waiting tells the reader.
   view.answer = (state) => {
     const answer = model.get("answer");
     const fresh = Object.entries(answer.asked).every(([name, value]) => state[name] === value);
     root.classList.toggle("waiting", !fresh);
+    write(need, view.alone && !fresh ? "This needs a kernel: open the notebook." : "");
     return { ...answer, fresh };
   };
   view.redraw = () => {
     frame ||= requestAnimationFrame(() => {
       frame = 0;
       const state = view.state();
-      view.shows.forEach((show) => show(state));
+      if (unshown) view.shows.forEach((show) => show(state));
+      unshown = false;
       draw(state);
-      if (unsent) model.save_changes(); // all changes of a frame in one message
-      unsent = false;
+      model.save_changes(); // all changes of a frame in one message
     });
   };
   view.change = (changes) => {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
-    unsent = true;
+    unshown = true;
     view.redraw();
   };
-  for (const name of [...names, "answer"]) model.on(`change:${name}`, view.redraw);
-  const resized = new ResizeObserver(() => {
-    view.width = root.clientWidth; // a size that is read while drawing costs a layout
+  // The width of a node, 0 until it is known: a size that is read while drawing costs a layout.
+  view.width = (node) => {
+    if (!widths.has(node)) resized.observe(node);
+    return widths.get(node) ?? 0;
+  };
+  const resized = new ResizeObserver((entries) => {
+    for (const { target, contentRect } of entries) widths.set(target, Math.floor(contentRect.width));
     view.redraw();
   });
-  resized.observe(root);
-  view.close = () => {
+  const { picture, controls, readout, draw } = make(view);
+  const parts = [block("picture", picture), block("controls", controls)];
+  root.append(block("columns", parts, block("readout", need, readout, stateLine(view))));
+  const heard = names.map((name) => [`change:${name}`, () => view.change({})]);
+  heard.push(["change:answer", view.redraw]);
+  heard.forEach((each) => model.on(...each));
+  view.redraw();
+  return () => {
     cancelAnimationFrame(frame);
     resized.disconnect();
-    for (const name of [...names, "answer"]) model.off(`change:${name}`, view.redraw);
+    heard.forEach((each) => model.off(...each));
   };
-  return view;
 }
 
-// A value as Python writes it.
-function python(value) {
-  if (typeof value === "string")
-    return /^[^'\\\p{C}]*$/u.test(value) ? `'${value}'` : JSON.stringify(value);
-  return { true: "True", false: "False", null: "None" }[value] ?? String(value);
-}
+// A text or a number as Python writes it.
+const plain = /^[^'\\\p{C}]*$/u;
+const python = (value) => (typeof value === "string" && plain.test(value) ? `'${value}'` : JSON.stringify(value));
 
 // The constructor call that gives this state, after the arguments that are no state.
 function call({ name, usual, arguments: others }, state) {
-  const shown = Object.entries(state).filter(([key, value]) => usual[key] !== value);
-  const named = shown.map(([key, value]) => `${key}=${python(value)}`);
-  return `${name}(${[...others, ...named].join(", ")})`;
+  const shown = Object.keys(state).filter((key) => usual[key] !== state[key]);
+  return `${name}(${[...others, ...shown.map((key) => `${key}=${python(state[key])}`)].join(", ")})`;
+}
+
+// --- Keys and pointers ---
+
+// Calls act with what the table has for a key that is pressed.
+const onKeys = (node, table, act) =>
+  node.addEventListener("keydown", (event) => {
+    if (!(event.key in table)) return;
+    event.preventDefault();
+    act(table[event.key]);
+  });
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+// Calls act(x, y, event), in pixels of the node, at these events.
+function onPointer(node, names, act) {
+  for (const name of names)
+    node.addEventListener(name, (event) => {
+      const { left, top } = node.getBoundingClientRect();
+      act(event.clientX - left, event.clientY - top, event);
+    });
+}
+
+// Calls move(x, y, event) from a press until the release, by any pointer, then end().
+function drag(node, move, end = () => {}) {
+  onPointer(node, ["pointerdown", "pointermove"], (x, y, event) => {
+    if (event.type === "pointerdown" && event.button === 0) {
+      event.preventDefault();
+      node.setPointerCapture(event.pointerId);
+    }
+    if (node.hasPointerCapture(event.pointerId)) move(x, y, event);
+  });
+  node.addEventListener("lostpointercapture", end);
+}
+
+// Makes the node a slider of the rows of the square matrices in it, that are pointed at or stepped to by keys.
+// Its place is the share of the rows above the middle of that one; null is none.
+function rowSlider(view, node, label, matrices, place) {
+  const slider = { place, count: 1, row: () => slider.place && Math.floor(slider.place * slider.count) };
+  slider.light = (row) => {
+    slider.place = (bounded(Math.floor(row), 0, slider.count - 1) + 0.5) / slider.count;
+    view.redraw();
+  };
+  const keys = { ...ARROWS, PageUp: [0, -8], PageDown: [0, 8], Home: [0, -512], End: [0, 512] };
+  onKeys(node, keys, ([right, down]) => slider.light((slider.row() ?? -1) + right + down));
+  for (const matrix of matrices)
+    onPointer(matrix, ["pointerdown", "pointermove"], (_, y) => slider.light((y / matrix.clientHeight) * slider.count));
+  slider.tell = (text) => set(node, {
+    ...{ tabindex: 0, role: "slider", "aria-label": label, "aria-orientation": "vertical", "aria-valuemin": 1 },
+    ...{ "aria-valuemax": slider.count, "aria-valuenow": (slider.row() ?? 0) + 1, "aria-valuetext": text },
+  });
+  return slider;
 }
 
 // --- Controls: each shows the state and changes it ---
 
-// A slider that halts at stops, beside a box that takes every number from the first to the last,
-// integers only if `integer`; a wrong entry is answered below. The stops may be a function of the
-// state; refused(value, state) tells what is accepted where a number within the limits is not.
+const of = (state, value) => (typeof value === "function" ? value(state) : value);
+
+// A slider that halts at stops, beside a box that takes every number from the first to the last, integers only if
+// `integer`; a wrong entry is answered below, until the state is set. The stops may be a function of the state;
+// refused(value, state) tells what is accepted where a number within the limits is not.
 function numberRow(view, name, label, stops, integer = false, refused = () => "") {
   let halts = [0];
   const [id, whyId] = [newId(), newId()];
   const why = html("div", { class: "why", id: whyId, role: "alert" });
-  const range = html("input", {
-    ...{ type: "range", id, min: 0, step: 1 },
-    oninput: () => view.change({ [name]: halts[range.value] }),
-  });
+  const slide = (halt) => view.change({ [name]: halts[bounded(halt, 0, halts.length - 1)] });
+  const range = html("input", { type: "range", id, min: 0, step: 1, oninput: () => slide(+range.value) });
   const box = html("input", {
-    ...{ type: "text", inputmode: "decimal", autocomplete: "off", spellcheck: "false" },
+    ...{ type: "text", inputmode: "decimal", autocomplete: "off", spellcheck: "false", onchange: take },
     ...{ "aria-label": `${label}, any value`, "aria-describedby": whyId },
-    onchange: take,
-    onkeydown: (event) => {
-      const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
-      if (!step) return;
-      event.preventDefault();
-      const index = Math.min(Math.max(+range.value + step, 0), halts.length - 1);
-      view.change({ [name]: halts[index] });
-    },
   });
-  let shown;
-  function answer(text) {
-    write(why, text);
-    set(box, { "aria-invalid": text !== "" });
-  }
+  onKeys(box, { ArrowUp: 1, ArrowDown: -1 }, (step) => slide(+range.value + step));
   function take() {
     const text = box.value.trim();
     const value = text === "" ? NaN : Number(text);
@@ -126,63 +191,50 @@ function numberRow(view, name, label, stops, integer = false, refused = () => ""
     const within = value >= least && value <= most && (!integer || Number.isInteger(value));
     const limits = `${integer ? "an integer" : "a finite number"} from ${least} to ${most}`;
     const accepted = within ? refused(value, view.state()) : limits;
-    shown = accepted ? shown : undefined; // what was typed stays until the state changes
-    answer(accepted ? `${name}=${Number.isNaN(value) ? python(text) : text}: accepted is ${accepted}` : "");
-    if (!accepted) view.change({ [name]: value });
+    if (!accepted) return view.change({ [name]: value });
+    write(why, `${name}=${Number.isNaN(value) ? python(text) : text}: accepted is ${accepted}`);
+    set(box, { "aria-invalid": true });
   }
   view.shows.push((state) => {
-    const value = state[name];
-    const now = typeof stops === "function" ? stops(state) : stops;
-    if (value === shown && String(now) === String(halts)) return;
-    [shown, halts] = [value, now];
-    answer("");
-    box.value = value;
-    const distances = halts.map((stop) => Math.abs(stop - value));
-    set(range, { max: halts.length - 1 });
-    range.value = distances.indexOf(Math.min(...distances));
-    set(range, { "aria-valuetext": `${label} = ${value}` });
+    halts = of(state, stops);
+    write(why, "");
+    set(box, { "aria-invalid": false });
+    set(range, { max: halts.length - 1, "aria-valuetext": `${label} = ${state[name]}` });
+    [box.value, range.value] = [state[name], halts.indexOf(nearest(halts, state[name]))];
   });
-  return html("div", { class: "row" }, html("label", { for: id }, label), range, box, why);
+  return block("row", html("label", { for: id }, label), range, box, why);
 }
 
-// A list of [value, text] to choose from.
-function choice(view, name, label, options) {
-  const select = html(
-    "select",
-    { onchange: () => view.change({ [name]: select.value }) },
-    options.map(([value, text]) => html("option", { value }, text)),
-  );
+// A list of [value, text] to choose from, which may be a function of the state; shown(state) is the value.
+function choice(view, name, label, options, shown = (state) => state[name]) {
+  const select = html("select", { onchange: () => view.change({ [name]: select.value }) });
   view.shows.push((state) => {
-    if (select.value !== state[name]) select.value = state[name];
+    select.replaceChildren(...of(state, options).map(([value, text]) => html("option", { value }, text)));
+    select.value = shown(state);
   });
   return html("label", { class: "choice" }, html("span", {}, label), select);
 }
 
 // A button for each preset, and one that goes back to the first state.
-function presets(view) {
-  const all = { ...view.given.presets, Reset: view.given.initial };
-  const buttons = Object.entries(all).map(([text, changes]) =>
-    html("button", { type: "button", onclick: () => view.change(changes) }, text),
-  );
-  return html("div", { class: "buttons" }, buttons);
+function presets(view, ...before) {
+  const all = Object.entries({ ...view.given.presets, Reset: view.given.initial });
+  return block("buttons", before, all.map(([words, changes]) => button(words, () => view.change(changes))));
 }
 
 // The state as a line of Python, to copy; on a page without a kernel also as a link.
 function stateLine(view) {
   const code = html("code");
   const copier = (words, text) => {
-    const button = html("button", { type: "button" }, words);
-    button.addEventListener("click", async () => {
+    const copy = button(words, async () => {
       getSelection().selectAllChildren(code); // where the page may not copy, the reader can
-      await navigator.clipboard?.writeText(text()).then(() => write(button, "Copied"));
+      await navigator.clipboard?.writeText(text()).then(() => write(copy, "Copied"));
     });
-    view.shows.push(() => write(button, words));
-    return button;
+    view.shows.push(() => write(copy, words));
+    return copy;
   };
   view.shows.push((state) => write(code, call(view.given, state)));
   const copy = copier("Copy", () => code.textContent);
-  const buttons = view.link() ? [copy, copier("Copy link", view.link)] : [copy];
-  return html("div", { class: "state" }, code, buttons);
+  return block("state", code, copy, view.link() ? copier("Copy link", view.link) : []);
 }
 
 // --- Pictures ---
@@ -190,100 +242,53 @@ function stateLine(view) {
 // A linear scale from values a0..a1 to pixels p0..p1.
 function scale(a0, a1, p0, p1) {
   const at = (value) => p0 + ((value - a0) * (p1 - p0)) / (a1 - a0);
-  at.invert = (pixel) => a0 + ((pixel - p0) * (a1 - a0)) / (p1 - p0);
-  at.range = [p0, p1];
-  return at;
+  return Object.assign(at, { invert: (pixel) => a0 + ((pixel - p0) * (a1 - a0)) / (p1 - p0), range: [p0, p1] });
 }
 
-// viridis without its darkest end, from 0 to 1
-const RAMP = [[71, 47, 125], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
-function ramp(share) {
-  const place = Math.min(share, 0.9999) * (RAMP.length - 1);
-  const [from, to] = [RAMP[Math.floor(place)], RAMP[Math.floor(place) + 1]];
-  return `rgb(${from.map((value, i) => Math.round(value + (to[i] - value) * (place % 1)))})`;
+const pixel = ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r;
+// A function from shares, 0 to 1, to pixels: their color between stops [r, g, b].
+function palette(stops) {
+  const colors = upTo(1025).map((n) => {
+    const place = (n / 1024) * (stops.length - 1);
+    const [from, to] = [stops[Math.floor(place)], stops[Math.ceil(place)]];
+    return pixel(from.map((value, i) => value + (to[i] - value) * (place % 1)));
+  });
+  return (share) => colors[Math.round(1024 * bounded(share, 0, 1))];
+}
+// viridis without its darkest end
+const viridis = palette([[71, 47, 125], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]]);
+
+// Draws color(i) for each of w x h cells, as a pixel each, which the page then enlarges.
+function paint(canvas, w, h, color) {
+  if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
+  const image = new ImageData(w, h);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < w * h; i++) pixels[i] = color(i);
+  canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-// Grid, ticks ([value, text]) and titles, drawn anew into a group.
+// Grid, ticks ([value, text]) and titles of a group, drawn anew where they change.
 function axes(group, x, y, xTicks, yTicks, xTitle, yTitle) {
   const [[left, right], [bottom, top]] = [x.range, y.range];
-  const text = (words, attributes) => svg("text", attributes, words);
-  const middle = { "text-anchor": "middle" };
-  group.replaceChildren(
-    ...xTicks.map(([value]) => svg("path", { class: "grid", d: `M${x(value)} ${bottom}V${top}` })),
-    ...yTicks.map(([value]) => svg("path", { class: "grid", d: `M${left} ${y(value)}H${right}` })),
-    svg("path", { class: "axis", d: `M${left} ${top}V${bottom}H${right}` }),
-    ...xTicks.map(([value, words]) => text(words, { ...middle, x: x(value), y: bottom + 16 })),
-    ...yTicks.map(([value, words]) =>
-      text(words, { "text-anchor": "end", x: left - 7, y: y(value) + 4 }),
-    ),
-    text(xTitle, { ...middle, x: (left + right) / 2, y: bottom + 34 }),
-    text(yTitle, { ...middle, transform: `translate(${left - 32} ${(top + bottom) / 2})rotate(-90)` }),
-  );
+  const before = group.drawn;
+  if (before === (group.drawn = JSON.stringify([x.range, y.range, xTicks, yTicks, xTitle, yTitle]))) return;
+  const text = (words, anchor, place) => svg("text", { "text-anchor": anchor, ...place }, words);
+  const xTick = ([value, words]) =>
+    [path("grid", `M${x(value)} ${bottom}V${top}`), text(words, "middle", { x: x(value), y: bottom + 16 })];
+  const yTick = ([value, words]) =>
+    [path("grid", `M${left} ${y(value)}H${right}`), text(words, "end", { x: left - 7, y: y(value) + 4 })];
+  group.replaceChildren(...xTicks.flatMap(xTick), ...yTicks.flatMap(yTick),
+    path("axis", `M${left} ${top}V${bottom}H${right}`),
+    text(xTitle, "middle", { x: (left + right) / 2, y: bottom + 34 }),
+    text(yTitle, "middle", { transform: `translate(${left - 32} ${(top + bottom) / 2})rotate(-90)` }));
 }
 
-// Calls move(x, y, event), in pixels of the picture, from a press until the release, by any pointer.
-function drag(picture, node, move, end = () => {}) {
-  const moved = (event) => {
-    const box = picture.getBoundingClientRect();
-    move(event.clientX - box.left, event.clientY - box.top, event);
-  };
-  node.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    event.preventDefault();
-    event.stopPropagation();
-    node.setPointerCapture(event.pointerId);
-    moved(event);
-  });
-  node.addEventListener("pointermove", (event) => {
-    if (node.hasPointerCapture(event.pointerId)) moved(event);
-  });
-  node.addEventListener("lostpointercapture", end);
+// Shows lines above a place of the picture that holds the tip, none without a line.
+function showTip(tip, lines, x = 0, y = 0) {
+  tip.replaceChildren(...lines.map((line) => html("div", {}, line)));
+  tip.style.cssText = `left: clamp(134px, ${x}px, 100% - 134px); top: ${y}px`;
 }
 
-// Okabe and Ito's colours, on a dark page the lighter ones; text stands out by 4.5:1, marks by 3:1.
-const STYLE = `
-.eca-lab {
-  --ink: var(--jp-ui-font-color1, #212121); --soft: var(--jp-ui-font-color2, #616161);
-  --page: var(--jp-layout-color0, #fff); --edge: var(--jp-border-color1, #9e9e9e);
-  --grid: var(--jp-border-color2, #e0e0e0);
-  --blue: #0072b2; --orange: #b87400; --red: #c24a00; --sky: #56b4e9; --bad: #b3261e;
-  container-type: inline-size; color: var(--ink); background: var(--page);
-  font: 13px/1.5 var(--jp-ui-font-family, system-ui, sans-serif);
-}
-[data-jp-theme-light="false"] .eca-lab {
-  --blue: #56b4e9; --orange: #e69f00; --red: #ff8c42; --sky: #2f7fae; --bad: #ff8a80;
-}
-.eca-lab > .columns { display: grid; gap: 8px 20px; padding: 4px; }
-@container (min-width: 780px) {
-  .eca-lab > .columns { grid-template-columns: minmax(0, 1fr) 300px; }
-  .eca-lab .picture { grid-row: span 2; }
-}
-.eca-lab .picture { position: relative; min-width: 0; }
-.eca-lab svg { display: block; overflow: visible; }
-.eca-lab svg text { font-size: 12px; fill: var(--ink); }
-.eca-lab .grid { stroke: var(--grid); fill: none; }
-.eca-lab .axis { stroke: var(--edge); fill: none; }
-.eca-lab .row { display: grid; grid-template-columns: 84px minmax(0, 1fr) 64px; align-items: center;
-  gap: 0 8px; min-height: 32px; }
-.eca-lab .why { grid-column: 1 / -1; }
-.eca-lab .why, .eca-lab .bad { color: var(--bad); font-weight: 600; }
-.eca-lab .choice { display: grid; grid-template-columns: 84px minmax(0, 1fr); gap: 8px;
-  align-items: center; min-height: 32px; }
-.eca-lab input[type="range"] { width: 100%; margin: 0; accent-color: var(--blue); }
-.eca-lab input[type="text"], .eca-lab select, .eca-lab button { box-sizing: border-box; font: inherit;
-  color: var(--ink); background: var(--page); border: 1px solid var(--edge); border-radius: 3px;
-  padding: 2px 6px; min-height: 26px; min-width: 0; }
-.eca-lab [aria-invalid="true"] { border: 2px solid var(--bad); }
-.eca-lab button { cursor: pointer; }
-.eca-lab button:hover { border-color: var(--ink); }
-.eca-lab :focus-visible { outline: 2px solid var(--blue); outline-offset: 2px; }
-.eca-lab .buttons { display: flex; flex-wrap: wrap; gap: 6px; margin-top: 6px; }
-.eca-lab .state { display: flex; flex-wrap: wrap; gap: 4px 8px; align-items: start; margin-top: 6px; }
-.eca-lab code { font: 12px/1.5 var(--jp-code-font-family, monospace); color: inherit;
-  background: none; padding: 2px 0; overflow-wrap: anywhere; flex: 1 1 200px; }
-.eca-lab table { border-collapse: collapse; margin: 6px 0; font: inherit; color: inherit; }
-.eca-lab caption { text-align: left; color: inherit; padding: 0; }
-.eca-lab th { text-align: right; font-weight: 600; padding: 1px 10px 1px 0; }
-.eca-lab td { text-align: right; padding: 1px 4px; }
-.eca-lab td button { padding: 0 5px; min-height: 22px; }
-`;
+// What marks mean: [mark, words].
+const legend = (entries) => block("legend", entries.map(([mark, words]) =>
+  html("span", {}, svg("svg", { width: 20, height: 18, "aria-hidden": "true" }, mark), words)));

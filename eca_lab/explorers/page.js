@@ -25,7 +25,6 @@ const model = {
   on: (event, each) => (heard[event] ??= new Set()).add(each),
   off: (event, each) => heard[event]?.delete(each),
   save_changes() {},
-  send() {},
 };
 
 const read = (text) => { try { return JSON.parse(text); } catch { return text; } };
@@ -51,8 +50,7 @@ async function open() {
     if (wrong || place.querySelector("[aria-invalid=true]")) model.set(name, before);
   }
 }
-const place = document.querySelector(".explorer");
-const el = document.createElement("div");
+const [place, el] = [document.querySelector(".explorer"), document.createElement("div")];
 const text = new Blob([module], { type: "text/javascript" }); // a page from a file can fetch none
 (await import(URL.createObjectURL(text))).default.render({ model, el });
 place.replaceChildren(el); // in place of the picture for readers without JavaScript
