@@ -89,8 +89,8 @@ OTHERS = {
 # elsewhere by a new picture.
 WATCH = """
 () => {
-    const since = {page: null, kernel: null};
-    const latency = window.latency = {page: [], kernel: []};
+    const since = {page: null, kernel: null}, asked = new Map();
+    const latency = window.latency = {page: [], kernel: [], drag: []};
     window.waited = 0;
     for (const name of ["keydown", "pointermove", "pointerup"])
         addEventListener(name, event => {
@@ -98,9 +98,8 @@ WATCH = """
                 for (const who in since) since[who] ??= event.timeStamp;
             if (name === "pointerup") window.released = event.timeStamp;
         }, true);
-    const painted = who => {
+    const painted = (who, from = since[who]) => {
         const channel = new MessageChannel();
-        const from = since[who];
         since[who] = null;
         channel.port1.onmessage = () => {
             window.last = performance.now();
@@ -112,8 +111,18 @@ WATCH = """
     const text = {childList: true, characterData: true, subtree: true};
     const root = document.querySelector(".eca-lab");
     if (root) {
+        const line = root.querySelector(".state code");
+        const shown = () => /channel=(\\d+)/.exec(line.textContent)?.[1];
+        watch(line, text, () => since.page && asked.set(shown(), since.page));
         for (const told of root.querySelectorAll(".state code, .readout, .hint"))
             watch(told, text, () => painted("page"));
+        const caption = root.querySelectorAll(".maps > div > div")[1];
+        if (caption)
+            watch(caption, text, () => {
+                const channel = /\\d+/.exec(caption.textContent)[0];
+                if (asked.has(channel)) painted("drag", asked.get(channel));
+                asked.delete(channel);
+            });
         let waiting = false;
         watch(root, {attributes: true, attributeFilter: ["class"]}, () => {
             const now = root.classList.contains("waiting");
@@ -194,7 +203,7 @@ def main():
             if asks:
                 page.wait_for_timeout(1000)
                 report(f"{name}, key, kernel", press(page, slider, PRESSES, "kernel")[1])
-            in_page, in_kernel, backlog = drag(page, page.locator(mark).first, MOVES)
+            in_page, _, in_kernel, backlog = drag(page, page.locator(mark).first, MOVES)
             report(f"{name}, drag, page", in_page)
             report(f"{name}, drag, kernel", in_kernel)
             before = used(page)
