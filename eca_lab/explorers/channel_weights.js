@@ -85,7 +85,7 @@ function heat(view, { classes, counts }) {
       box(LEFT, above, x(C), above + TALL / N + 2);
     const { channel: px, image: py } = pinned ?? { image, channel };
     const beside = start + (TALL * (py + 0.5)) / N;
-    picture.replaceChildren(...labels,
+    fill(picture, labels,
       svg("text", { x: LEFT, y: TOP - 6 }, "mean of each class: dark 0, bright 1"),
       svg("text", { x: LEFT, y: start - 6 }, "weight of each image"),
       path("under", frame), path("over", frame),
@@ -116,13 +116,13 @@ function rows(view, { classes, counts, stops }) {
     axes(grids[1], x, bottom, [[0, 0], [0.5, 0.5], [1, 1]], names, "weight in each image", "");
     axes(grids[2], share, bottom, [[0, 0], [0.5, "50%"], [1, "100%"]], names, "probability, grey: original", "");
     const applied = `weight ${(weight * factor).toFixed(2)}`;
-    lever.replaceChildren(grids[0],
+    fill(lever, grids[0],
       svg("rect", { class: "bar", x: 46, width: 20, y: up(factor), height: up(0) - up(factor) }),
       svg("circle", { class: "knob", r: 9, cx: 56, cy: up(factor) }),
       svg("text", { class: "applied", x: 56, y: 12 }, applied));
     const dots = owner.map((_, n) => `M${x(at(n, channel)).toFixed(1)} ${heights[n].toFixed(1)}h0`);
     const middles = means.map((mean, i) => `M${x(mean[channel])} ${y(i)}V${y(i + 1)}`);
-    strip.replaceChildren(grids[1], path("dots", dots.join("")), path("middles", middles.join("")),
+    fill(strip, grids[1], path("dots", dots.join("")), path("middles", middles.join("")),
       svg("circle", { class: "chosen", r: 5, cx: x(at(image, channel)), cy: heights[image] }));
     const across = (chances, from, to) =>
       chances.map((p, i) => `M${LEFT} ${y(i + from)}H${share(p)}V${y(i + to)}H${LEFT}Z`).join("");
@@ -130,7 +130,7 @@ function rows(view, { classes, counts, stops }) {
     const texts = most.map((p, i) =>
       svg("text", { x: share(p) + 5, y: y(i + 0.5) + 4 }, p < 0.005 ? "" : percent(changed[i])));
     const both = [path("plain", across(plain, 0.12, 0.48)), path("changed", across(changed, 0.52, 0.88))];
-    bars.replaceChildren(grids[2], svg("g", { class: "asks" }, both, texts));
+    fill(bars, grids[2], svg("g", { class: "asks" }, both, texts));
     set(lever, { width: 84, "aria-label": applied });
     set(strip, { width: widths[0] - 84, "aria-label": `Weights of channel ${channel} in all images, by class.` });
     set(bars, { width: widths[1], "aria-label": words });

@@ -50,7 +50,6 @@ class Explorer(anywidget.AnyWidget):
     USUAL: ClassVar = {}  # what repr leaves out
     PRESETS: ClassVar = {}  # description of a button -> what it sets
     ASKED = ()
-
     _css = Path(__file__).with_name("explorer.css").read_text(encoding="utf-8")
     given = traitlets.Dict().tag(sync=True)
     answer = traitlets.Dict().tag(sync=True)

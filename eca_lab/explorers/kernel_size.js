@@ -15,12 +15,15 @@ function exact(number) {
   return BigInt(whole + part.padEnd(400 + Number(exponent), "0"));
 }
 
+const exactly = remember((...numbers) => numbers.map(exact));
+
 // |t|, and whether 100 |t| and |t| itself are integers, which is possible only at powers of two.
 function rounded(C, gamma, b) {
   const octaves = Math.log2(C); // exact at powers of two, unlike Math.log(C) / Math.LN2
   const size = Math.abs((octaves + b) / gamma);
   if (!Number.isInteger(octaves)) return { lower: Math.floor(size) };
-  const [above, below] = [exact(octaves) + exact(b), exact(gamma)];
+  const [offset, below, one] = exactly(b, gamma, 1);
+  const above = BigInt(octaves) * one + offset;
   const lower = above < 0n ? -above / below : above / below;
   return { lower: Number(lower), whole: above % below === 0n, short: (100n * above) % below === 0n };
 }
@@ -183,12 +186,12 @@ function staircase(view) {
       svg("g", { class: "handle", "data-takes": takes, transform: `translate(${x(octaves)} ${y(t(octaves))})` },
         svg("circle", { r: 9 }), svg("text", { y: 4 }, word));
     set(picture, { width, "aria-label": `Kernel size over channels. C = ${C}, k = ${k}.` });
-    picture.replaceChildren(grid, svg("clipPath", { id: clip }, area("", left, right)),
+    fill(picture, grid, svg("clipPath", { id: clip }, area("", left, right)),
       svg("g", { "clip-path": `url(#${clip})` },
         area("span", at(first), at(last + 1)), path("line", line),
         path("stairs", `M${left} ${y(steps[0].k)}${stairs}H${right}`),
         path("cross", `M${at(C)} ${y(0)}V${y(k)}H${left}`), path("reach", line, { "data-takes": "b" })),
-      ...dots, svg("circle", { class: "point", r: 6, cx: at(C), cy: y(k) }), ...stages.map(stage),
+      dots, svg("circle", { class: "point", r: 6, cx: at(C), cy: y(k) }), stages.map(stage),
       handle("gamma", "γ", 12), handle("b", "b", foot));
   }
   return { node: block("chart", picture, tip), draw };
@@ -204,9 +207,7 @@ function band(view) {
     view.redraw();
   });
 
-  function draw({ channels: C, k }) {
-    const count = (rows.count = Math.min(C, SIDE));
-    const lit = rows.row();
+  const paintAll = remember((count, k, lit) => {
     const color = (weight) => viridis(k === 1 ? 0.5 : (weight - 1) / (k - 1));
     paint(canvas, count, count, (n) => {
       const [i, j] = [Math.floor(n / count), n % count];
@@ -216,6 +217,11 @@ function band(view) {
     });
     canvas.style.width = `${(100 * count) / SIDE}%`;
     paint(bar, 1, k, (i) => color(i + 1));
+  });
+  function draw({ channels: C, k }) {
+    rows.count = Math.min(C, SIDE);
+    const lit = rows.row();
+    paintAll(rows.count, k, lit);
     const idle = "Point at a row to see which channels it hears.";
     write(told, lit === null ? idle : tellRow(lit + 1, C, k));
     rows.tell(told.textContent);
@@ -240,7 +246,7 @@ function parameters(reduction) {
     ];
     const name = `SE, r = ${reduction}`;
     set(picture, { width, "aria-label": `ECA: ${grouped(k)}; ${name}: ${grouped(se)}` });
-    picture.replaceChildren(grid, ...bar("ECA", k, 22, "eca"), ...bar(name, se, 88, "se"));
+    fill(picture, grid, bar("ECA", k, 22, "eca"), bar(name, se, 88, "se"));
   }
   return { node: block("parameters", block("title", "Parameters of one module"), picture), draw };
 }
@@ -283,7 +289,7 @@ export default explorer((view) => {
       const { channels: C, k } = shown;
       write(headline, `C = ${grouped(C)}, k = ${k}${k > C ? " > C: cannot be built" : ""}`);
       headline.classList.toggle("bad", k > C);
-      tell(shown, reduction).forEach((words, i) => lines[i].replaceChildren(...words));
+      tell(shown, reduction).forEach((words, i) => fill(lines[i], words));
       fillTable(networks[state.network].label, JSON.stringify(shown.stages));
       table.querySelectorAll("button").forEach((each) => set(each, { "aria-pressed": String(+each.value === C) }));
       matrix.draw(shown);

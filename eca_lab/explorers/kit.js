@@ -16,6 +16,20 @@ const svg = (tag, attributes = {}, ...children) =>
   build(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 const set = (node, attributes) => build(node, attributes, []);
 const write = (node, text) => node.textContent !== text && (node.textContent = text);
+// Gives a node these children. What stands there already stays, changed where it differs: new nodes cost a layout.
+function fill(node, ...children) {
+  const fresh = children.flat(Infinity).map((each) => (typeof each === "string" ? new Text(each) : each));
+  fresh.forEach((child, i) => {
+    const old = node.childNodes[i];
+    if (!old) return node.append(child);
+    if (old.isEqualNode(child)) return;
+    if (old.nodeName !== child.nodeName || child instanceof Text) return old.replaceWith(child);
+    for (const name of old.getAttributeNames()) if (!child.hasAttribute(name)) old.removeAttribute(name);
+    for (const { name, value } of child.attributes) set(old, { [name]: value });
+    fill(old, ...child.childNodes);
+  });
+  while (node.childNodes.length > fresh.length) node.lastChild.remove();
+}
 const block = (name, ...children) => html("div", { class: name }, ...children);
 const status = (name = "") => html("div", { class: name, role: "status" }); // read aloud when it changes
 const path = (name, d, others = {}) => svg("path", { class: name, d, ...others });
@@ -30,7 +44,7 @@ const newId = () => `eca-lab-${++ids}`;
 const upTo = (count) => Array.from({ length: count }, (_, i) => i);
 const bounded = (value, low, high) => Math.min(Math.max(value, low), high);
 const nearest = (stops, value) => stops.reduce((a, b) => (Math.abs(b - value) < Math.abs(a - value) ? b : a));
-const grouped = (number) => number.toLocaleString("en-US", { maximumFractionDigits: 3 });
+const { format: grouped } = new Intl.NumberFormat("en-US", { maximumFractionDigits: 3 });
 const minus = (text) => String(text).replace(/(^|[ (])-(?=\d)/g, "$1−");
 // The same function, which remembers what it returned last, and for what.
 const remember = (make, last = {}) => (...args) => {
@@ -209,7 +223,7 @@ function numberRow(view, name, label, stops, integer = false, refused = () => ""
 function choice(view, name, label, options, shown = (state) => state[name]) {
   const select = html("select", { onchange: () => view.change({ [name]: select.value }) });
   view.shows.push((state) => {
-    select.replaceChildren(...of(state, options).map(([value, text]) => html("option", { value }, text)));
+    fill(select, of(state, options).map(([value, text]) => html("option", { value }, text)));
     select.value = shown(state);
   });
   return html("label", { class: "choice" }, html("span", {}, label), select);
@@ -285,7 +299,7 @@ function axes(group, x, y, xTicks, yTicks, xTitle, yTitle) {
 
 // Shows lines above a place of the picture that holds the tip, none without a line.
 function showTip(tip, lines, x = 0, y = 0) {
-  tip.replaceChildren(...lines.map((line) => html("div", {}, line)));
+  fill(tip, lines.map((line) => html("div", {}, line)));
   tip.style.cssText = `left: clamp(134px, ${x}px, 100% - 134px); top: ${y}px`;
 }
 

@@ -85,7 +85,7 @@ function map(name) {
     const bar = (entry, j) => `M${j + 0.5} 30v${(-25 * entry) / FULL}`;
     const upright = (sign) => Array.from(row, (entry, j) => (sign * entry > 0 ? bar(entry, j) : "")).join("");
     set(bars, { viewBox: `0 0 ${n} 56` });
-    bars.replaceChildren(path("axis", `M0 30H${n}`), path("up", upright(1)), path("down", upright(-1)));
+    fill(bars, path("axis", `M0 30H${n}`), path("up", upright(1)), path("down", upright(-1)));
     const [count, strongest] = hears(row);
     const words = strongest.map(([j, entry]) => `\n${j} by ${signed((entry / FULL) * largest)}`);
     write(told, `hears ${count} of ${n}${words.join("")}`);
@@ -109,7 +109,7 @@ function spectrum() {
       const d = `M${at.length ? at.join("L") : [cx, cy]}${rank < n ? `V${y(-5)}` : ""}`;
       return [path(`line ${KINDS[i]}`, d), svg("circle", { class: KINDS[i], r: 4.5, cx, cy })];
     };
-    node.replaceChildren(grid, ...modules.flatMap(line));
+    fill(node, grid, modules.map(line));
     const ranks = NAMES.map((name, i) => `${name} ${modules[i].rank}`).join(", ");
     set(node, { width, height, "aria-label": `Singular values. Ranks: ${ranks} of ${n}.` });
   }

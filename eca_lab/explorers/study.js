@@ -191,12 +191,12 @@ export default explorer((view) => {
       return [interval, mark, pairs.map(dot(y + 14))];
     };
     set(picture, { width, height: bottom + 40 });
-    picture.replaceChildren(
+    fill(picture,
       svg("rect", { class: "chosen", y: TOP + row * own, width, height: row }),
       svg("rect", { class: "band", x: from, y: TOP, width: to - from, height: bottom - TOP }),
-      grid, path("axis", `M${x(0)} ${TOP}V${bottom}`), ...rows.map(marks).flat(3),
+      grid, path("axis", `M${x(0)} ${TOP}V${bottom}`), rows.map(marks),
       path("edge", `M${from} 18V${bottom}M${to} 18V${bottom}`),
-      ...[from - 7, to + 7].map((cx) => svg("circle", { class: "edge", r: 7, cx, cy: 18 })));
+      [from - 7, to + 7].map((cx) => svg("circle", { class: "edge", r: 7, cx, cy: 18 })));
   }
 
   // What is told of the trial that is meant, and of that of the baseline.
@@ -228,7 +228,7 @@ export default explorer((view) => {
       const counts = Object.keys(MARKS).map((kind) => [verdicts.filter((each) => each === kind).length, kind]);
       write(headline, `Against ${baseline}: ${counts.filter(([n]) => n).map((each) => each.join(" ")).join(", ")}`);
       const said = conclusions(setting.compared[metric][baseline].said, rows, state, level).map(minus);
-      if (told.textContent !== said.join("")) told.replaceChildren(...said.map((text) => html("p", {}, text)));
+      fill(told, said.map((text) => html("p", {}, text)));
       write(about, setting.about);
       fillTable(state, setting, verdicts);
       const [all, width] = [view.root, plot].map(view.width);
