@@ -11,8 +11,8 @@ XDIST := -n 2 --dist loadscope --no-loadscope-reorder
 # Progress bars are for people: in recorded and compared outputs they would be noise.
 QUIET := TQDM_DISABLE=1
 
-.PHONY: lab test test-lowest lint format notebooks site sweep-demo study study-small ladder ladder-small \
-        checkpoints constraints clean
+.PHONY: lab test test-slow test-lowest lint format notebooks site sweep-demo study study-small \
+        ladder ladder-small checkpoints constraints clean
 
 lab: .venv/.installed
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
@@ -20,7 +20,11 @@ lab: .venv/.installed
 	    $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 test: lint
-	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) $(NBVAL) $(ARGS)
+	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) $(NBVAL) -m "not slow" $(ARGS)
+
+# Every notebook once more, in a browser.
+test-slow: .venv/.installed
+	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
 # The unit tests on the lowest versions that pyproject.toml admits.
 test-lowest: .venv-lowest/.installed

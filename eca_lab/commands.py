@@ -70,8 +70,9 @@ def _complain(text):
 def _plan(options):
     """The plan that the options ask for. What needs no data is checked before a download."""
     arms = sweep.check_arms(options.backbone, options.arms, options.seeds)
-    Path(options.out).mkdir(parents=True, exist_ok=True)
-    TemporaryFile(dir=options.out).close()  # OSError where nothing can be written
+    out = Path(options.out).absolute()
+    place = next(each for each in (out, *out.parents) if each.exists())
+    TemporaryFile(dir=place).close()  # OSError where nothing can be written
     dataset = data.load_dataset(
         options.data,
         size=options.size,

@@ -477,7 +477,7 @@ def test_a_failed_trial_gives_a_nonzero_exit(tmp_path, monkeypatch, capsys):
         (["--device", "cuda:77"], "device='cuda:77': torch sees"),
         (["--data", "folder:/no/such/folder"], "/no/such/folder"),
         (["--data", "mnist"], "mnist"),
-        (["--out", "/dev/null/results"], "Not a directory: '/dev/null/results'"),
+        (["--out", "/dev/null/results"], "Not a directory: '/dev/null/"),
         (["--gpu-share", "0.5", "--workers", "2"], "gpu_share=0.5: accepted with workers or ray"),
         (["--ray", "auto", "--workers", "2"], "workers=2 with ray='auto'"),
         (["--ray", "auto", "--device", "cuda:1"], "device='cuda:1': accepted are cpu, cuda"),

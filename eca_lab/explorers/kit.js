@@ -36,8 +36,8 @@ const path = (name, d, others = {}) => svg("path", { class: name, d, ...others }
 const button = (words, act, others = {}) => html("button", { type: "button", onclick: act, ...others }, words);
 const tableRow = (tag, cells) => html("tr", {}, cells.map((cell) => html(tag, {}, cell)));
 
-let ids = 0;
-const newId = () => `eca-lab-${++ids}`;
+// Like no other on the page, where each explorer has a kit of its own.
+const newId = () => `eca-lab-${Math.random().toString(36).slice(2)}`;
 
 // --- Numbers and words ---
 
