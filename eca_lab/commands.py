@@ -17,6 +17,7 @@ def run_sweep(options):
     sweep.check_workers(*where)
     plan = _plan(options)
     out, count = Path(options.out), len(plan.trials)
+    out.mkdir(parents=True, exist_ok=True)
     todo = sweep.remaining(plan, results.load_records(out, set_aside=True))
     _print_plan(plan)
     print(f"\n{count - len(todo)} of {count} trials are finished in {out}")
