@@ -1,4 +1,4 @@
-"""Panels as a reader meets them: a real JupyterLab in a real browser, moved by keyboard and mouse.
+"""Explorers and notebooks as a reader meets them: in JupyterLab in a browser, by hand and keys.
 
 The helpers are used by benchmarks/explorer_latency.py too.
 """
