@@ -39,7 +39,6 @@ def draw(ax, C=256):
     ax.plot(C, adaptive_kernel_size(C), 'o')
     ax.set(title=f'k = {adaptive_kernel_size(C)}', xlabel='channels C', ylabel='kernel size k')
 """
-# name -> cells, label of the slider that is pressed, what is dragged, whether it asks the kernel
 TRAINED = """\
 from eca_lab import checkpoints, data
 def network(arm):
@@ -51,6 +50,7 @@ RECORDED = (
     "from eca_lab import results\nrecorded = results.load_results('../data/results/cifar10-tiny')"
 )
 EXPLORERS = "from eca_lab import explorers"
+# name -> cells, label of the slider that is pressed, what is dragged, whether it asks the kernel
 OURS = {
     "kernel size": (
         [EXPLORERS, "explorers.KernelSizeExplorer()"],

@@ -106,7 +106,10 @@ def describe(trial, outcome):
 def _is_saved(path):
     """Whether a network is there, with its card; ValueError where the two do not fit."""
     if path.with_suffix(".json").exists():
-        load_checkpoint(path)
+        try:
+            load_checkpoint(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; remove {path.stem}.* to train it again") from None
         return True
     if path.exists():
         warnings.warn(f"{path} has no card, so it is trained again", stacklevel=3)

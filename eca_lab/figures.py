@@ -102,12 +102,6 @@ def odd_ticks(axis, largest):
     axis.set_minor_locator(NullLocator())
 
 
-def frame(ax):
-    """Draw all four sides of a matrix, and no grid over its entries."""
-    ax.spines[:].set(visible=True, color=GREY)
-    ax.grid(visible=False)
-
-
 def unit(matrix):
     """A matrix in units of its largest absolute entry, between -1 and 1; zeros stay zeros."""
     return matrix / (np.abs(matrix).max() or 1)

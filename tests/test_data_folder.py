@@ -157,7 +157,7 @@ def test_unreadable_images_are_an_error_or_skipped_and_counted(folder, load, mon
     (folder / "val" / "cat" / "loop.bmp").symlink_to("loop.bmp")
     (folder / "val" / "cat" / "zero.bmp").symlink_to("/dev/zero")
     shutil.copy(folder / "val" / "cat" / "000.bmp", os.fsencode(folder) + b"/val/cat/\xff.bmp")
-    match = r"8 unreadable of 15 .*train/cat/001\.bmp: .*; skip_unreadable leaves them out"
+    match = r"8 unreadable of 15 .*train/cat/001\.bmp: .*=True \(--skip-unreadable\) leaves"
     with pytest.raises(ValueError, match=match):
         load(folder)
     for source in ("decoded", "from the cache"):

@@ -48,7 +48,7 @@ def load_folder(name, folder, root, size, skip_unreadable, classes=None):
     problems = content.pop("problems")
     if problems and not skip_unreadable:
         count = f"{len(problems)} unreadable of {len(train + test)} images"
-        skip = "skip_unreadable leaves them out"
+        skip = "skip_unreadable=True (--skip-unreadable) leaves them out"
         raise ValueError(f"{folder}: {count}, the first {problems[0]}; {skip}")
     return Dataset(name, classes=classes, skipped=len(problems), **content)
 

@@ -130,7 +130,8 @@ class ReductionExplorer(Explorer):
             figures.dress(ax, title, "input channel", "output channel")
             matrix = np.frombuffer(module["matrix"], np.int16).reshape(side, side) / LARGEST
             ax.imshow(matrix, **figures.SIGNED, extent=(0.5, side + 0.5, side + 0.5, 0.5))
-            figures.frame(ax)
+            ax.spines[:].set(visible=True, color=figures.GREY)
+            ax.grid(visible=False)
             ax.label_outer()
         return figure
 
