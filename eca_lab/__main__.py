@@ -83,7 +83,8 @@ def _checkpoints(options):
 
 def _train(options, command):
     _fill(options)
-    options.recipe = Recipe(options.epochs, options.batch_size, options.learning_rate)
+    if getattr(options, "recipe", None) is None:
+        options.recipe = Recipe(options.epochs, options.batch_size, options.learning_rate)
     import torch  # when the options that can be checked without it are
 
     from eca_lab import commands
@@ -100,9 +101,9 @@ def _declare(options):
         raise ValueError(f"--study {study.name}: its --setting is missing; accepted are {listed}")
     checks.check_choice("--setting", options.setting, tuple(study.settings))
     setting = study.settings[options.setting]
-    names = ("arms", "size", "per_class", "backbone", "epochs", "precision", "fused", "keep")
+    names = ("arms", "size", "per_class", "backbone", "recipe", "precision", "fused", "keep")
     declared = {name: getattr(setting, name) for name in names} | {"out": study.results}
-    undeclared = dict.fromkeys(("classes", "batch_size", "learning_rate"))  # the usual ones
+    undeclared = dict.fromkeys(("classes", "epochs", "batch_size", "learning_rate"))  # the usual ones
     for name, value in (declared | undeclared).items():
         if getattr(options, name, None) is not None:
             option = f"--{name.replace('_', '-')}"

@@ -1,6 +1,6 @@
 """How a trial trains. Needs no torch, so that the command line can tell its defaults at once."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from eca_lab.checks import check_choice, check_integer, check_number
 
@@ -13,7 +13,10 @@ class Recipe:
     """SGD with Nesterov momentum, warm-up, then decay to zero; refuses values out of range.
 
     learning_rate is the peak, for this batch_size. warmup is the share of all steps that the
-    learning rate takes to rise. Weight decay leaves out biases and BatchNorm.
+    learning rate takes to rise. Weight decay leaves out biases and BatchNorm. crop is the width in
+    pixels of the border from within which images of up to 32 pixels are cut; None is an eighth of
+    their size. scales makes the first epochs cheap by smaller images (progressive resizing): pairs
+    of a share of the full size and a number of epochs, such as ((0.5, 5), (0.75, 4)).
     """
 
     epochs: int = 15
@@ -24,6 +27,8 @@ class Recipe:
     label_smoothing: float = 0.1
     warmup: float = 0.2
     decay: str = "linear"
+    crop: int | None = None
+    scales: tuple = ()
 
     def __post_init__(self):
         check_integer("epochs", self.epochs)
@@ -33,3 +38,29 @@ class Recipe:
             check_number(name, getattr(self, name), least=0, below=1)
         check_number("weight_decay", self.weight_decay, least=0)
         check_choice("decay", self.decay, DECAYS)
+        if self.crop is not None:
+            check_integer("crop", self.crop, least=0, most=32)
+        for scale, epochs in self.scales:
+            check_number("scales", scale, above=0, most=1)
+            check_integer("epochs in scales", epochs)
+        check_integer("epochs in scales", len(self._small), least=0, most=self.epochs)
+
+    @property
+    def _small(self):
+        """The scale of each epoch that has one."""
+        return [scale for scale, epochs in self.scales for _ in range(epochs)]
+
+    @property
+    def epoch_scales(self):
+        """The share of the full size that images have, for every epoch."""
+        return self._small + [1.0] * (self.epochs - len(self._small))
+
+    def describe(self):
+        """As a JSON-ready dict. What says nothing is left out: it came after the first trials."""
+        described = asdict(self) | {"scales": list(map(list, self.scales))}
+        return {name: value for name, value in described.items() if value not in (None, [])}
+
+
+def recipe_text(described):
+    """A recipe of `Recipe.describe` in one line."""
+    return ", ".join(f"{name}={value}" for name, value in described.items())

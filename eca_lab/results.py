@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from eca_lab.files import written_whole
+from eca_lab.recipe import recipe_text
 from eca_lab.spec import arm_order, parse_spec
 
 SCHEMA = 2
@@ -167,7 +168,7 @@ def _row(record):
         **dict(zip(RUN, run_of(record), strict=True)),
         "dataset": trial["dataset"]["name"],
         "fingerprint": trial["dataset"]["fingerprint"][:8],
-        "recipe": ", ".join(f"{name}={value}" for name, value in trial["recipe"].items()),
+        "recipe": recipe_text(trial["recipe"]),
         "epochs": trial["recipe"]["epochs"],
         "kernel_sizes": "-".join(map(str, sizes)) if any(sizes) else "",
         "loss": record["loss_curve"][-1],

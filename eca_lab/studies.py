@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eca_lab.checks import check_integer, check_number
+from eca_lab.recipe import Recipe, recipe_text
 from eca_lab.spec import arm_order, parse_spec
 
 FOLDER = Path(__file__).resolve().parent.parent / "data" / "studies"
+_RECIPE = ("epochs", "crop", "scales")  # what a setting may say of its recipe
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Setting:
     data: str
     size: int
     backbone: str
-    epochs: int
+    recipe: Recipe
     device: str
     seeds: int
     family: tuple
@@ -58,7 +60,8 @@ class Setting:
         In the order of `arms`.
         """
         chosen = results["arm"].isin(self.arms)
-        for column in ("size", "backbone", "epochs"):
+        chosen &= results["recipe"] == recipe_text(self.recipe.describe())
+        for column in ("size", "backbone"):
             chosen &= results[column] == getattr(self, column)
         return results[chosen].sort_values("arm", key=arm_order, kind="stable")
 
@@ -101,7 +104,9 @@ def load_study(name, folder=FOLDER):
             check_integer("seeds", setting.setdefault("seeds", seeds))
             arms = {baseline, *_arms(beside), *compared}
             arms = sorted(arms, key=lambda arm: parse_spec(arm).order)
-            settings[each] = Setting(name=each, family=compared, arms=tuple(arms), **setting)
+            recipe = {name: setting.pop(name) for name in _RECIPE if name in setting}
+            setting |= {"family": compared, "arms": tuple(arms), "recipe": Recipe(**recipe)}
+            settings[each] = Setting(name=each, **setting)
         check_number("margin", declared["margin"], above=0)
         slope = Slope(**declared.pop("slope")) if "slope" in declared else None
         declared["results"] = path.parent.parent / "results" / declared["results"]

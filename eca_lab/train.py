@@ -6,7 +6,6 @@ import os
 import re
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -67,9 +66,9 @@ def train_network(
         torch.manual_seed(_stream(seed, "dropout"))
         start = time.perf_counter()
         model.train()
-        for epoch in range(recipe.epochs):
+        for epoch, scale in enumerate(recipe.epoch_scales):
             total, steps = torch.zeros((), device=device), 0
-            for images, labels in batches(dataset, recipe.batch_size, order, augmentation):
+            for images, labels in batches(dataset, recipe, order, augmentation, scale):
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     logits = model(as_input(images))
                     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
@@ -139,7 +138,7 @@ def trial_description(dataset, backbone, arm, seed, recipe):
         "stem": stem,
         "attention": attention_specs(model),
         "parameters": sum(each.numel() for each in model.parameters()),
-        "recipe": asdict(recipe),
+        "recipe": recipe.describe(),
         "seed": seed,
     }
 
@@ -154,12 +153,14 @@ def initial_model(backbone, arm, num_classes, stem, seed):
     return model
 
 
-def batches(dataset, batch_size, order, augmentation):
+def batches(dataset, recipe, order, augmentation, scale=1.0):
     """One epoch of whole (images, labels); one generator shuffles them, the other augments."""
     indices = torch.randperm(len(dataset.train_images), generator=order)
     indices = indices.to(dataset.train_images.device)
-    for batch in indices[: len(indices) // batch_size * batch_size].split(batch_size):
-        yield augment(dataset.train_images[batch], augmentation), dataset.train_labels[batch]
+    whole = len(indices) // recipe.batch_size * recipe.batch_size
+    for batch in indices[:whole].split(recipe.batch_size):
+        images = augment(dataset.train_images[batch], augmentation, scale, recipe.crop)
+        yield images, dataset.train_labels[batch]
 
 
 def generator(seed, purpose):

@@ -50,6 +50,23 @@ def test_flips_and_shifts_are_uniform_and_independent():
     assert (kind[1:] == kind[:-1]).float().mean() < 0.08
 
 
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_scale_shrinks_what_would_be_shown(size):
+    images = _random_images(20, size, size)
+    whole, half = augment(images, _generator()), augment(images, _generator(), scale=0.5)
+    assert (half.dtype, half.shape) == (torch.uint8, (20, 3, size // 2, size // 2))
+    pooled = torch.nn.functional.avg_pool2d(whole.float(), 2)
+    agreement = torch.stack([pooled.flatten(), half.float().flatten()]).corrcoef()[0, 1]
+    assert agreement > 0.9
+
+
+def test_a_crop_is_as_wide_as_is_asked_for():
+    images = _random_images(20, 32, 32)
+    for asked, padding in ((None, 4), (0, 0), (2, 2)):
+        expected = flip_and_crop(images, _generator(), padding)
+        assert torch.equal(augment(images, _generator(), crop=asked), expected)
+
+
 @pytest.mark.parametrize(
     ("size", "kind"),
     [(32, partial(flip_and_crop, padding=4)), (33, partial(random_resized_crop, size=33))],

@@ -53,8 +53,11 @@ def test_identity_is_what_is_computed(dataset, make_record):
         identity(seed=1),
         identity(backbone="resnet10"),
         identity(recipe=Recipe(epochs=3)),
+        identity(recipe=Recipe(crop=2)),
+        identity(recipe=Recipe(crop=0)),
+        identity(recipe=Recipe(scales=((0.5, 1),))),
     }
-    assert len(others) == 7
+    assert len(others) == 10
     assert identity() not in others
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from eca_lab import results, studies
+from eca_lab.recipe import Recipe
 from eca_lab.spec import BACKBONES
 
 TEXT = """
@@ -40,6 +41,7 @@ def test_a_declaration(tmp_path):
     assert small.family == ("none", "eca(k=3)", "eca(k=5)")
     assert small.arms == ("none", "cbam", "eca", "eca(k=3)", "eca(k=5)")
     assert (small.seeds, small.per_class) == (4, None)
+    assert small.recipe == Recipe(epochs=2)
     assert study.slope.over == {"eca(k=3)": 3}
     assert not study.slope.primary
     assert study.primary is None
@@ -47,7 +49,9 @@ def test_a_declaration(tmp_path):
 
 def test_a_primary_arm_is_run_and_is_not_of_the_family(tmp_path):
     text = TEXT.replace("seeds = 4", 'seeds = 4\nprimary = "eca(k=9)"', 1)
-    small = declare(tmp_path, text.replace("epochs = 2", "epochs = 2\nkeep = 3")).settings["small"]
+    more = "epochs = 2\ncrop = 1\nscales = [[0.5, 1]]\nkeep = 3"
+    small = declare(tmp_path, text.replace("epochs = 2", more)).settings["small"]
+    assert small.recipe == Recipe(epochs=2, crop=1, scales=[[0.5, 1]])
     assert "eca(k=9)" in small.arms
     assert "eca(k=9)" not in small.family
     assert small.keep == 3
@@ -62,6 +66,7 @@ def test_a_primary_arm_is_run_and_is_not_of_the_family(tmp_path):
         ("margin = 0.2", "margin = -1", "margin=-1: accepted is a finite number above 0"),
         ("margin = 0.2", "margin = 0.2\nmagin = 1", "magin"),
         ("epochs = 2", "epoch = 2", "epoch"),
+        ("epochs = 2", "epochs = 2\nscales = [[0.5, 3]]", "epochs in scales=3"),
         ("seeds = 4", "seeds = 0", "seeds=0: accepted is a positive integer"),
     ],
 )

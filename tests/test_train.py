@@ -136,16 +136,31 @@ def test_arms_see_equal_batches(dataset, monkeypatch):
     assert not torch.equal(seen[0][0][0], seen[0][4][0])  # the second epoch is another
 
 
+def test_the_first_epochs_may_show_smaller_images(dataset, monkeypatch):
+    sides = []
+
+    def recording(*arguments):
+        for images, labels in batches(*arguments):
+            sides.append(images.shape[-1])
+            yield images, labels
+
+    monkeypatch.setattr(train, "batches", recording)
+    recipe = dataclasses.replace(QUICK, epochs=4, scales=((0.5, 2), (0.75, 1)))
+    _, outcome = train_network(dataset, "tiny", "eca", 0, recipe)
+    assert sides == [8] * 8 + [12] * 4 + [16] * 4
+    assert len(outcome["loss_curve"]) == 4
+
+
 def test_an_epoch_shows_each_image_once(dataset):
     order, augmentation = generator(0, "data order"), generator(0, "augmentation")
     marked = dataclasses.replace(
         dataset,
         train_images=torch.arange(64, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 16, 16),
     )
-    epoch = [images.amax((1, 2, 3)) for images, _ in batches(marked, 16, order, augmentation)]
+    epoch = [images.amax((1, 2, 3)) for images, _ in batches(marked, Recipe(batch_size=16), order, augmentation)]
     assert [len(each) for each in epoch] == [16] * 4
     assert sorted(torch.cat(epoch).tolist()) == list(range(64))
-    rest = list(batches(marked, 30, order, augmentation))
+    rest = list(batches(marked, Recipe(batch_size=30), order, augmentation))
     assert [len(labels) for _, labels in rest] == [30, 30]
 
 
@@ -210,6 +225,10 @@ def test_a_loss_that_is_not_finite_ends_the_trial(dataset):
         ({"warmup": 1.5}, "warmup=1.5"),
         ({"weight_decay": -1}, "weight_decay=-1: accepted is a finite number from 0"),
         ({"decay": "step"}, "decay='step': accepted are linear, cosine"),
+        ({"crop": -1}, "crop=-1: accepted is an integer from 0 to 32"),
+        ({"scales": [[1.5, 1]]}, "scales=1.5: accepted is a finite number to 1 above 0"),
+        ({"scales": [[0.5, 0]]}, "epochs in scales=0: accepted is a positive integer"),
+        ({"scales": [[0.5, 9], [0.75, 7]]}, "epochs in scales=16: accepted .* from 0 to 15"),
     ],
 )
 def test_recipes_that_are_refused(values, message):

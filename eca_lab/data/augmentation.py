@@ -8,14 +8,21 @@ import math
 import torch
 from torch.nn.functional import pad
 from torchvision.ops import roi_align
+from torchvision.transforms.v2.functional import resize
 
 
-def augment(images, generator):
-    """Random views of images for training, (N, 3, H, W) uint8, as usual for CIFAR or ImageNet."""
+def augment(images, generator, scale=1.0, crop=None):
+    """Random views of images for training, as usual for CIFAR (up to 32 pixels) or ImageNet.
+
+    Of (N, 3, H, W) uint8 gives (N, 3, H * scale, W * scale). scale and crop are as in
+    `eca_lab.recipe.Recipe`.
+    """
     size = images.shape[-1]
-    if size <= 32:
-        return flip_and_crop(images, generator, padding=size // 8)
-    return random_resized_crop(images, generator, size)
+    smaller = max(1, round(size * scale))
+    if size > 32:
+        return random_resized_crop(images, generator, smaller)
+    images = flip_and_crop(images, generator, padding=size // 8 if crop is None else crop)
+    return images if smaller == size else resize(images, [smaller, smaller], antialias=True)
 
 
 def flip_and_crop(images, generator, padding):
