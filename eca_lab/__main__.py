@@ -1,4 +1,4 @@
-"""Command line: ``python -m eca_lab sweep``, ``results``, ``compare`` and ``checkpoints``.
+"""Command line: ``python -m eca_lab sweep``, ``results``, ``compare``, ``checkpoints``, ``record``.
 
 What a command needs is imported when it runs: help and mistyped options are answered at once.
 """
@@ -35,6 +35,12 @@ CHECKPOINTS = TRAINING | {
     "epochs": 10,
     "out": "data/checkpoints",
     "precision": "float32",
+}
+RECORDING = {
+    "data": "shapes",
+    "per_class": 100,
+    "checkpoints": "data/checkpoints",
+    "out": "data/recordings",
 }
 COMPARISON = {"baseline": "eca", "metric": "top1", "margin": 0.2}
 
@@ -76,9 +82,23 @@ def _sweep(options):
 
 def _checkpoints(options):
     """Train every arm with every seed and keep the networks, each with a card. Networks that are
-    there already are kept.
+    there already are kept. With --study they are trained as its setting declares; --arms may be
+    others.
     """
+    if options.study is not None:
+        _declare(options, free=("arms", "out"))
     return _train(options, "train_checkpoints")
+
+
+def _record(options):
+    """Record what the kept networks of a data set do with its test images: the channel weights of
+    every image, and whether it is still classified rightly when they are changed. What is recorded
+    already is kept. Example: python -m eca_lab record --data cifar10
+    """
+    _fill(options)
+    from eca_lab import commands
+
+    return commands.record_networks(options)
 
 
 def _train(options, command):
@@ -93,8 +113,8 @@ def _train(options, command):
     return getattr(commands, command)(options)
 
 
-def _declare(options):
-    """Take from a study what it declares; ValueError for what contradicts it."""
+def _declare(options, free=()):
+    """Take from a study what it declares; ValueError for what contradicts it and is not free."""
     study = studies.load_study(options.study)
     if options.setting is None:
         listed = ", ".join(study.settings)
@@ -103,7 +123,10 @@ def _declare(options):
     setting = study.settings[options.setting]
     names = ("arms", "size", "per_class", "backbone", "recipe", "precision", "fused", "keep")
     declared = {name: getattr(setting, name) for name in names} | {"out": study.results}
-    undeclared = dict.fromkeys(("classes", "epochs", "batch_size", "learning_rate"))  # the usual ones
+    declared = {name: value for name, value in declared.items() if name not in free}
+    undeclared = dict.fromkeys(
+        ("classes", "epochs", "batch_size", "learning_rate")
+    )  # the usual ones
     for name, value in (declared | undeclared).items():
         if getattr(options, name, None) is not None:
             option = f"--{name.replace('_', '-')}"
@@ -112,7 +135,7 @@ def _declare(options):
     if options.data is None and setting.data == "folder:":
         where = f"--study {study.name} --setting {setting.name}"
         raise ValueError(f"{where}: where are its images? Give their folder as --data folder:PATH")
-    usual = {name: getattr(setting, name) for name in ("data", "device", "seeds")}
+    usual = {name: getattr(setting, name) for name in ("data", "device", "seeds", "arms")}
     options.defaults = options.defaults | usual
 
 
@@ -200,9 +223,7 @@ def _parser():
         return add
 
     add = command(_sweep, TRAINING, "train every arm with every seed")
-    add("--study", declared, metavar="NAME")
-    add("--setting", "one of the study's settings, such as small", metavar="NAME")
-    _add_training_options(add)
+    _add_training_options(add, declared)
     add("--workers", "run trials in N processes of this machine", type=int, metavar="N")
     add("--gpu-share", "of a GPU for each worker, such as 0.25", type=float, metavar="SHARE")
     add("--ray", "run trials on the Ray cluster at HOST:PORT; auto finds one", metavar="ADDRESS")
@@ -221,12 +242,21 @@ def _parser():
     add("--margin", "differences below this many points do not matter", type=float)
 
     add = command(_checkpoints, CHECKPOINTS, "train networks and keep them")
-    _add_training_options(add)
+    _add_training_options(add, declared)
+
+    add = command(_record, RECORDING, "record what kept networks do with test images")
+    add("--data", "what they were trained on, as for checkpoints")
+    add("--size", "resize images to a square of so many pixels", type=int, metavar="N")
+    add("--per-class", "test images a class", type=int, metavar="N")
+    add("--checkpoints", "folder of the networks", metavar="FOLDER")
+    add("--out", "folder of the recordings")
     return parser
 
 
-def _add_training_options(add):
+def _add_training_options(add, declared):
     """What to train and where to, for a command that makes a plan of it."""
+    add("--study", declared, metavar="NAME")
+    add("--setting", "one of the study's settings, such as small", metavar="NAME")
     add("--data", "shapes, cifar10, cifar100, imagenette, or folder:PATH with train/ and test/")
     add("--backbone", f"one of {', '.join(BACKBONES)}", choices=BACKBONES, metavar="NAME")
     text = 'attention specs such as none, se, cbam, eca, "eca(k=5)", "eca(k=3-5-5-7)"'

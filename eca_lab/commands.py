@@ -5,8 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from eca_lab import checkpoints, data, report, results, sweep
-from eca_lab.train import check_device
+from eca_lab import checkpoints, data, probe, recording, report, results, sweep
+from eca_lab.train import check_device, progress_bar
 
 AGAIN = "Run the same command again to"
 
@@ -61,6 +61,30 @@ def train_checkpoints(options):
         return 1
     for path in paths:
         print(f"{path}: top-1 {checkpoints.load_checkpoint(path)[1]['top1']:.2f} %")
+    return 0
+
+
+def record_networks(options):
+    """Record the networks of a data set that are not recorded yet; the exit status."""
+    folder, out = Path(options.checkpoints), Path(options.out)
+    dataset = data.load_dataset(options.data, size=options.size)
+    loaded = {path: checkpoints.load_checkpoint(path) for path in folder.glob("*.safetensors")}
+    todo, found = {}, 0
+    for path, (model, card) in sorted(loaded.items()):
+        if card["trial"]["dataset"]["fingerprint"] == dataset.fingerprint:
+            found += 1
+            if probe.attention_layers(model) and not (out / path.name).exists():
+                todo[path] = model, card
+    if not found:
+        raise ValueError(f"{folder}: no network was trained on {dataset.name} of this size")
+    out.mkdir(parents=True, exist_ok=True)
+    with progress_bar(len(todo), "network") as bar:
+        for path, (model, card) in todo.items():
+            bar.set_postfix_str(path.stem)
+            made = recording.record(model, dataset, options.per_class)
+            recording.save_recording(out / path.name, made, card)
+            bar.update()
+    print(f"{len(todo)} of {found} networks recorded in {out}")
     return 0
 
 

@@ -105,11 +105,11 @@ def resolve_precision(precision, device):
     return "bfloat16" if fast else "float32"
 
 
-def progress_bar(epochs):
+def progress_bar(total, unit="epoch"):
     """A progress bar for people: none where nobody looks on."""
     # tqdm's bar for notebooks overlooks this variable, which its bar for terminals obeys.
     quiet = True if os.environ.get("TQDM_DISABLE") else None
-    return tqdm(total=epochs, unit="epoch", smoothing=0.05, disable=quiet)
+    return tqdm(total=total, unit=unit, smoothing=0.05, disable=quiet)
 
 
 def input_transform(dataset):

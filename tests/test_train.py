@@ -157,7 +157,10 @@ def test_an_epoch_shows_each_image_once(dataset):
         dataset,
         train_images=torch.arange(64, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 16, 16),
     )
-    epoch = [images.amax((1, 2, 3)) for images, _ in batches(marked, Recipe(batch_size=16), order, augmentation)]
+    epoch = [
+        images.amax((1, 2, 3))
+        for images, _ in batches(marked, Recipe(batch_size=16), order, augmentation)
+    ]
     assert [len(each) for each in epoch] == [16] * 4
     assert sorted(torch.cat(epoch).tolist()) == list(range(64))
     rest = list(batches(marked, Recipe(batch_size=30), order, augmentation))
