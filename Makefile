@@ -14,7 +14,9 @@ QUIET := TQDM_DISABLE=1
 .PHONY: lab test test-slow test-lowest lint format notebooks site sweep-demo study study-small \
         ladder ladder-small checkpoints constraints clean
 
+# Explorers are shown before any cell has run in notebooks that are trusted, as these are.
 lab: .venv/.installed
+	$(BIN)/jupyter trust notebooks/*.ipynb
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
 	    --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
 	    $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
@@ -39,11 +41,13 @@ format: .venv/.installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# Execute every notebook from a fresh kernel and save it with its outputs.
+# Execute every notebook from a fresh kernel and save it with its outputs; with the state of the
+# explorers that need no kernel, too, so that they can be slid as soon as a notebook is opened.
+EXECUTE := $(QUIET) $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state
 notebooks: .venv/.installed
-	$(QUIET) $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
-	    notebooks/*.ipynb
+	$(EXECUTE)=True notebooks/01*.ipynb notebooks/03*.ipynb
+	$(EXECUTE)=False notebooks/00*.ipynb notebooks/02*.ipynb notebooks/04*.ipynb
 
 # The notebooks as pages for a browser alone, in site/: each is run down to its explorer.
 site: .venv/.installed

@@ -44,7 +44,8 @@ def record(explorer):
                 setattr(explorer, name, value)
         answers[json.dumps(explorer.answer.get("asked"))] = explorer.answer
     names = {name for name in explorer.keys if name[0] != "_"} - set(DOMWidget.class_trait_names())
-    told = {"module": explorer._esm, "names": explorer.STATE, "traits": explorer.get_state(names)}
+    traits = {name: getattr(explorer, name) for name in names}
+    told = {"module": explorer._esm, "names": explorer.STATE, "traits": traits}
     told["answers"] = list(answers.values())
     blobs = {}  # many states share a matrix: each is written once
     text = json.dumps(

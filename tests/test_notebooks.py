@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from eca_lab import explorers
+
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 # What takes a cell out of nbval's comparison, as a tag or as a comment.
 UNCOMPARED = ("nbval-ignore-output", "nbval-skip", "NBVAL_IGNORE_OUTPUT", "NBVAL_SKIP")
@@ -60,7 +62,22 @@ def test_small_and_for_any_machine(path, notebook):
     assert len(text) < 300_000
     assert str(Path.home()) not in text
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
-    assert "widgets" not in notebook["metadata"]
+
+
+def test_explorers_that_need_no_kernel_are_saved_as_they_are_now(path, notebook):
+    state = "application/vnd.jupyter.widget-state+json"
+    saved = notebook["metadata"].get("widgets", {state: {"state": {}}})[state]["state"]
+    models = [each["state"] for each in saved.values() if each["model_name"] == "AnyModel"]
+    explorer = {
+        "01_kernel_size": explorers.KernelSizeExplorer,
+        "03_kernel_sweep": explorers.StudyExplorer,
+    }.get(path.stem)
+    if explorer is None:
+        assert not saved
+        return
+    (model,) = models
+    assert model["_esm"] == explorer._esm
+    assert model["_css"] == explorer._css
 
 
 def test_readable(notebook, code_cells):

@@ -22,6 +22,13 @@ class _Attribute(traitlets.TraitType):
         return plain(now) if isinstance(now, Real) and now == value else value
 
 
+def _in_order(value, _=None):
+    """What the page is told, dicts as pairs: a notebook that is saved sorts the keys of objects."""
+    if isinstance(value, dict):
+        return {"pairs": [[key, _in_order(each)] for key, each in value.items()]}
+    return [*map(_in_order, value)] if isinstance(value, (list, tuple)) else value
+
+
 class Explorer(anywidget.AnyWidget):
     """A state that Python and the page share, drawn by an ES module in the page.
 
@@ -51,7 +58,7 @@ class Explorer(anywidget.AnyWidget):
     PRESETS: ClassVar = {}  # description of a button -> what it sets
     ASKED = ()
     _css = Path(__file__).with_name("explorer.css").read_text(encoding="utf-8")
-    given = traitlets.Dict().tag(sync=True)
+    given = traitlets.Dict().tag(sync=True, to_json=_in_order)
     answer = traitlets.Dict().tag(sync=True)
 
     def __init_subclass__(cls, **keywords):

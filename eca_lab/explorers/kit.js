@@ -57,6 +57,12 @@ const typed = (Type, { buffer, byteOffset, byteLength }) =>
 
 // --- State ---
 
+// What Python tells, with its dicts, which come as pairs.
+function ordered(value) {
+  if (Array.isArray(value)) return value.map(ordered);
+  return value?.pairs ? Object.fromEntries(value.pairs.map(([key, each]) => [key, ordered(each)])) : value;
+}
+
 // What anywidget renders: make(view) gives the nodes of the picture, the controls and the readout, and draw(state),
 // which is called at most once a frame.
 const explorer = (make) => ({ render: ({ model, el }) => connect(model, el, make) });
@@ -64,11 +70,11 @@ const explorer = (make) => ({ render: ({ model, el }) => connect(model, el, make
 function connect(model, el, make) {
   // JupyterLab takes arrows and letters as commands; shortcuts with Ctrl or Cmd stay its own.
   const keep = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
-  const [given, need, widths] = [model.get("given"), block("bad"), new Map()];
+  const [given, need, widths] = [ordered(model.get("given")), block("bad"), new Map()];
   const root = html("div", { class: `eca-lab ${given.name}`, onkeydown: keep });
   el.append(root);
   const names = Object.keys(given.initial);
-  let [frame, unshown] = [0, true];
+  let [frame, unshown, patience] = [0, true, 0];
   // `shows` are called with every state that is set, by whomever, even if it is the same again.
   const view = { root, given, shows: [], alone: model.get("alone"), link: () => model.get("link") };
   view.state = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
@@ -78,7 +84,12 @@ function connect(model, el, make) {
     const answer = model.get("answer");
     const fresh = Object.entries(answer.asked).every(([name, value]) => state[name] === value);
     root.classList.toggle("waiting", !fresh);
-    write(need, view.alone && !fresh ? "This needs a kernel: open the notebook." : "");
+    clearTimeout(patience);
+    const lacking = view.alone ? "open the notebook" : "run the cells down to this one";
+    const say = () => write(need, `This needs a kernel: ${lacking}.`);
+    if (fresh) write(need, "");
+    else if (view.alone) say();
+    else patience = setTimeout(say, 2000);
     return { ...answer, fresh };
   };
   view.redraw = () => {
@@ -114,6 +125,7 @@ function connect(model, el, make) {
   view.redraw();
   return () => {
     cancelAnimationFrame(frame);
+    clearTimeout(patience);
     resized.disconnect();
     heard.forEach((each) => model.off(...each));
   };
