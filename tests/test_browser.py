@@ -51,13 +51,14 @@ CHROMIUM_FLAGS = [
 
 
 class Lab:
-    """A running JupyterLab: the folder that it serves, its address and its token."""
+    """A running JupyterLab: the folder that it serves, its environment and its address."""
 
-    def __init__(self, folder, address, token):
-        self.folder, self.address, self.token = folder, address, token
+    def __init__(self, folder, environment, address):
+        self.folder, self.environment, self.address = folder, environment, address
 
     def url(self, path):
-        return f"{self.address}lab/workspaces/{path.stem}/tree/{path.as_posix()}?token={self.token}"
+        token = self.environment["JUPYTER_TOKEN"]
+        return f"{self.address}lab/workspaces/{path.stem}/tree/{path.as_posix()}?token={token}"
 
     def notebook(self, name, cells):
         """Write a notebook of these cells of code, and return its URL."""
@@ -100,8 +101,7 @@ def jupyterlab(directory):
     settings.mkdir()
     (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
 
-    token = secrets.token_hex(16)
-    environment = {**os.environ, "JUPYTER_TOKEN": token}
+    environment = {**os.environ, "JUPYTER_TOKEN": secrets.token_hex(16)}
     environment["IPYTHONDIR"] = str(directory / "ipython")
     for name in ("CONFIG", "DATA", "RUNTIME"):
         environment[f"JUPYTER_{name}_DIR"] = str(directory / name.lower())
@@ -116,7 +116,7 @@ def jupyterlab(directory):
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         try:
             address = _wait_for_server(server, directory)
-            yield Lab(served, address, token)
+            yield Lab(served, environment, address)
         finally:
             server.terminate()  # shuts down the kernels, too
             try:
@@ -299,6 +299,36 @@ def channels_slider(page):
 def told(where):
     """The line of Python that gives the state of the one explorer there."""
     return where.locator(".state code")
+
+
+# Cells need the kernel, which is busy starting: the explorers need none.
+@pytest.mark.parametrize(
+    ("name", "label", "before", "after"),
+    [
+        ("01_kernel_size", "channels C", "channels=256, gamma=2", "channels=267, gamma=2"),
+        ("03_kernel_sweep", "margin ±", "margin=0.2)", "margin=0.22)"),
+    ],
+)
+def test_explorers_slide_as_soon_as_a_trusted_notebook_is_opened(
+    lab, page, name, label, before, after
+):
+    from playwright.sync_api import expect
+
+    path = Path("notebooks") / f"{name}-as-it-is.ipynb"
+    shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", lab.folder / path)
+    trust = [sys.executable, "-m", "jupyter", "trust", lab.folder / path]
+    subprocess.run(trust, env=lab.environment, check=True, capture_output=True)
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(lab.url(path))
+    explorer = page.locator(".eca-lab")
+    slider = explorer.get_by_label(label, exact=True).and_(explorer.locator("[type=range]"))
+    slider.wait_for(timeout=60_000)
+    assert before in told(explorer).text_content()
+    slider.press("ArrowRight")
+    expect(told(explorer)).to_contain_text(after)
+    expect(explorer.locator(".bad").first).to_be_empty()
+    assert wrong == []
 
 
 GRID = """async ([text, given, samples]) => {
