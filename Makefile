@@ -12,7 +12,7 @@ XDIST := -n 2 --dist loadscope --no-loadscope-reorder
 QUIET := TQDM_DISABLE=1
 
 .PHONY: lab test test-slow test-lowest lint format notebooks site sweep-demo study study-small \
-        ladder ladder-small checkpoints constraints clean
+        photographs imagenet-subset ladder ladder-small checkpoints constraints clean
 
 # Explorers are shown before any cell has run in notebooks that are trusted, as these are.
 lab: .venv/.installed
@@ -85,6 +85,16 @@ study: .venv/.installed
 
 study-small: .venv/.installed
 	$(SWEEP) --study fixed-k --setting small --data "$(CIFAR10)" $(ON_CPU)
+
+# Days on a few CPU cores. The networks of three seeds are kept, and then what they do is recorded.
+photographs: .venv/.installed
+	$(SWEEP) --study photographs --setting cifar10 --data "$(CIFAR10)" $(ON_CPU)
+	$(CHECKPOINTS) --study photographs --setting cifar10 --data "$(CIFAR10)" --seeds 3 \
+	    --arms "eca(order=shuffled)"
+	$(BIN)/python -m eca_lab record --data "$(CIFAR10)" --size 32
+
+imagenet-subset: .venv/.installed
+	$(SWEEP) --study imagenet-subset --setting tiny-imagenet --data "$(TINY_IMAGENET)" $(ON_CPU)
 
 ladder: .venv/.installed
 	$(SWEEP) --study ladder --setting resnet10 --data "$(CIFAR10)" $(ON_GPU) --budget "$(BUDGET)m"

@@ -7,6 +7,7 @@ import pytest
 
 from eca_lab import stats, studies
 from eca_lab.__main__ import main
+from eca_lab.checkpoints import load_checkpoint
 from eca_lab.recipe import Recipe
 from eca_lab.results import load_results, write_record
 
@@ -66,7 +67,7 @@ def test_commands_import_only_what_they_need(arguments, status, imported):
         ("compare", "the folder of results is missing, or --study NAME"),
         ("compare --study ladder --margin 1", "--study ladder: accepted is no folder, baseline"),
         (f"compare {PILOT} --margin 0", "margin=0.0: accepted is a finite number above 0"),
-        ("compare --study ladders", "study='ladders': accepted are fixed-k, ladder"),
+        ("compare --study ladders", "study='ladders': accepted are fixed-k, imagenet"),
         (f"compare {PILOT} --baseline cbam", "--baseline='cbam': accepted are none"),
         (f"compare {PILOT} --arms se cbam", "--arms='cbam': accepted are none, se"),
         (f"compare {PILOT} --arms eca", "--arms='eca': accepted are none, se"),
@@ -148,6 +149,24 @@ def test_a_study_that_is_partly_run(tmp_path, make_record, monkeypatch, capsys):
     assert "No trials yet: none, se, eca(k=3)" in out
     assert "No contrast: a trend over [1]: accepted are at least two different numbers" in out
     assert "resnet18: no trials yet" in out
+
+
+def test_networks_beside_a_study_are_trained_as_it_declares(dataset, tmp_path, monkeypatch, capsys):
+    study = studies.load_study("photographs")
+    setting = study.settings["cifar10"]
+    recipe = Recipe(epochs=2, batch_size=16, crop=2, scales=((0.5, 1),))
+    setting = replace(setting, recipe=recipe, size=16, fused=False, precision="float32")
+    study = replace(study, settings={"cifar10": setting})
+    monkeypatch.setattr(studies, "load_study", lambda _: study)
+    monkeypatch.setattr("eca_lab.data.load_dataset", lambda name, **_: dataset)
+    command = "checkpoints --study photographs --setting cifar10 --seeds 1 --device cpu"
+    assert main([*command.split(), "--arms", "eca(order=shuffled)", "--out", str(tmp_path)]) == 0
+    assert "top-1" in capsys.readouterr().out
+    (path,) = tmp_path.glob("*.safetensors")
+    _, card = load_checkpoint(path)
+    assert (card["arm"], card["trial"]["recipe"]) == ("eca(order=shuffled)", recipe.describe())
+    assert main([*command.split(), "--epochs", "3"]) == 2
+    assert "--epochs with --study photographs: the study declares it" in capsys.readouterr().err
 
 
 def test_the_primary_contrast_is_not_adjusted(tmp_path, make_record, monkeypatch, capsys):

@@ -77,7 +77,7 @@ def test_a_file_that_declares_none(old, new, message, tmp_path):
 
 
 def test_what_is_declared_here_can_be_run():
-    assert studies.names() == ["fixed-k", "ladder"]
+    assert studies.names() == ["fixed-k", "imagenet-subset", "ladder", "photographs"]
     for name in studies.names():
         study = studies.load_study(name)
         assert study.results.is_dir()
@@ -90,7 +90,7 @@ def test_what_is_declared_here_can_be_run():
             assert len(set(setting.arms)) == len(setting.arms)
             assert set(study.slope.over if study.slope else ()) <= set(setting.arms)
             assert study.primary is None or study.primary in set(setting.arms) - set(setting.family)
-    with pytest.raises(ValueError, match="study='fixed': accepted are fixed-k, ladder"):
+    with pytest.raises(ValueError, match="study='fixed': accepted are fixed-k, imagenet-subset, "):
         studies.load_study("fixed")
 
 
