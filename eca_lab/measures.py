@@ -6,6 +6,7 @@ Shapes: N images, C channels of a layer. Needs no torch.
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from eca_lab.checks import check_integer
 
@@ -46,6 +47,20 @@ def effective_channels(weights):
     variances = _matrix("weights", weights).var(0)
     variances = variances[variances > _CONSTANT]
     return float(variances.sum() ** 2 / (variances**2).sum()) if len(variances) else 0.0
+
+
+def own_correlation(weights, descriptors):
+    """Spearman's rank correlation, over the images, of each channel's weight with its own mean.
+
+    Of weights and descriptors (N, C), as `eca_lab.probe.WeightRecord` has them, gives (C,); 0 where
+    either does not vary. ValueError for other shapes.
+    """
+    ranks = [rankdata(_matrix("values", each), axis=0) for each in (weights, descriptors)]
+    if ranks[0].shape != ranks[1].shape:
+        raise ValueError(f"weights of shape {ranks[0].shape}, descriptors of {ranks[1].shape}")
+    a, b = (each - each.mean(0) for each in ranks)
+    length = np.sqrt((a**2).sum(0) * (b**2).sum(0))
+    return np.divide((a * b).sum(0), length, out=np.zeros_like(length), where=length > 0)
 
 
 class NeighbourCorrelation(NamedTuple):

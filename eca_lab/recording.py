@@ -30,14 +30,15 @@ class Recording:
 
     weights maps a layer to its channel weights (N, C), in steps of 1/255 in a file; labels are
     (N,). right maps (layer, change) to which images are classified rightly, bool (N,): of every
-    layer the `interventions`, of "all" layers UNTOUCHED and ORDERS. neighbours maps a layer to a
-    `eca_lab.measures.NeighbourCorrelation`.
+    layer the `interventions`, of "all" layers UNTOUCHED and ORDERS. neighbours and follows map a
+    layer to `eca_lab.measures.neighbour_correlation` and the mean of `own_correlation` there.
     """
 
     weights: dict
     labels: np.ndarray
     right: dict
     neighbours: dict
+    follows: dict
 
     def moved(self, *key):
         """By how many percentage points a change moves the top-1 of the untouched network."""
@@ -100,7 +101,10 @@ def record(model, dataset, per_class=100):
         rng = np.random.default_rng(seed)
         orders = [(layer, rng.permutation(width)) for layer, width in widths.items()]
         outcomes[key] = right(*(probe.renumber(model, *each) for each in orders))
-    return Recording(found.weights, labels, outcomes, _neighbours(model, found.descriptors))
+    pairs = zip(found.weights.items(), found.descriptors.values(), strict=True)
+    follows = {layer: measures.own_correlation(w, d).mean() for (layer, w), d in pairs}
+    neighbours = _neighbours(model, found.descriptors)
+    return Recording(found.weights, labels, outcomes, neighbours, follows)
 
 
 def _neighbours(model, descriptors):
@@ -124,6 +128,7 @@ def save_recording(path, recording, card):
     about = {
         "network": {name: card[name] for name in ("arm", "sha256", "trial")},
         "neighbours": recording.neighbours,
+        "follows": recording.follows,
         "code": code_version(),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         **provenance(torch.device("cpu")),
@@ -156,4 +161,4 @@ def load_recording(path, card):
         for (kind, *key), packed in parts.items()
         if kind == "right"
     }
-    return Recording(weights, labels, right, neighbours)
+    return Recording(weights, labels, right, neighbours, about["follows"])

@@ -97,3 +97,18 @@ def test_channels_that_do_not_vary_correlate_with_none():
         measures.neighbour_correlation(chain, reach=5)
     with pytest.raises(ValueError, match="number of images=2"):
         measures.neighbour_correlation(chain[:2])
+
+
+def test_own_correlation_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    descriptors = rng.normal(size=(40, 5)).round(1)  # with ties
+    weights = -descriptors + rng.normal(size=(40, 5))
+    found = measures.own_correlation(weights, descriptors)
+    expected = [
+        stats.spearmanr(w, d).statistic for w, d in zip(weights.T, descriptors.T, strict=True)
+    ]
+    assert found == pytest.approx(expected)
+    weights[:, 2] = 0.5
+    assert measures.own_correlation(weights, descriptors)[2] == 0
+    with pytest.raises(ValueError, match=r"weights of shape \(40, 5\), descriptors of \(40, 4\)"):
+        measures.own_correlation(weights, descriptors[:, :4])

@@ -80,6 +80,15 @@ def test_what_is_recorded_is_what_the_network_does(network, dataset):
     )
 
 
+def test_a_weight_that_follows_the_channel_s_own_mean(dataset):
+    # With k = 1 the weight is a rising, or falling, function of the channel's own mean alone.
+    model = build_model("tiny", "eca(k=1)", 2, "cifar").eval()
+    for layer, sign in zip(LAYERS, (1, -1, 1, -1), strict=True):
+        torch.nn.init.constant_(probe.attention_layers(model)[layer].conv.weight, 0.5 * sign)
+    made = record(model, dataset, 10)
+    assert list(made.follows.values()) == pytest.approx([1, -1, 1, -1], abs=0.02)
+
+
 def test_names_mean_nothing_to_se_alone(network, dataset):
     model, card = network
     made = record(model, dataset, 10)
@@ -124,6 +133,7 @@ def test_a_file_gives_back_what_was_recorded(network, dataset, tmp_path):
     assert found.right.keys() == made.right.keys()
     assert all(np.array_equal(found.right[key], made.right[key]) for key in made.right)
     assert found.neighbours == made.neighbours
+    assert found.follows == made.follows
     for layer, weights in made.weights.items():
         assert np.abs(found.weights[layer] - weights).max() <= 0.5 / 255 + 1e-6
     with pytest.raises(ValueError, match="is no recording of this network: it is of weights with"):
