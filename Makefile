@@ -109,6 +109,7 @@ checkpoints: .venv/.installed
 	$(CHECKPOINTS) --seeds 3
 	$(CHECKPOINTS) --seeds 1 --classes crescent,square --size 24 --arms eca --epochs 7 \
 	    --batch-size 32 --learning-rate 0.05
+	$(BIN)/python -m eca_lab record --per-class 30
 
 # Pin the newest admitted versions, for every platform. No host name goes into the file.
 constraints: .venv/.installed

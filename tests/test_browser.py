@@ -83,7 +83,7 @@ def jupyterlab(directory):
     """
     served = directory / "served"
     (served / NOTEBOOK).parent.mkdir(parents=True)
-    for data in ("checkpoints", "paper", "results"):
+    for data in ("checkpoints", "paper", "recordings", "results"):
         shutil.copytree(ROOT / "data" / data, served / "data" / data)
     for path in NOTEBOOKS:
         notebook = json.loads((ROOT / path).read_text(encoding="utf-8"))
