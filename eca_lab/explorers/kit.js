@@ -71,7 +71,8 @@ function connect(model, el, make) {
   // JupyterLab takes arrows and letters as commands; shortcuts with Ctrl or Cmd stay its own.
   const keep = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
   const [given, need, widths] = [ordered(model.get("given")), block("bad"), new Map()];
-  const root = html("div", { class: `eca-lab ${given.name}`, onkeydown: keep });
+  const whole = model.get("answer").asked ? "" : "whole"; // it asks the kernel for nothing
+  const root = html("div", { class: `eca-lab ${given.name} ${whole}`, onkeydown: keep });
   el.append(root);
   const names = Object.keys(given.initial);
   let [frame, unshown, patience] = [0, true, 0];
