@@ -14,9 +14,11 @@ QUIET := TQDM_DISABLE=1
 .PHONY: lab test test-slow test-lowest lint format notebooks site sweep-demo study study-small \
         photographs imagenet-subset ladder ladder-small checkpoints constraints clean
 
-# Explorers are shown before any cell has run in notebooks that are trusted, as these are.
+# Notebooks whose explorers need no kernel: their state is saved with them, and JupyterLab shows it
+# before any cell has run, if the notebook is trusted.
+ALIVE := notebooks/01_kernel_size.ipynb notebooks/03_kernel_sweep.ipynb
 lab: .venv/.installed
-	$(BIN)/jupyter trust notebooks/*.ipynb
+	$(BIN)/jupyter trust $(ALIVE)
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
 	    --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
 	    $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
@@ -41,13 +43,12 @@ format: .venv/.installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# Execute every notebook from a fresh kernel and save it with its outputs; with the state of the
-# explorers that need no kernel, too, so that they can be slid as soon as a notebook is opened.
+# Execute every notebook from a fresh kernel and save it with its outputs.
 EXECUTE := $(QUIET) $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
     --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state
 notebooks: .venv/.installed
-	$(EXECUTE)=True notebooks/01*.ipynb notebooks/03*.ipynb
-	$(EXECUTE)=False notebooks/00*.ipynb notebooks/02*.ipynb notebooks/04*.ipynb
+	$(EXECUTE)=True $(ALIVE)
+	$(EXECUTE)=False $(filter-out $(ALIVE),$(wildcard notebooks/*.ipynb))
 
 # The notebooks as pages for a browser alone, in site/: each is run down to its explorer.
 site: .venv/.installed
