@@ -1,14 +1,12 @@
-"""What a network costs: parameters, multiply-adds, and measured time.
+"""What a network costs: parameters and multiply-adds.
 
 Table 3 of the ECA paper prints its counts in units of its own: its M is `MEBI`, its G is `GIBI`.
 """
 
 import math
-import time
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from eca_lab.checks import check_choice, check_integer
@@ -79,56 +77,6 @@ def table_3(published):
         counted.append((arm, parameters(model) / MEBI, count))
     columns = ["arm", "counted_parameters", "counted_flops"]
     return rows.join(pd.DataFrame(counted, index=rows.index, columns=columns))
-
-
-def step_seconds(models, size, batch_size, repeats=10):
-    """Measured time of a forward pass and of a training step, each relative to the first model.
-
-    models maps names to classifiers on one device. They take turns in at least 2 repeats, after one
-    to warm up, in the opposite order every second time, and ratios are of one round: whatever else
-    the machine does meets all of them. A training step, on random images, is forward pass,
-    cross-entropy, backward pass and SGD at a learning rate of zero.
-
-    Gives a DataFrame indexed by (step, name), step being "forward" and "training": seconds, the
-    median; ratio, the median ratio to the first model; ratio_low and ratio_high, its quartiles.
-    """
-    check_integer("size", size)
-    check_integer("batch_size", batch_size)
-    check_integer("repeats", repeats, least=2)  # to see the spread
-    device = next(next(iter(models.values())).parameters()).device
-    x = torch.randn(batch_size, 3, size, size, device=device)
-    tables = {}
-    for step in (_forward, _training):
-        seconds = {name: [] for name in models}
-        for turn in range(repeats + 1):
-            for name in list(models)[:: 1 if turn % 2 else -1]:
-                start = _now(device)
-                step(models[name], x)
-                seconds[name].append(_now(device) - start)
-                models[name].zero_grad()  # only one model at a time holds gradients
-        rounds = pd.DataFrame(seconds).iloc[1:]
-        ratios = rounds.div(rounds.iloc[:, 0], axis=0).quantile([0.5, 0.25, 0.75]).T
-        ratios.columns = ["ratio", "ratio_low", "ratio_high"]
-        ratios.insert(0, "seconds", rounds.median())
-        tables[step.__name__.strip("_")] = ratios
-    return pd.concat(tables, names=["step", "name"])
-
-
-def _now(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-@torch.no_grad()
-def _forward(model, x):
-    model.eval()(x)
-
-
-def _training(model, x):
-    logits = model.train()(x)
-    F.cross_entropy(logits, torch.zeros(len(x), dtype=torch.long, device=x.device)).backward()
-    torch.optim.SGD(model.parameters(), lr=0).step()
 
 
 _ATEN = torch.ops.aten

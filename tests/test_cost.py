@@ -7,7 +7,7 @@ from torch import nn
 
 from eca_lab import cost
 from eca_lab.attention import make_attention
-from eca_lab.cost import multiply_adds, parameters, step_seconds
+from eca_lab.cost import multiply_adds, parameters
 from eca_lab.models import build_model
 
 TABLE_3 = Path(__file__).parent.parent / "data" / "paper" / "table3_backbones.csv"
@@ -131,68 +131,3 @@ def test_counting_leaves_the_model_as_it_is():
 def test_what_cannot_be_counted(arguments, error, message):
     with pytest.raises(error, match=message):
         multiply_adds(LAYERS, **{"size": 6, **arguments})
-
-
-def test_step_seconds_measures_every_model_in_turn(monkeypatch):
-    calls = []
-    # A clock that knows what it times: 1 s a forward pass, 3 s a training step, twice that for "b".
-    now = 0.0
-
-    class Timed(nn.Linear):
-        def forward(self, x):
-            nonlocal now
-            calls.append((self.name, self.training, torch.is_grad_enabled()))
-            now += (3 if self.training else 1) * (2 if self.name == "b" else 1)
-            return super().forward(x.mean((2, 3)))
-
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: now)
-    models = {}
-    for name in "abc":
-        models[name] = Timed(3, 5)
-        models[name].name = name
-    before = models["b"].weight.clone()
-    table = step_seconds(models, size=4, batch_size=2, repeats=3)
-    assert table.index.tolist() == [(s, n) for s in ("forward", "training") for n in "abc"]
-    assert table["seconds"].tolist() == [1, 2, 1, 3, 6, 3]
-    for column in ("ratio", "ratio_low", "ratio_high"):
-        assert table[column].tolist() == [1, 2, 1] * 2
-    names = "".join(name for name, *_ in calls)
-    assert names == ("cba" + "abc") * 4
-    assert [training for _, training, _ in calls] == [False] * 12 + [True] * 12
-    assert [grad for *_, grad in calls] == [False] * 12 + [True] * 12
-    assert torch.equal(models["b"].weight, before)
-    assert models["b"].weight.grad is None
-
-
-def test_step_seconds_spreads_over_rounds(monkeypatch):
-    # The clock is read in pairs, before and after; a round of warming up comes first.
-    lengths = [9, 9, 1, 1, 1, 2, 4, 1, 3, 1] + [1] * 10
-    ticks = iter([tick for length in lengths for tick in (0, length)])
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(ticks))
-    models = {"a": build_model("tiny"), "b": build_model("tiny")}
-    table = step_seconds(models, size=32, batch_size=1, repeats=4).loc["forward"]
-    # a and b, b and a, by turns: ratios of 1, 1/2, 1/4 and 3.
-    assert table["seconds"].tolist() == [1.5, 1]
-    assert table["ratio"].tolist() == [1, 0.75]
-    assert table["ratio_low"].tolist() == [1, 0.4375]
-    assert table["ratio_high"].tolist() == [1, 1.5]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"repeats": 1}, "repeats=1: accepted is an integer of at least 2"),
-        ({"batch_size": 0}, "batch_size=0"),
-        ({"size": -1}, "size=-1"),
-    ],
-)
-def test_what_cannot_be_timed(arguments, message):
-    given = {"models": {"a": LAYERS}, "size": 6, "batch_size": 2, **arguments}
-    with pytest.raises(ValueError, match=message):
-        step_seconds(**given)
-
-
-@pytest.mark.gpu
-def test_step_seconds_on_a_gpu():
-    table = step_seconds({"a": build_model("tiny").cuda()}, 32, 8, repeats=3)
-    assert (table["seconds"] > 0).all()
