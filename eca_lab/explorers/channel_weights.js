@@ -165,12 +165,18 @@ export default explorer((view) => {
   const [pixels, indices] = [typed(Uint8Array, given.images), typed(Int32Array, given.indices)];
   const figures = ["", "asks", "asks"].map((name) => html("canvas", { class: name }));
   const captions = figures.map(() => html("div"));
-  function drawMaps({ image }, { asked, map: bytes, size: [h, w] }, applied) {
-    const values = typed(Float32Array, bytes);
+  const paintImage = remember((image) => {
     const from = 3 * image * tall * wide;
     paint(figures[0], wide, tall, (i) => pixel(pixels.subarray(from + 3 * i, from + 3 * i + 3)));
+  });
+  const paintMaps = remember((bytes, h, w, applied) => {
+    const values = typed(Float32Array, bytes);
     const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
     [1, applied].forEach((by, i) => paint(figures[i + 1], w, h, (n) => signed((1 + (by * values[n]) / largest) / 2)));
+  });
+  function drawMaps({ image }, { asked, map, size }, applied) {
+    paintImage(image);
+    paintMaps(map, ...size, applied);
     [`image ${image}`, `map ${asked.channel} before`, `after, × ${applied.toFixed(2)}`].forEach((text, i) =>
       write(captions[i], text));
   }
