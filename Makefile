@@ -95,7 +95,8 @@ photographs: .venv/.installed
 	$(BIN)/python -m eca_lab record --data "$(CIFAR10)" --size 32
 
 imagenet-subset: .venv/.installed
-	$(SWEEP) --study imagenet-subset --setting tiny-imagenet --data "$(TINY_IMAGENET)" $(ON_CPU)
+	$(SWEEP) --study imagenet-subset --setting tiny-imagenet $(ON_CPU) \
+	    $(if $(TINY_IMAGENET),--data "$(TINY_IMAGENET)")
 
 ladder: .venv/.installed
 	$(SWEEP) --study ladder --setting resnet10 --data "$(CIFAR10)" $(ON_GPU) --budget "$(BUDGET)m"

@@ -28,7 +28,8 @@ TRAINING = {
     "out": "data/results/mine",
     "precision": "auto",
     "gpu_share": 1.0,
-    "keep": 0,  # which a study alone asks for
+    "keep": 0,  # this and a whole recipe a study alone asks for
+    "recipe": None,
 }
 CHECKPOINTS = TRAINING | {
     "arms": ["none", "se", "eca", "eca(k=9)", "eca(order=shuffled)"],
@@ -103,8 +104,8 @@ def _record(options):
 
 def _train(options, command):
     _fill(options)
-    if getattr(options, "recipe", None) is None:
-        options.recipe = Recipe(options.epochs, options.batch_size, options.learning_rate)
+    how = options.epochs, options.batch_size, options.learning_rate
+    options.recipe = options.recipe or Recipe(*how)
     import torch  # when the options that can be checked without it are
 
     from eca_lab import commands
@@ -124,9 +125,8 @@ def _declare(options, free=()):
     names = ("arms", "size", "per_class", "backbone", "recipe", "precision", "fused", "keep")
     declared = {name: getattr(setting, name) for name in names} | {"out": study.results}
     declared = {name: value for name, value in declared.items() if name not in free}
-    undeclared = dict.fromkeys(
-        ("classes", "epochs", "batch_size", "learning_rate")
-    )  # the usual ones
+    # The usual ones, or said by the recipe.
+    undeclared = dict.fromkeys(("classes", "epochs", "batch_size", "learning_rate"))
     for name, value in (declared | undeclared).items():
         if getattr(options, name, None) is not None:
             option = f"--{name.replace('_', '-')}"

@@ -57,7 +57,8 @@ def own_correlation(weights, descriptors):
     """
     ranks = [rankdata(_matrix("values", each), axis=0) for each in (weights, descriptors)]
     if ranks[0].shape != ranks[1].shape:
-        raise ValueError(f"weights of shape {ranks[0].shape}, descriptors of {ranks[1].shape}")
+        shapes = f"weights of shape {ranks[0].shape}, descriptors of {ranks[1].shape}"
+        raise ValueError(f"{shapes}: accepted are equal ones")
     a, b = (each - each.mean(0) for each in ranks)
     length = np.sqrt((a**2).sum(0) * (b**2).sum(0))
     return np.divide((a * b).sum(0), length, out=np.zeros_like(length), where=length > 0)

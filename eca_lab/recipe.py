@@ -40,7 +40,10 @@ class Recipe:
         check_choice("decay", self.decay, DECAYS)
         if self.crop is not None:
             check_integer("crop", self.crop, least=0, most=32)
-        for scale, epochs in self.scales:
+        for pair in self.scales:
+            if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+                raise TypeError(f"scales={pair!r}: accepted are pairs of a scale and epochs")
+            scale, epochs = pair
             check_number("scales", scale, above=0, most=1)
             check_integer("epochs in scales", epochs)
         check_integer("epochs in scales", len(self._small), least=0, most=self.epochs)

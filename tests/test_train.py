@@ -230,6 +230,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(dataset):
         ({"decay": "step"}, "decay='step': accepted are linear, cosine"),
         ({"crop": -1}, "crop=-1: accepted is an integer from 0 to 32"),
         ({"scales": [[1.5, 1]]}, "scales=1.5: accepted is a finite number to 1 above 0"),
+        ({"scales": [0.5]}, "scales=0.5: accepted are pairs of a scale and epochs"),
         ({"scales": [[0.5, 0]]}, "epochs in scales=0: accepted is a positive integer"),
         ({"scales": [[0.5, 9], [0.75, 7]]}, "epochs in scales=16: accepted .* from 0 to 15"),
     ],
