@@ -131,33 +131,40 @@ def stages_figure(intervals, networks):
     return figure
 
 
-def differences_figure(comparison):
-    """Forest plot of an `eca_lab.stats.Comparison`: differences, 95% intervals, and the margin.
+def differences_figure(comparisons):
+    """Forest plot: differences to a baseline, their 95% intervals, and the margin.
 
-    The differences of single seeds are faint dots.
+    Side by side, on one scale, for one or more `eca_lab.stats.Comparison` by title, which share
+    metric, margin and baseline. The differences of single seeds are faint dots.
     """
-    table, margin = comparison.table, comparison.margin
-    figure = new_figure(7.2, 1.9 + 0.36 * len(table))
-    ax = figure.add_subplot()
-    label = f"margin, ±{margin:g} points"
-    ax.axvspan(-margin, margin, color=GREEN, alpha=0.15, linewidth=0, label=label)
-    ax.axvline(0, color=BLACK, linewidth=1)
-    rows = range(len(table))
-    for row, arm in enumerate(table.index):
-        seeds, label = comparison.differences[arm], "one seed" if row == 0 else None
-        ax.plot(seeds, [row + 0.25] * len(seeds), **_DOT, color=SKY, alpha=0.6, label=label)
-    ax.hlines(rows, table["low"], table["high"], color=BLUE, linewidth=2)
-    for verdict, (marker, fill) in _VERDICTS.items():
-        chosen = [row for row, each in enumerate(table["verdict"]) if each == verdict]
-        if chosen:
-            style = {"color": BLUE, "markerfacecolor": fill, "markersize": 8}
-            label = f"mean, 95% interval: {verdict}"
-            ax.plot(table["difference"].iloc[chosen], chosen, marker, **style, label=label)
-    title = f"Difference to {comparison.baseline}, paired by seed"
-    dress(ax, title, f"difference in {comparison.metric}, percentage points", "")
-    ax.set_yticks(rows, table.index)
-    ax.set_ylim(len(table) - 0.5, -0.5)
-    _legend_below(figure)
+    most = max(len(each.table) for each in comparisons.values())
+    width = 7.2 if len(comparisons) == 1 else 4.4 * len(comparisons)
+    figure = new_figure(width, 1.9 + 0.36 * most)
+    axes = figure.subplots(1, len(comparisons), sharex=True, squeeze=False)[0]
+    legend = {}
+    for ax, (title, comparison) in zip(axes, comparisons.items(), strict=True):
+        table, margin = comparison.table, comparison.margin
+        label = f"margin, ±{margin:g} points"
+        ax.axvspan(-margin, margin, color=GREEN, alpha=0.15, linewidth=0, label=label)
+        ax.axvline(0, color=BLACK, linewidth=1)
+        rows = range(len(table))
+        for row, arm in enumerate(table.index):
+            seeds, label = comparison.differences[arm], "one seed" if row == 0 else None
+            ax.plot(seeds, [row + 0.25] * len(seeds), **_DOT, color=SKY, alpha=0.6, label=label)
+        ax.hlines(rows, table["low"], table["high"], color=BLUE, linewidth=2)
+        for verdict, (marker, fill) in _VERDICTS.items():
+            chosen = [row for row, each in enumerate(table["verdict"]) if each == verdict]
+            if chosen:
+                style = {"color": BLUE, "markerfacecolor": fill, "markersize": 8}
+                label = f"mean, 95% interval: {verdict}"
+                ax.plot(table["difference"].iloc[chosen], chosen, marker, **style, label=label)
+        unit = f"{comparison.metric} minus that of {comparison.baseline}, points"
+        dress(ax, title, unit, "")
+        ax.set_yticks(rows, table.index)
+        ax.set_ylim(most - 0.5, -0.5)
+        handles, labels = ax.get_legend_handles_labels()
+        legend |= dict(zip(labels, handles, strict=True))
+    figure.legend(legend.values(), legend, fontsize=9.5, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -207,16 +214,12 @@ def kernel_sweep_figure(comparison):
     dress(ax, "Difference over kernel size", "fixed kernel size k; other arms", "")
     ax.set_ylabel(f"{comparison.metric} minus {comparison.baseline}, points", fontsize=10.5)
     ax.set_xticks(list(labels), labels.values())
-    _legend_below(figure)
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=9.5, loc="outside lower center", ncols=2)
     return figure
 
 
 _FEWEST_SEEDS = 4  # an interval of fewer is wider than any picture of it
-
-
-def _legend_below(figure):
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=9.5, loc="outside lower center", ncols=2)
 
 
 def spectra_figure(spectra, title="Singular values of the Jacobian"):

@@ -84,16 +84,10 @@ def print_study(study):
         compared += print_comparisons(trials, study.baseline, setting.family, "top1", study.margin)
         if study.primary:
             try:
-                first = stats.compare(trials, study.primary, [study.baseline], "top1", study.margin)
+                print(primary_contrast(study, trials))
             except ValueError as error:  # one of the two has not run
                 print(f"No primary contrast: {error}.")
                 continue
-            row = first.table.loc[study.baseline]
-            print(
-                f"Primary contrast, not adjusted: {study.baseline} minus {study.primary} "
-                f"{row['difference']:+.3f} points {_told(row)}: {row['verdict']}, p of equivalence "
-                f"{row['p_equivalence']:.2f}"
-            )
         if slope := study.slope:
             try:
                 found = stats.trend(trials, slope.over)
@@ -103,6 +97,19 @@ def print_study(study):
             kind = "Primary contrast" if slope.primary else "Contrast beside them"
             print(f"{kind}: {found['slope']:+.3f} points per {slope.per} {_told(found)}")
     return compared
+
+
+def primary_contrast(study, trials):
+    """The primary contrast of a declared study, in a sentence; ValueError without a pair."""
+    from eca_lab import stats
+
+    first = stats.compare(trials, study.primary, [study.baseline], "top1", study.margin)
+    row = first.table.loc[study.baseline]
+    return (
+        f"Primary contrast, not adjusted: {study.baseline} minus {study.primary} "
+        f"{row['difference']:+.3f} points {_told(row)}: {row['verdict']}, p of equivalence within "
+        f"{study.margin:g} points {row['p_equivalence']:.2f}"
+    )
 
 
 def _told(found):

@@ -40,7 +40,7 @@ def comparison():
 FIGURES = [
     (figures.stages_figure, (INTERVALS, {"A": (16, 64), "B": (256, 512, 1024)})),
     (figures.spectra_figure, (SPECTRA,)),
-    (figures.differences_figure, (comparison(),)),
+    (figures.differences_figure, ({"one": comparison(), "two": comparison()},)),
     (figures.kernel_sweep_figure, (comparison(),)),
 ]
 
@@ -78,7 +78,7 @@ def test_figures_are_shown_as_small_pngs_that_look_the_same():
 
 
 def test_names_are_drawn_as_they_are_written():
-    figure = figures.differences_figure(comparison())
+    figure = figures.differences_figure({HOSTILE: comparison()})
     figure.axes[0].set_yticks([0, 1], [HOSTILE, "a$b$c"])
     FigureCanvasAgg(figure).draw()
     texts = [text for text in figure.findobj(Text) if text.get_visible()]
@@ -122,7 +122,11 @@ def test_spectra_figure_draws_a_line_for_every_jacobian():
 
 def test_the_forest_plot_shows_means_seeds_and_margin():
     made = comparison()
-    ax = figures.differences_figure(made).axes[0]
+    other = compare(made.trials, "eca", ["se"])
+    ax, beside = figures.differences_figure({"all": made, "one": other}).axes
+    assert (ax.get_title(loc="left"), beside.get_title(loc="left")) == ("all", "one")
+    assert ax.get_xlim() == beside.get_xlim()
+    assert [label.get_text() for label in beside.get_yticklabels()] == ["se"]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(DIFFERENCES)
     (margin,) = ax.patches
     assert margin.get_extents().transformed(ax.transData.inverted()).intervalx == pytest.approx(

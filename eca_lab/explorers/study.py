@@ -77,7 +77,7 @@ class StudyExplorer(Explorer):
         return ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
 
     def _figure(self):
-        return differences_figure(self.comparison)
+        return differences_figure({f"{self.data}, {self.backbone}": self.comparison})
 
     def _checked(self, state):
         made = self._made
