@@ -1,6 +1,7 @@
 """What explorers drawn in the page are made of: a checked state, an ES module that draws it."""
 
 import base64
+import json
 from numbers import Real
 from pathlib import Path
 from typing import ClassVar
@@ -22,11 +23,10 @@ class _Attribute(traitlets.TraitType):
         return plain(now) if isinstance(now, Real) and now == value else value
 
 
-def _in_order(value, _=None):
-    """What the page is told, dicts as pairs: a notebook that is saved sorts the keys of objects."""
-    if isinstance(value, dict):
-        return {"pairs": [[key, _in_order(each)] for key, each in value.items()]}
-    return [*map(_in_order, value)] if isinstance(value, (list, tuple)) else value
+def _as_text(value, _=None):
+    """What the page is told: a notebook that is saved would sort the keys of objects."""
+    coded = {"default": lambda data: {"base64": base64.b64encode(data).decode()}}
+    return json.dumps(value, allow_nan=False, separators=(",", ":"), **coded)
 
 
 class Explorer(anywidget.AnyWidget):
@@ -47,8 +47,8 @@ class Explorer(anywidget.AnyWidget):
 
     Args:
         state: the values of STATE to begin with.
-        given: what else the page is told, as JSON can hold it; `arguments` are those of the call
-            that are no state, as the notebook writes them.
+        given: what else the page is told, as JSON can hold it, but for bytes; `arguments` are
+            those of the call that are no state, as the notebook writes them.
     """
 
     MODULE = ""
@@ -58,7 +58,7 @@ class Explorer(anywidget.AnyWidget):
     PRESETS: ClassVar = {}  # description of a button -> what it sets
     ASKED = ()
     _css = Path(__file__).with_name("explorer.css").read_text(encoding="utf-8")
-    given = traitlets.Dict().tag(sync=True, to_json=_in_order)
+    given = traitlets.Dict().tag(sync=True, to_json=_as_text)
     answer = traitlets.Dict().tag(sync=True)
 
     def __init_subclass__(cls, **keywords):

@@ -57,11 +57,10 @@ const typed = (Type, { buffer, byteOffset, byteLength }) =>
 
 // --- State ---
 
-// What Python tells, with its dicts, which come as pairs.
-function ordered(value) {
-  if (Array.isArray(value)) return value.map(ordered);
-  return value?.pairs ? Object.fromEntries(value.pairs.map(([key, each]) => [key, ordered(each)])) : value;
-}
+// What Python tells, as a text but for a page of eca_lab.site, which has read it.
+const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const revive = (_, value) => (typeof value?.base64 === "string" ? bytes(value.base64) : value);
+const read = (told) => (typeof told === "string" ? JSON.parse(told, revive) : told);
 
 // What anywidget renders: make(view) gives the nodes of the picture, the controls and the readout, and draw(state),
 // which is called at most once a frame.
@@ -70,7 +69,7 @@ const explorer = (make) => ({ render: ({ model, el }) => connect(model, el, make
 function connect(model, el, make) {
   // JupyterLab takes arrows and letters as commands; shortcuts with Ctrl or Cmd stay its own.
   const keep = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
-  const [given, need, widths] = [ordered(model.get("given")), block("bad"), new Map()];
+  const [given, need, widths] = [read(model.get("given")), block("bad"), new Map()];
   const whole = model.get("answer").asked ? "" : "whole"; // it asks the kernel for nothing
   const root = html("div", { class: `eca-lab ${given.name} ${whole}`, onkeydown: keep });
   el.append(root);
