@@ -9,9 +9,4 @@ from eca_lab.explorers.kernel_size import KernelSizeExplorer
 from eca_lab.explorers.reduction import ReductionExplorer
 from eca_lab.explorers.study import StudyExplorer
 
-__all__ = [
-    "ChannelWeightExplorer",
-    "KernelSizeExplorer",
-    "ReductionExplorer",
-    "StudyExplorer",
-]
+__all__ = ["ChannelWeightExplorer", "KernelSizeExplorer", "ReductionExplorer", "StudyExplorer"]
