@@ -73,22 +73,16 @@ def main(arguments=None):
 def _sweep(options):
     """Train every arm with every seed and print mean, standard deviation and n. Finished trials
     are kept in the output folder and skipped when the command is run again. Example: python -m
-    eca_lab sweep --data cifar10 --backbone resnet18 --arms none se eca "eca(k=3)" --seeds 5 --out
-    data/results/mine
+    eca_lab sweep --data cifar10 --backbone resnet18 --arms none se eca "eca(k=3)" --seeds 5
     """
-    if options.study is not None:
-        _declare(options)
     return _train(options, "run_sweep")
 
 
 def _checkpoints(options):
-    """Train every arm with every seed and keep the networks, each with a card. Networks that are
-    there already are kept. With --study they are trained as its setting declares; --arms may be
-    others.
+    """Train every arm with every seed and keep the networks, each with a card. Those that are there
+    are kept. With --study they are trained as its setting declares; --arms may be others.
     """
-    if options.study is not None:
-        _declare(options, free=("arms", "out"))
-    return _train(options, "train_checkpoints")
+    return _train(options, "train_checkpoints", free=("arms", "out"))
 
 
 def _record(options):
@@ -102,7 +96,9 @@ def _record(options):
     return commands.record_networks(options)
 
 
-def _train(options, command):
+def _train(options, command, free=()):
+    if options.study is not None:
+        _declare(options, free)
     _fill(options)
     how = options.epochs, options.batch_size, options.learning_rate
     options.recipe = options.recipe or Recipe(*how)
@@ -114,7 +110,7 @@ def _train(options, command):
     return getattr(commands, command)(options)
 
 
-def _declare(options, free=()):
+def _declare(options, free):
     """Take from a study what it declares; ValueError for what contradicts it and is not free."""
     study = studies.load_study(options.study)
     if options.setting is None:
@@ -147,9 +143,9 @@ def _fill(options):
 
 
 def _results(options):
-    from eca_lab import report
+    from eca_lab import results
 
-    report.print_results(report.finished(options.path))
+    results.print_results(results.finished(options.path))
     return 0
 
 
@@ -157,7 +153,7 @@ def _compare(options):
     """Print the paired differences of every arm to a baseline arm, with intervals, adjusted p and
     a verdict: better, worse, equivalent or undecided.
     """
-    from eca_lab import report
+    from eca_lab import report, results
 
     if options.study is not None:
         if any(getattr(options, name) is not None for name in ("path", "arms", *COMPARISON)):
@@ -168,7 +164,7 @@ def _compare(options):
         raise ValueError("compare: the folder of results is missing, or --study NAME")
     _fill(options)
     checks.check_number("margin", options.margin, above=0)
-    table = report.finished(options.path)
+    table = results.finished(options.path)
     recorded, baseline = tuple(table["arm"].unique()), str(options.baseline)
     checks.check_choice("--baseline", baseline, recorded)
     family = options.arms and list(map(str, options.arms))

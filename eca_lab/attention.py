@@ -3,8 +3,7 @@
 Papers: ECA and the SE-Var, SE-GC and ECA-NS ladder, Wang et al., CVPR 2020, arXiv:1910.03151;
 SE, Hu et al., CVPR 2018, arXiv:1709.01507; CBAM, Woo et al., ECCV 2018, arXiv:1807.06521.
 
-Shapes: N images, C channels, H x W positions; k kernel size, r reduction. Every module answers
-the same four questions:
+Shapes: N images, C channels, H x W positions; k kernel size, r reduction. Every module has:
 
     squeeze(x):  (N, C, H, W) -> (N, C)        one number per channel
     score(y):    (N, C) -> (N, C)              logits
@@ -94,9 +93,7 @@ class ECA(LinearAttention):
             kernel_size = adaptive_kernel_size(channels, **mapping)
         elif mapping:
             given = ", ".join(mapping)
-            raise ValueError(
-                f"kernel_size={kernel_size} with {given}: accepted is one or the other"
-            )
+            raise ValueError(f"kernel_size={kernel_size} with {given}: accepted is one of the two")
         check_kernel_size(kernel_size, channels)
         self.kernel_size, self.padding, self.order = kernel_size, padding, order
         how = {"padding": kernel_size // 2, "padding_mode": padding, "bias": False}

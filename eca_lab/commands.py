@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from eca_lab import checkpoints, data, probe, recording, report, results, sweep
+from eca_lab import checkpoints, data, probe, recording, results, sweep
 from eca_lab.train import check_device, progress_bar
 
 AGAIN = "Run the same command again to"
@@ -27,8 +27,7 @@ def run_sweep(options):
             print(f"{len(todo)} to run on {options.device}, ", end="", flush=True)
             estimate = plan.estimate_seconds(todo[-1], options.device)
             whole = estimate and timedelta(seconds=round(len(todo) * estimate))
-            told = f"about {whole}" if estimate else "for an unknown time"
-            print(f"{told}.")
+            print(f"about {whole}." if estimate else "for an unknown time.")
         failed = sweep.run_sweep(plan, out, *where, options.budget, estimate, options.any_device)
     except (KeyboardInterrupt, OSError, RuntimeError) as stop:
         left = len(sweep.remaining(plan, results.load_records(out)))
@@ -39,7 +38,7 @@ def run_sweep(options):
         )
         return 130 if interrupted else 1
     table = sweep.plan_results(plan, out)
-    report.print_results(table)
+    results.print_results(table)
     for record in failed:
         _complain(f"failed: {record['arm']}, seed {record['trial']['seed']}: {record['reason']}")
     if failed:
@@ -68,18 +67,18 @@ def record_networks(options):
     """Record the networks of a data set that are not recorded yet; the exit status."""
     folder, out = Path(options.checkpoints), Path(options.out)
     dataset = data.load_dataset(options.data, size=options.size)
-    loaded = {path: checkpoints.load_checkpoint(path) for path in folder.glob("*.safetensors")}
-    todo, found = {}, 0
-    for path, (model, card) in sorted(loaded.items()):
+    todo, found = [], 0
+    for path in sorted(folder.glob("*.safetensors")):
+        model, card = checkpoints.load_checkpoint(path)
         if card["trial"]["dataset"]["fingerprint"] == dataset.fingerprint:
             found += 1
             if probe.attention_layers(model) and not (out / path.name).exists():
-                todo[path] = model, card
+                todo.append((path, model, card))
     if not found:
         raise ValueError(f"{folder}: no network was trained on {dataset.name} of this size")
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar(len(todo), "network") as bar:
-        for path, (model, card) in todo.items():
+        for path, model, card in todo:
             bar.set_postfix_str(path.stem)
             made = recording.record(model, dataset, options.per_class)
             recording.save_recording(out / path.name, made, card)
@@ -98,13 +97,8 @@ def _plan(options):
     out = Path(options.out).absolute()
     place = next(each for each in (out, *out.parents) if each.exists())
     TemporaryFile(dir=place).close()  # OSError where nothing can be written
-    dataset = data.load_dataset(
-        options.data,
-        size=options.size,
-        classes=options.classes,
-        per_class=options.per_class,
-        skip_unreadable=options.skip_unreadable,
-    )
+    names = ("size", "classes", "per_class", "skip_unreadable")
+    dataset = data.load_dataset(options.data, **{name: getattr(options, name) for name in names})
     how = options.seeds, options.recipe, options.precision, options.fused, options.keep
     return sweep.plan_sweep(dataset, options.backbone, arms, *how)
 

@@ -10,21 +10,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eca_lab.checks import check_choice, check_integer
+from eca_lab.kernel_size import NETWORKS
 from eca_lab.models import build_model
 
 MEBI, GIBI = 2**20, 2**30
-CONVENTIONS = ("torch", "paper")
 
-# The rows of Table 3 that this package can build: (backbone, method) there -> ours. SE has r = 8
-# on MobileNetV2, as the printed parameters imply.
-_TABLE_3 = {
-    (network, method): (backbone, arm)
-    for network, backbone, plain, se in (
-        *((f"ResNet-{n}", f"resnet{n}", "ResNet", "se") for n in (50, 101, 152)),
-        ("MobileNetV2", "mobilenet_v2", "MobileNetV2", "se(r=8)"),
-    )
-    for method, arm in ((plain, "none"), ("SENet", se), ("CBAM", "cbam"), ("ECA-Net", "eca"))
-}
+# The methods of Table 3 that this package can build.
+_ARMS = {"ResNet": "none", "MobileNetV2": "none", "SENet": "se", "CBAM": "cbam", "ECA-Net": "eca"}
 
 
 def parameters(model):
@@ -44,7 +36,7 @@ def multiply_adds(model, size, channels=3, convention="torch"):
     """
     check_integer("size", size)
     check_integer("channels", channels)
-    check_choice("convention", convention, CONVENTIONS)
+    check_choice("convention", convention, ("torch", "paper"))
     # Tensors without numbers take the place of the model's own for one call. Two images: from one,
     # a BatchNorm in training may get a single value.
     images, paper = 2, convention == "paper"
@@ -67,12 +59,13 @@ def table_3(published):
     counted_flops (of 224 x 224 pixels, convention "paper") in the unit printed, not rounded.
     """
     rows = published.set_index(["backbone", "method"])[["parameters", "flops"]]
-    rows = rows[rows.index.isin(_TABLE_3)]
-    counted = []
-    for key, flops in rows["flops"].items():
-        backbone, arm = _TABLE_3[key]
+    rows = rows[rows.index.isin(_ARMS, level="method")]
+    backbones, counted = {name: backbone for backbone, name in NETWORKS.items()}, []
+    for (network, method), flops in rows["flops"].items():
+        # The printed parameters imply this r.
+        arm = "se(r=8)" if (network, method) == ("MobileNetV2", "SENet") else _ARMS[method]
         with torch.device("meta"):
-            model = build_model(backbone, arm).eval()
+            model = build_model(backbones[network], arm).eval()
         count = multiply_adds(model, 224, convention="paper") / {"M": MEBI, "G": GIBI}[flops[-1]]
         counted.append((arm, parameters(model) / MEBI, count))
     columns = ["arm", "counted_parameters", "counted_flops"]
@@ -80,8 +73,7 @@ def table_3(published):
 
 
 _ATEN = torch.ops.aten
-# What the paper's convention counts beside convolutions and matrix products, from the shapes of an
-# operator's inputs and output.
+# What else the paper's convention counts, from the shapes of an operator's inputs and output.
 _ONE_EACH = _ATEN.relu, _ATEN.relu_, _ATEN.hardtanh_, _ATEN.mean, _ATEN.amax
 _PAPER = {
     _ATEN.native_batch_norm: lambda x, *_, **__: 4 * math.prod(x),

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import Image
 
 from eca_lab.spec import parse_spec
@@ -80,19 +80,15 @@ def octaves(axis, first, last):
     """Make an axis logarithmic, base 2, with ticks at 2^first, ..., 2^last written as integers."""
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log", base=2)
     axis.set_major_locator(FixedLocator([2.0**n for n in range(first, last + 1)]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 
 
-def decades(axis, scale="log", **options):
-    """Make an axis logarithmic, with ticks written as powers of ten; "symlog" has a zero."""
+def decades(axis):
+    """Make an axis logarithmic, with ticks written as powers of ten."""
     raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-    def written(value, _):
-        return f"10{f'{np.log10(value):.0f}'.translate(raised)}" if value else "0"
-
-    getattr(axis.axes, f"set_{axis.axis_name}scale")(scale, **options)
-    axis.set_major_formatter(FuncFormatter(written))
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    axis.set_major_formatter(lambda value, _: "10" + f"{np.log10(value):.0f}".translate(raised))
     axis.set_minor_locator(NullLocator())
 
 
@@ -110,9 +106,7 @@ def unit(matrix):
 def stages_figure(intervals, networks):
     """Where the stages of some networks stand among the intervals of C that share one k.
 
-    Args:
-        intervals: triples (k, start, stop), half-open intervals of C in ascending order.
-        networks: name -> C of its stages.
+    intervals are triples (k, start, stop), half-open and ascending; networks: name -> C by stage.
     """
     figure = new_figure(7.2, 3.0)
     ax = figure.add_subplot()
@@ -201,16 +195,15 @@ def kernel_sweep_figure(comparison):
         seeds, label = comparison.differences[arm], None if number else "one seed"
         ax.plot([place] * len(seeds), seeds, **_DOT, color=SKY, alpha=0.6, label=label)
     shown = table.loc[list(places)].assign(place=list(places.values()))
-    known = shown["n"] >= _FEWEST_SEEDS
-    style = {"color": BLUE, "markersize": 6, "linewidth": 2}
-    if known.any():
-        few = shown[known]
-        bars = few["difference"] - few["low"], few["high"] - few["difference"]
-        style |= {"fmt": "D", "capsize": 4, "label": "mean, 95% interval"}
-        ax.errorbar(few["place"], few["difference"], bars, **style)
-    if not known.all():
-        few, label = shown[~known], f"mean of fewer than {_FEWEST_SEEDS} seeds"
-        ax.plot(few["place"], few["difference"], "D", color=BLUE, fillstyle="none", label=label)
+    # An interval of fewer than four seeds is wider than any picture of it.
+    many, few = shown[shown["n"] >= 4], shown[shown["n"] < 4]
+    if len(many):
+        bars = many["difference"] - many["low"], many["high"] - many["difference"]
+        style = {"fmt": "D", "color": BLUE, "markersize": 6, "linewidth": 2, "capsize": 4}
+        ax.errorbar(many["place"], many["difference"], bars, **style, label="mean, 95% interval")
+    if len(few):
+        style = {"color": BLUE, "fillstyle": "none", "label": "mean of fewer than 4 seeds"}
+        ax.plot(few["place"], few["difference"], "D", **style)
     dress(ax, "Difference over kernel size", "fixed kernel size k; other arms", "")
     ax.set_ylabel(f"{comparison.metric} minus {comparison.baseline}, points", fontsize=10.5)
     ax.set_xticks(list(labels), labels.values())
@@ -219,15 +212,10 @@ def kernel_sweep_figure(comparison):
     return figure
 
 
-_FEWEST_SEEDS = 4  # an interval of fewer is wider than any picture of it
-
-
 def spectra_figure(spectra, title="Singular values of the Jacobian"):
     """Singular values by rank, both axes logarithmic: one faint line for each Jacobian.
 
-    Args:
-        spectra: name -> (N, C) singular values in descending order, for N images, layers or draws.
-        title: of the figure.
+    spectra maps a name to (N, C) singular values in descending order, of N images, layers or draws.
     """
     figure = new_figure(7.2, 3.8)
     ax = figure.add_subplot()

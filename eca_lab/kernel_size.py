@@ -28,14 +28,9 @@ def adaptive_kernel_size(channels, gamma=2, b=1, ties="up"):
     check_mapping(gamma, b)
     check_choice("ties", ties, TIES)
     t = abs(rounding_argument(channels, gamma, b))
-    lower = math.floor(t)
-    if lower % 2:
-        return lower
-    # Here lower is even, so lower + 1 is the nearest odd integer, unless t is a tie. At t = 0 the
-    # candidates are 1 and -1, and a kernel size is positive.
-    if t == lower and ties == "down" and lower > 0:
-        return lower - 1
-    return lower + 1
+    k = 2 * math.floor(t / 2) + 1  # of a tie, t = k - 1, the upper one
+    # At t = 0 the candidates are 1 and -1, and a kernel size is positive.
+    return k - 2 if ties == "down" and t == k - 1 > 0 else k
 
 
 def rounding_argument(channels, gamma=2, b=1):
@@ -54,8 +49,7 @@ def rounding_argument(channels, gamma=2, b=1):
 def channels_for_kernel_size(k, gamma=2, b=1):
     """Number of channels that belongs to a kernel size: C = phi(k) = 2^(gamma * k - b), a float.
 
-    Equation 11, the inverse of psi before rounding. ValueError for 2^1024 channels and more, else
-    as `adaptive_kernel_size`.
+    Equation 11, the inverse of t. Errors as for `adaptive_kernel_size`, and from 2^1024 channels.
     """
     check_kernel_size(k)
     check_mapping(gamma, b)

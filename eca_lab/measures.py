@@ -10,8 +10,6 @@ from scipy.stats import rankdata
 
 from eca_lab.checks import check_integer
 
-CONFIDENCE = 0.95
-
 # The largest variance of a weight that counts as none: rounding leaves some 1e-33.
 _CONSTANT = 1e-20
 
@@ -67,8 +65,7 @@ def own_correlation(weights, descriptors):
 class NeighbourCorrelation(NamedTuple):
     """Mean correlation of neighbours, and of all pairs, which a random order has in the mean.
 
-    95% of random orders are between low and high; p is the share of those as far from pairs as the
-    order at hand, or farther.
+    95% of random orders are between low and high; p is the share of those as far from pairs.
     """
 
     neighbours: float
@@ -110,7 +107,7 @@ def neighbour_correlation(descriptors, reach=1, orders=2000, seed=0):
     observed = mean_of_neighbours(np.arange(channels))
     drawn = np.array([mean_of_neighbours(random.permutation(channels)) for _ in range(orders)])
     extreme = np.abs(drawn - expected) >= np.abs(observed - expected)
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(drawn, [0.025, 0.975])
     p = (1 + extreme.sum()) / (1 + orders)
     return NeighbourCorrelation(*map(float, (observed, expected, low, high, p)))
 

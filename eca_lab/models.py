@@ -12,8 +12,6 @@ from eca_lab.attention import make_attention
 from eca_lab.checks import check_choice
 from eca_lab.spec import BACKBONES, RESNETS, parse_spec
 
-STEMS = ("imagenet", "cifar")
-
 
 class _Block(nn.Module):
     """A residual block of torchvision with a place for an attention module."""
@@ -91,15 +89,14 @@ def _projection(inputs, outputs):
 def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
     """A backbone with an attention module in every block, with random weights.
 
-    The backbone's weights are drawn first: for one state of torch's random number generator they
-    are the same whatever the attention.
+    The backbone's weights are drawn first: one state of torch's generator gives all arms the same.
 
     stem is "imagenet", torchvision's, which takes a quarter of the resolution, or "cifar", for
     images up to 64 pixels: a 3x3 convolution of stride 1 and no pooling. ValueError for what is
     unknown, or does not fit the widths of the backbone.
     """
     check_choice("backbone", backbone, BACKBONES)
-    check_choice("stem", stem, STEMS)
+    check_choice("stem", stem, ("imagenet", "cifar"))
     if backbone == "tiny":
         model = TinyResNet(num_classes)
     elif backbone == "mobilenet_v2":

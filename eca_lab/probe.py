@@ -3,8 +3,7 @@
 Of our own modules (of CBAM the channel weights are meant), and of those of timm and torchvision
 that `_GATES` names: the very weights that the module applies, taken where it computes them.
 
-Shapes: N images, C channels of a layer. A layer is known by the name of its attention module, as
-`model.named_modules` gives it.
+Shapes: N images, C channels of a layer, which is named as in `model.named_modules`.
 """
 
 from contextlib import ExitStack, contextmanager
@@ -14,11 +13,10 @@ from itertools import product
 import torch
 from torch import nn
 
-from eca_lab.checks import check_integer
+from eca_lab.checks import check_choice, check_integer
 
 # (package, class) -> the sub-module whose output is the channel weights. By name, so that timm need
-# not be installed. A class of that name without such a sub-module, as in timm's legacy networks, is
-# another one.
+# not be installed. A class of that name without one, as in timm's legacy networks, is another.
 _GATES = {
     ("eca_lab", "ChannelAttention"): "gate",
     ("timm", "EcaModule"): "gate",
@@ -40,15 +38,10 @@ class WeightRecord:
     weights: dict
     descriptors: dict | None = None
 
-    @property
-    def layers(self):
-        return list(self.weights)
-
 
 def attention_layers(model):
     """The attention modules of a model by name, in order; empty without any."""
-    modules = model.named_modules()
-    return {name: module for name, module in modules if _gate(module) is not None}
+    return {name: module for name, module in model.named_modules() if _gate(module) is not None}
 
 
 def record_weights(model, images, prepare=None, batch_size=250, descriptors=False):
@@ -200,11 +193,7 @@ def renumber(model, layer, order):
     meanwhile are in the new order. ValueError for no layer, and for no permutation.
     """
     module, order = _layer(model, layer), _permutation(order)
-    renumbered = permute(order)
-
-    def in_place(_, __, output):
-        return output[:, order.argsort().to(output.device)]
-
+    renumbered, restored = permute(order), permute(order.argsort())
     with ExitStack() as stack:
         for parameter in module.parameters():
             stack.callback(setattr, parameter, "data", parameter.data)
@@ -213,7 +202,7 @@ def renumber(model, layer, order):
                     own = order.to(parameter.device)
                     parameter.data = parameter.data.index_select(dimension, own)
         stack.enter_context(module.register_forward_pre_hook(lambda _, x: renumbered(x[0])))
-        stack.enter_context(module.register_forward_hook(in_place))
+        stack.enter_context(module.register_forward_hook(lambda _, __, out: restored(out)))
         yield
 
 
@@ -229,9 +218,7 @@ def _gate(module):
 def _layer(model, name):
     """The attention module of that name."""
     layers = attention_layers(model)
-    if name not in layers:
-        accepted = ", ".join(layers) or "none, since the model has no channel attention"
-        raise ValueError(f"layer={name!r}: accepted are {accepted}")
+    check_choice("layer", name, layers or ["none, since the model has no channel attention"])
     return layers[name]
 
 

@@ -83,7 +83,6 @@ def record(model, dataset, per_class=100):
     prepare, classes = input_transform(dataset), len(dataset.classes)
     batches = images.split(classes * max(2, 250 // classes))  # each of whole turns, for the swaps
     found = probe.record_weights(model, images, prepare, descriptors=True)
-    widths = {layer: weights.shape[1] for layer, weights in found.weights.items()}
 
     @torch.inference_mode()
     def right(*contexts):
@@ -93,16 +92,15 @@ def record(model, dataset, per_class=100):
             guesses = [model(prepare(batch)).argmax(1).cpu() for batch in batches]
         return torch.cat(guesses).numpy() == labels
 
-    outcomes = {UNTOUCHED: right()}
+    outcomes, follows = {UNTOUCHED: right()}, {}
     for layer, weights in found.weights.items():
+        follows[layer] = measures.own_correlation(weights, found.descriptors[layer]).mean()
         for name, change in interventions(weights, classes).items():
             outcomes[layer, name] = right(probe.intervene(model, layer, change))
     for seed, key in enumerate(ORDERS):
         rng = np.random.default_rng(seed)
-        orders = [(layer, rng.permutation(width)) for layer, width in widths.items()]
+        orders = [(layer, rng.permutation(w.shape[1])) for layer, w in found.weights.items()]
         outcomes[key] = right(*(probe.renumber(model, *each) for each in orders))
-    pairs = zip(found.weights.items(), found.descriptors.values(), strict=True)
-    follows = {layer: measures.own_correlation(w, d).mean() for (layer, w), d in pairs}
     neighbours = _neighbours(model, found.descriptors)
     return Recording(found.weights, labels, outcomes, neighbours, follows)
 

@@ -1,47 +1,21 @@
-"""Recorded trials in words and tables. Needs no torch; what compares needs SciPy."""
+"""Comparisons of recorded trials in words and tables. Needs no torch."""
 
 import math
-from collections import Counter
+from contextlib import suppress
 
-from eca_lab import results
+from eca_lab import results, stats
 from eca_lab.spec import parse_spec
-
-
-def print_results(table):
-    """Mean, standard deviation and n of every arm, setting by setting."""
-    for _, trials in table.groupby(list(results.SETTING), sort=False):
-        _print_setting(trials)
-        summary = results.summarize(trials).droplevel(list(results.SETTING)).reset_index()
-        summary = summary.rename(columns={"mean": "top-1 %", "sd": "sd (points)"})
-        _print_table(summary[["arm", "parameters", "top-1 %", "sd (points)", "n"]])
-
-
-def finished(folder):
-    """The finished trials in a folder, as `eca_lab.results.load_results` gives them.
-
-    LookupError without any, telling how many failed, and why; FileNotFoundError: no such folder.
-    """
-    records = results.load_records(folder).values()
-    table = results.as_results(records)
-    if table.empty:
-        reasons = Counter(each["reason"] for each in records if each["status"] == "failed")
-        why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
-        failed = f", and {reasons.total()} failed: {why}" if reasons else ""
-        raise LookupError(f"no finished trials in {folder}{failed}")
-    return table
+from eca_lab.stats import DIFFERENCES, LEVEL, POWER
 
 
 def print_comparisons(table, baseline, family, metric, margin):
     """Every arm of the family, or all, against the baseline, setting by setting.
 
-    A setting without the baseline, or without a pair, is named with the reason and skipped. Gives
-    how many were compared.
+    Gives how many were compared: one without the baseline, or a pair, is skipped, saying why.
     """
-    from eca_lab import stats
-
     compared = 0
     for _, trials in table.groupby(list(results.SETTING), sort=False):
-        _print_setting(trials)
+        results.print_setting(trials)
         there = set(trials["arm"])
         chosen = family and [arm for arm in family if arm in there]
         try:
@@ -55,7 +29,7 @@ def print_comparisons(table, baseline, family, metric, margin):
             f"{comparison.table['p'].count()} comparisons; p of equivalence within {margin:g}; "
             "detectable with 80% power\n"
         )
-        _print_table(comparison.table[_COLUMNS].reset_index())
+        results.print_table(comparison.table[_COLUMNS].reset_index())
         for note in notes(comparison):
             print(note)
         if missing := [arm for arm in family or () if arm not in there]:
@@ -71,9 +45,7 @@ def print_study(study):
 
     Gives how many settings were compared; LookupError without any finished trial in its folder.
     """
-    from eca_lab import stats
-
-    table, compared = finished(study.results), 0
+    table, compared = results.finished(study.results), 0
     print(f"{study.name}: {study.question}")
     for setting in study.settings.values():
         trials = setting.trials(table)
@@ -82,27 +54,20 @@ def print_study(study):
             print(f"\n{setting.name}: no trials yet. python -m eca_lab {command}")
             continue
         compared += print_comparisons(trials, study.baseline, setting.family, "top1", study.margin)
-        if study.primary:
-            try:
+        try:
+            if study.primary:
                 print(primary_contrast(study, trials))
-            except ValueError as error:  # one of the two has not run
-                print(f"No primary contrast: {error}.")
-                continue
-        if slope := study.slope:
-            try:
+            if slope := study.slope:
                 found = stats.trend(trials, slope.over)
-            except ValueError as error:  # not all of its arms have run
-                print(f"No contrast: {error}.")
-                continue
-            kind = "Primary contrast" if slope.primary else "Contrast beside them"
-            print(f"{kind}: {found['slope']:+.3f} points per {slope.per} {_told(found)}")
+                kind = "Primary contrast" if slope.primary else "Contrast beside them"
+                print(f"{kind}: {found['slope']:+.3f} points per {slope.per} {_told(found)}")
+        except ValueError as error:  # not all of its arms have run
+            print(f"No contrast beside the family: {error}.")
     return compared
 
 
 def primary_contrast(study, trials):
     """The primary contrast of a declared study, in a sentence; ValueError without a pair."""
-    from eca_lab import stats
-
     first = stats.compare(trials, study.primary, [study.baseline], "top1", study.margin)
     row = first.table.loc[study.baseline]
     return (
@@ -124,15 +89,19 @@ def conclusions(comparison):
     They are on the arms that fix k, on the other arms, on what this number of seeds could have
     found or shown to be equal, and the `notes`.
     """
-    table, slope = comparison.table, comparison.slope
-    is_fixed = table.index.map(lambda arm: parse_spec(arm).fixed_kernel_size is not None)
+    table, trials = comparison.table, comparison.trials
+    sizes = {arm: parse_spec(arm).fixed_kernel_size for arm in trials["arm"].unique()}
+    over = {arm: k for arm, k in sizes.items() if k is not None}
+    is_fixed = table.index.isin(over)
     fixed = _verdicts("Fixed k", comparison.baseline, table[is_fixed])
-    if slope is not None and not math.isnan(slope["low"]):
-        sizes = slope["values"]
-        fixed += (
-            f"; from k = {sizes[0]} to {sizes[-1]} the slope is {slope['slope']:+.3f} points per "
-            f"unit of k ({slope['low']:+.3f} to {slope['high']:+.3f})"
-        )
+    with suppress(ValueError):  # fewer than two of them, or no seed that has all
+        slope = stats.trend(trials, over, comparison.metric)
+        if not math.isnan(slope["low"]):
+            k = slope["values"]
+            fixed += (
+                f"; from k = {k[0]} to {k[-1]} the slope is {slope['slope']:+.3f} points per "
+                f"unit of k ({slope['low']:+.3f} to {slope['high']:+.3f})"
+            )
     others = _verdicts("Other arms", comparison.baseline, table[~is_fixed])
     return [f"{each}." for each in (fixed, others, _power(comparison))] + notes(comparison)
 
@@ -161,8 +130,6 @@ def _verdicts(subject, baseline, table):
 
 
 def _power(comparison):
-    from eca_lab.stats import DIFFERENCES, LEVEL, POWER
-
     known = comparison.table.dropna(subset="detectable")
     seeds = f"With n = {_range(comparison.table['n'], '{:.0f}')} seeds"
     if known.empty:
@@ -182,18 +149,3 @@ def _power(comparison):
 def _range(values, form):
     low, high = form.format(values.min()), form.format(values.max())
     return low if low == high else f"{low} to {high}"
-
-
-def _print_setting(trials):
-    first = trials.iloc[0]
-    print(
-        f"\n{first['dataset']}, {first['train']:,} training images of {first['size']} x "
-        f"{first['size']} pixels; {first['backbone']}; {first['recipe']}"
-    )
-    for name in (*results.RUN, "torch"):
-        if len(different := trials[name].unique()) > 1:
-            print(f"Caution, more than one {name}: {'; '.join(different)}")
-
-
-def _print_table(table):
-    print(table.to_string(index=False, float_format="{:.2f}".format, na_rep="-"))

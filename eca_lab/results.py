@@ -1,4 +1,4 @@
-"""Recorded trials: one JSON file each, written atomically; read back as a DataFrame."""
+"""Recorded trials: one JSON file each, written atomically; as a DataFrame, and printed."""
 
 import base64
 import hashlib
@@ -6,6 +6,7 @@ import json
 import re
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -110,14 +111,13 @@ def summarize(results):
     """Mean, standard deviation (of one trial, n - 1) and n of the top-1 of every arm.
 
     Gives a DataFrame indexed by the columns of `SETTING` and arm, in the order of the results of
-    `load_results`: mean, sd (NaN where n is 1), n, seconds (mean per trial) and parameters.
+    `load_results`: mean, sd (NaN where n is 1), n and parameters.
     """
     groups = results.groupby([*SETTING, "arm"], sort=False)
     return groups.agg(
         mean=("top1", "mean"),
         sd=("top1", "std"),
         n=("top1", "size"),
-        seconds=("seconds", "mean"),
         parameters=("parameters", "first"),
     )
 
@@ -126,6 +126,45 @@ def unpack_correct(record):
     """Which test images a recorded trial classified correctly, bool (test,)."""
     packed = np.frombuffer(base64.b64decode(record["correct"]), dtype=np.uint8)
     return np.unpackbits(packed, count=record["trial"]["dataset"]["test"]).astype(bool)
+
+
+def finished(folder):
+    """The finished trials in a folder, as `load_results` gives them.
+
+    LookupError without any, telling how many failed, and why; FileNotFoundError: no such folder.
+    """
+    records = load_records(folder).values()
+    table = as_results(records)
+    if table.empty:
+        reasons = Counter(each["reason"] for each in records if each["status"] == "failed")
+        why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
+        failed = f", and {reasons.total()} failed: {why}" if reasons else ""
+        raise LookupError(f"no finished trials in {folder}{failed}")
+    return table
+
+
+def print_results(table):
+    """Mean, standard deviation and n of every arm, setting by setting."""
+    for _, trials in table.groupby(list(SETTING), sort=False):
+        print_setting(trials)
+        summary = summarize(trials).droplevel(list(SETTING)).reset_index()
+        summary = summary.rename(columns={"mean": "top-1 %", "sd": "sd (points)"})
+        print_table(summary[["arm", "parameters", "top-1 %", "sd (points)", "n"]])
+
+
+def print_setting(trials):
+    first = trials.iloc[0]
+    print(
+        f"\n{first['dataset']}, {first['train']:,} training images of {first['size']} x "
+        f"{first['size']} pixels; {first['backbone']}; {first['recipe']}"
+    )
+    for name in (*RUN, "torch"):
+        if len(different := trials[name].unique()) > 1:
+            print(f"Caution, more than one {name}: {'; '.join(different)}")
+
+
+def print_table(table):
+    print(table.to_string(index=False, float_format="{:.2f}".format, na_rep="-"))
 
 
 _COLUMNS = [

@@ -48,9 +48,7 @@ def record(explorer):
     told = {"module": explorer._esm, "names": explorer.STATE, "traits": traits}
     told["answers"] = list(answers.values())
     blobs = {}  # many states share a matrix: each is written once
-    text = json.dumps(
-        told, default=lambda data: {"blob": blobs.setdefault(bytes(data), len(blobs))}
-    )
+    text = json.dumps(told, default=lambda raw: {"blob": blobs.setdefault(bytes(raw), len(blobs))})
     text = f"[{json.dumps([base64.b64encode(data).decode() for data in blobs])}, {text}]"
     display({TOLD: text.replace("<", "\\u003c")}, raw=True)  # nothing in it ends an element
 
@@ -104,9 +102,8 @@ def convert(notebook, told):
     if told:
         image = f'<img alt="{escape(place.data["text/plain"])}" src="{picture}">'
         place.data = {"text/html": f'<div class="explorer">{image}</div>'}
-    html = HTMLExporter(
-        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True
-    )
+    html = HTMLExporter(template_name="basic")
+    html.exclude_input_prompt = html.exclude_output_prompt = True
     html.register_filter("markdown2html", markdown)
     body = html.from_notebook_node(notebook)[0]
     text = BeautifulSoup(body, "html.parser")

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from eca_lab.checks import check_number
+from eca_lab.checks import check_choice, check_number
 from eca_lab.results import RUN, SETTING
-from eca_lab.spec import parse_spec
 
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
@@ -68,15 +67,6 @@ class Comparison:
         )
         return replace(self, margin=margin, table=table)
 
-    @functools.cached_property
-    def slope(self):
-        """`trend` over the arms that fix one k; None where it cannot be had."""
-        over = {arm: parse_spec(arm).fixed_kernel_size for arm in self.trials["arm"].unique()}
-        try:
-            return trend(self.trials, {arm: k for arm, k in over.items() if k}, self.metric)
-        except ValueError:  # fewer than two of them, or no seed that has all
-            return None
-
 
 def compare(results, baseline, family=None, metric="top1", margin=0.2):
     """Compare every arm of a family with a baseline arm.
@@ -124,8 +114,7 @@ def compare(results, baseline, family=None, metric="top1", margin=0.2):
     differences = pd.DataFrame({arm: pair[arm] - pair[baseline] for arm, pair in pairs.items()})
     trials = results[results["arm"].isin([baseline, *family])]
     differences = differences.reindex(by_seed.index, columns=family)
-    made = Comparison(baseline, metric, margin, trials, differences, left_out, table)
-    return made.at(margin)
+    return Comparison(baseline, metric, margin, trials, differences, left_out, table).at(margin)
 
 
 def trend(results, over, metric="top1"):
@@ -159,8 +148,9 @@ def trend(results, over, metric="top1"):
     n = len(slopes)
     found = dict.fromkeys(("low", "high", "p", "detectable"), math.nan)
     if _varies(slopes, table):
-        found["low"], found["high"] = map(float, _t_interval(slopes, CONFIDENCE))
-        found["p"] = float(stats.ttest_1samp(slopes, 0).pvalue)
+        test = stats.ttest_1samp(slopes, 0)
+        found["low"], found["high"] = map(float, test.confidence_interval(CONFIDENCE))
+        found["p"] = float(test.pvalue)
         found["detectable"] = float(detectable_effect(n) * slopes.std(ddof=1))
     left_out, slope = int((~fitting).sum()), float(slopes.mean())
     return {"values": tuple(values), "n": n, "left_out": left_out, "slope": slope, **found}
@@ -197,8 +187,7 @@ _ONE_SETTING = "accepted are those of one data set, backbone and recipe"
 def _by_seed(results, metric):
     """Tables of seeds by arms, the arms in the order of the results: a metric, and the run."""
     metrics = results.drop(columns="seed").select_dtypes("number")
-    if metric not in metrics:
-        raise ValueError(f"metric={metric!r}: accepted are {', '.join(metrics)}")
+    check_choice("metric", metric, list(metrics))
     for column in SETTING:
         found = results[column].unique() if column in results else []
         if len(found) > 1:
@@ -231,9 +220,10 @@ def _compare_pairs(pairs):
     if not _varies(differences, pairs):
         return row
     row["sd"] = spread = differences.std(ddof=1)
-    row["low"], row["high"] = _t_interval(differences, CONFIDENCE)
+    test = stats.ttest_1samp(differences, 0)
+    row["low"], row["high"] = test.confidence_interval(CONFIDENCE)
     # TOST at 5% rejects where the 90% interval lies within the margin.
-    row["equivalent_within"] = np.abs(_t_interval(differences, 1 - 2 * LEVEL)).max()
+    row["equivalent_within"] = np.abs(test.confidence_interval(1 - 2 * LEVEL)).max()
     row["detectable"] = detectable_effect(n) * spread
     for difference in DIFFERENCES:
         row[f"seeds_{difference}"] = needed_pairs(difference / spread)
@@ -263,11 +253,6 @@ def _holm(p):
     ordered = p.dropna().sort_values()
     factors = np.arange(len(ordered), 0, -1)
     return (ordered * factors).cummax().clip(upper=1).reindex(p.index)
-
-
-def _t_interval(sample, confidence):
-    scale = sample.std(ddof=1) / math.sqrt(len(sample))
-    return stats.t.interval(confidence, len(sample) - 1, loc=sample.mean(), scale=scale)
 
 
 def _varies(sample, values):

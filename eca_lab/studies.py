@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eca_lab.checks import check_integer, check_number
+from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.recipe import Recipe, recipe_text
 from eca_lab.spec import arm_order, parse_spec
 
@@ -90,8 +90,7 @@ def names(folder=FOLDER):
 
 def load_study(name, folder=FOLDER):
     """The declaration of a study; ValueError for one that is not there, or not well declared."""
-    if name not in names(folder):
-        raise ValueError(f"study={name!r}: accepted are {', '.join(names(folder))}")
+    check_choice("study", name, names(folder))
     path = Path(folder) / f"{name}.toml"
     try:
         declared = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -87,9 +87,7 @@ class Plan:
         None where it cannot be told, as for lack of memory: the trial itself will say why.
         """
         data, batch = self.dataset, self.recipe.batch_size
-        lengths = dict(zip(TENSORS, (4 * batch, 4 * batch, batch, batch), strict=True))
-        few = {name: getattr(data, name)[:length] for name, length in lengths.items()}
-        few = replace(data, **few)
+        few = replace(data, **{name: getattr(data, name)[: 4 * batch] for name in TENSORS})
         sample = replace(self, dataset=few, recipe=replace(self.recipe, epochs=1, scales=()))
         try:
             for _ in range(2):  # the first warms up
@@ -115,9 +113,7 @@ def check_arms(backbone, arms, seeds):
     return arms
 
 
-def plan_sweep(
-    dataset, backbone, arms, seeds, recipe=None, precision="float32", fused=False, keep=0
-):
+def plan_sweep(dataset, backbone, arms, seeds, recipe, precision="float32", fused=False, keep=0):
     """The `Plan` of a sweep: seeds 0 to seeds - 1 of every arm. Raises as `check_arms`.
 
     Arms that resolve to the same network are one trial per seed, under the name that gives the
@@ -125,7 +121,6 @@ def plan_sweep(
     train fused none does, with a warning: trials of different paths would be no pairs.
     """
     check_choice("precision", precision, PRECISIONS)
-    recipe = recipe or Recipe()
     arms = check_arms(backbone, arms, seeds)
     if fused:
         with torch.device("meta"):
@@ -161,8 +156,7 @@ def run_sweep(
     """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
 
     A trial that raises, or whose worker dies twice, is recorded as failed with its reason, and the
-    sweep goes on; run again, it tries it again. Several sweeps may share a folder: what one of them
-    is running, the others leave to it.
+    sweep goes on; another run tries it again. Sweeps may share a folder: none repeats another.
 
     `check_workers` tells what device, workers, gpu_share and ray are. A trial is not started that
     would probably not end before the deadline, by `time.monotonic`; estimate is the seconds that
@@ -297,8 +291,7 @@ def plan_results(plan, out):
     """The finished trials of a plan as `load_results` gives them, with the plan's names of arms."""
     table = results.load_results(out)
     names = {trial.identity: str(trial.arm) for trial in plan.trials}
-    table = table[table["identity"].isin(names)]
-    table = table.assign(arm=table["identity"].map(names))
+    table = table.assign(arm=table["identity"].map(names)).dropna(subset="arm")
     return table.sort_values("arm", key=arm_order, kind="stable")
 
 

@@ -229,8 +229,7 @@ class _Actor:
 def check_ray(address):
     """The module ray, if a cluster can be reached at the address: "auto", or HOST:PORT.
 
-    ImportError: Ray is not installed. OSError: nobody answers at that address, for which Ray itself
-    would wait for minutes.
+    ImportError: Ray is not installed. OSError: nobody answers there; Ray would wait for minutes.
     """
     try:
         import ray

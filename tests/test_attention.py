@@ -290,7 +290,7 @@ def test_adaptive_eca_follows_equation_12():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ECA(64, 3, gamma=2), "kernel_size=3 with gamma: accepted is one or the other"),
+        (lambda: ECA(64, 3, gamma=2), "kernel_size=3 with gamma: accepted is one of the two"),
         (lambda: ECA(64, 4), "kernel_size=4: accepted are odd"),
         (lambda: ECA(4, 5), "kernel_size=5: accepted are at most channels=4"),
         (lambda: ECA(64, padding="same"), "padding='same': accepted are zeros, circular"),

@@ -233,8 +233,7 @@ def test_checkpoints_are_trained_once_and_kept(dataset, tmp_path, monkeypatch):
     assert train_checkpoints(plan, tmp_path) == paths
     assert trained == []
     paths[0].with_suffix(".json").unlink()  # as an interruption between the two leaves it
-    with pytest.warns(UserWarning, match=r"none-seed0-\w+\.safetensors has no card"):
-        train_checkpoints(plan, tmp_path)
+    train_checkpoints(plan, tmp_path)
     assert trained == ["none"]
     assert paths[0].read_bytes() == tensors
 
@@ -256,7 +255,7 @@ def test_no_checkpoint_is_overwritten(dataset, tmp_path, monkeypatch):
     wider = plan_sweep(dataset, "tiny", [*near, "se"], 1, QUICK)
     paths[0].write_bytes(b"damaged")
     before[paths[0].name] = b"damaged"
-    with pytest.raises(ValueError, match=f"{paths[0].name} does not fit its card.*; remove"):
+    with pytest.raises(ValueError, match=f"{paths[0].name} does not fit its card"):
         train_checkpoints(wider, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -165,5 +165,3 @@ def test_powers_of_ten_are_written_without_formulas():
     ax.set_ylim(1e-5, 1e12)
     written = ax.yaxis.get_major_formatter()
     assert [written(value) for value in (1e-5, 1, 1e12)] == ["10⁻⁵", "10⁰", "10¹²"]
-    figures.decades(ax.xaxis, "symlog", linthresh=10)
-    assert ax.xaxis.get_major_formatter()(0) == "0"

@@ -147,7 +147,7 @@ def test_a_study_that_is_partly_run(tmp_path, make_record, monkeypatch, capsys):
     assert main(["compare", "--study", "fixed-k"]) == 0
     out = capsys.readouterr().out
     assert "No trials yet: none, se, eca(k=3)" in out
-    assert "No contrast: a trend over [1]: accepted are at least two different numbers" in out
+    assert "No contrast beside the family: a trend over [1]: accepted are at least two" in out
     assert "resnet18: no trials yet" in out
 
 
@@ -191,7 +191,7 @@ def test_the_primary_contrast_is_not_adjusted(tmp_path, make_record, monkeypatch
         for arm in ("eca", "none"):
             write_record(tmp_path, make_record(arm, seed, 50.0 + seed, recipe=Recipe(epochs=4)))
     assert main(["compare", "--study", "fixed-k"]) == 0
-    assert "No primary contrast: no trial of eca(k=3)" in capsys.readouterr().out
+    assert "No contrast beside the family: no trial of eca(k=3)" in capsys.readouterr().out
 
 
 def test_failed_trials_alone(tmp_path, make_record, capsys):

@@ -79,7 +79,7 @@ def inputs_of(model, names, batch):
 def test_our_weights_and_descriptors_are_those_of_each_layer(arm):
     model, batch = tiny(arm), images()
     record = probe.record_weights(model, batch, batch_size=3, descriptors=True)
-    assert record.layers == LAYERS
+    assert list(record.weights) == LAYERS
     for layer, x in inputs_of(model, LAYERS, batch).items():
         module = model.get_submodule(layer)
         assert record.weights[layer].dtype == np.float32
@@ -119,7 +119,7 @@ def test_other_libraries_weights_are_what_their_modules_multiply_by(make):
     gate = (model.inner[1](x) / x)[:, :, 0, 0].detach()
     assert gate.std() > 1e-4  # neither all open nor all closed
     record = probe.record_weights(model, batch, batch_size=4, descriptors=True)
-    assert record.layers == ["inner.1"]
+    assert list(record.weights) == ["inner.1"]
     np.testing.assert_allclose(record.weights["inner.1"], gate, atol=1e-5)
     np.testing.assert_allclose(record.descriptors["inner.1"], x.mean((2, 3)), atol=1e-6)
 
@@ -139,9 +139,9 @@ def test_whole_networks_of_other_libraries(make, size, layers):
     before = state(model)
     record = probe.record_weights(model, batch)
     assert_same_state(before, state(model))
-    assert len(record.layers) == layers
+    assert len(record.weights) == layers
     model.eval()
-    for layer, x in inputs_of(model, record.layers, batch).items():
+    for layer, x in inputs_of(model, record.weights, batch).items():
         with torch.no_grad():
             expected = model.get_submodule(layer)(x.clone()).double().sum((2, 3))
         actual = record.weights[layer] * x.double().sum((2, 3)).numpy()
@@ -153,7 +153,7 @@ def test_batches_do_not_matter():
     whole = probe.record_weights(model, batch)
     for size in (1, 2, 7, 100):
         parts = probe.record_weights(model, batch, batch_size=size)
-        for layer in whole.layers:
+        for layer in whole.weights:
             np.testing.assert_allclose(parts.weights[layer], whole.weights[layer], atol=1e-6)
 
 
@@ -262,7 +262,7 @@ def test_other_libraries_are_recognised_without_being_imported(monkeypatch):
 
     model = nn.Sequential(SqueezeExcitation(), Own(3))
     monkeypatch.setitem(sys.modules, "timm", None)  # importing it would fail
-    assert probe.record_weights(model, images()).layers == ["1"]
+    assert list(probe.record_weights(model, images()).weights) == ["1"]
 
 
 # --- Interventions ---

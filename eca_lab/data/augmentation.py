@@ -14,8 +14,7 @@ from torchvision.transforms.v2.functional import resize
 def augment(images, generator, scale=1.0, crop=None):
     """Random views of images for training, as usual for CIFAR (up to 32 pixels) or ImageNet.
 
-    Of (N, 3, H, W) uint8 gives (N, 3, H * scale, W * scale). scale and crop are as in
-    `eca_lab.recipe.Recipe`.
+    Of (N, 3, H, W) uint8 gives (N, 3, H * scale, W * scale); scale and crop are as in a `Recipe`.
     """
     size = images.shape[-1]
     smaller = max(1, round(size * scale))

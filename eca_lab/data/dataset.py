@@ -38,8 +38,7 @@ class Dataset:
         """The same data set with its tensors on a device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
-    # To another process it goes as arrays: tensors would go through shared memory, of which a
-    # container has 64 MiB as a rule.
+    # To another process as arrays: tensors need shared memory, of which containers have little.
     def __getstate__(self):
         return self.__dict__ | {name: getattr(self, name).cpu().numpy() for name in TENSORS}
 

@@ -21,13 +21,11 @@ def load_cifar(name, root):
     except RuntimeError:  # not there yet, or damaged
         with _downloading(name, root):
             train = kind(root, train=True, download=True)
-    test = kind(root, train=False)
-    tensors = {}
-    for split, content in (("train", train), ("test", test)):
-        images = torch.from_numpy(content.data).permute(0, 3, 1, 2).contiguous()
-        tensors |= {f"{split}_images": images, f"{split}_labels": torch.tensor(content.targets)}
-    fingerprint = fingerprint_of(train.classes, *tensors.values())
-    return Dataset(name=name, classes=tuple(train.classes), fingerprint=fingerprint, **tensors)
+    tensors, classes = [], tuple(train.classes)
+    for split in (train, kind(root, train=False)):
+        images = torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous()
+        tensors += [images, torch.tensor(split.targets)]
+    return Dataset(name, *tensors, classes, fingerprint_of(classes, *tensors))
 
 
 def load_imagenette(root, size, skip_unreadable):
@@ -40,8 +38,7 @@ def load_imagenette(root, size, skip_unreadable):
         with _downloading("imagenette", root), tempfile.TemporaryDirectory(dir=root) as temporary:
             datasets.Imagenette(temporary, size=archive, download=True)
             os.replace(Path(temporary, folder.name), folder)
-    synonyms = datasets.Imagenette(root, size=archive).classes
-    classes = tuple(names[0] for names in synonyms)
+    classes = tuple(names[0] for names in datasets.Imagenette(root, size=archive).classes)
     return load_folder("imagenette", folder, root, size, skip_unreadable, classes)
 
 

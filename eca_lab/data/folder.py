@@ -70,8 +70,7 @@ def _list_folder(folder):
 def _list_split(split, classes):
     """Path and label of each image, in the order of torchvision's `ImageFolder`.
 
-    Links are followed, but to no folder twice: they would repeat its images, maybe under another
-    label, or never end.
+    Links are followed, but to no folder twice: images would be repeated, or it would never end.
     """
     seen = {path: path for path in (split.resolve(), *split.resolve().parents)}
     samples = []
