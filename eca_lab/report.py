@@ -53,16 +53,19 @@ def print_study(study):
             command = f"sweep --study {study.name} --setting {setting.name}"
             print(f"\n{setting.name}: no trials yet. python -m eca_lab {command}")
             continue
-        compared += print_comparisons(trials, study.baseline, setting.family, "top1", study.margin)
-        try:
-            if study.primary:
-                print(primary_contrast(study, trials))
-            if slope := study.slope:
-                found = stats.trend(trials, slope.over)
-                kind = "Primary contrast" if slope.primary else "Contrast beside them"
-                print(f"{kind}: {found['slope']:+.3f} points per {slope.per} {_told(found)}")
-        except ValueError as error:  # not all of its arms have run
-            print(f"No contrast beside the family: {error}.")
+        # On another data set, such as a reader's own, the same arms are another comparison.
+        for _, alike in trials.groupby(list(results.SETTING), sort=False):
+            family = study.baseline, setting.family, "top1", study.margin
+            compared += print_comparisons(alike, *family)
+            try:
+                if study.primary:
+                    print(primary_contrast(study, alike))
+                if slope := study.slope:
+                    found = stats.trend(alike, slope.over)
+                    kind = "Primary contrast" if slope.primary else "Contrast beside them"
+                    print(f"{kind}: {found['slope']:+.3f} points per {slope.per} {_told(found)}")
+            except ValueError as error:  # not all of its arms have run
+                print(f"No contrast beside the family: {error}.")
     return compared
 
 

@@ -9,7 +9,7 @@ from eca_lab import stats, studies
 from eca_lab.__main__ import main
 from eca_lab.checkpoints import load_checkpoint
 from eca_lab.recipe import Recipe
-from eca_lab.results import load_results, write_record
+from eca_lab.results import load_results, trial_identity, write_record
 
 PILOT = "data/results/cifar10-tiny"
 HEAVY = ("torch", "torchvision", "numpy", "pandas", "scipy", "statsmodels", "matplotlib")
@@ -192,6 +192,26 @@ def test_the_primary_contrast_is_not_adjusted(tmp_path, make_record, monkeypatch
             write_record(tmp_path, make_record(arm, seed, 50.0 + seed, recipe=Recipe(epochs=4)))
     assert main(["compare", "--study", "fixed-k"]) == 0
     assert "No contrast beside the family: no trial of eca(k=3)" in capsys.readouterr().out
+
+
+def test_data_sets_that_share_the_folder_of_a_study_are_compared_apart(
+    tmp_path, make_record, monkeypatch, capsys
+):
+    study = replace(studies.load_study("fixed-k"), results=tmp_path, primary="eca(k=3)", slope=None)
+    monkeypatch.setattr(studies, "load_study", lambda _: study)
+    for own in (False, True):
+        for seed in range(3):
+            for arm in ("eca", "eca(k=3)"):
+                top1 = 50.0 + seed + (arm == "eca") * (1 + own + seed % 2)
+                record = make_record(arm, seed, top1, recipe=Recipe(epochs=4))
+                if own:
+                    record["trial"]["dataset"]["fingerprint"] = "f" * 64
+                    record["identity"] = trial_identity(record["trial"])
+                write_record(tmp_path, record)
+    assert main(["compare", "--study", "fixed-k"]) == 0
+    lines = [each for each in capsys.readouterr().out.splitlines() if "Primary" in each]
+    assert len(lines) == 2
+    assert {line.split("minus eca(k=3) ")[1][:6] for line in lines} == {"+1.333", "+2.333"}
 
 
 def test_failed_trials_alone(tmp_path, make_record, capsys):
