@@ -104,8 +104,8 @@ ladder: .venv/.installed
 ladder-small: .venv/.installed
 	$(SWEEP) --study ladder --setting small --data "$(CIFAR10)" $(ON_CPU)
 
-# The trained networks of data/checkpoints, about two minutes each on one CPU core to itself. Those
-# that are there are kept, so remove them first to train them again.
+# The trained networks on `shapes`, about two minutes each on one CPU core to itself. Those that
+# are there are kept, so remove them first to train them again.
 CHECKPOINTS := OMP_NUM_THREADS=1 $(BIN)/python -m eca_lab checkpoints --device cpu
 checkpoints: .venv/.installed
 	$(CHECKPOINTS) --seeds 3

@@ -32,7 +32,7 @@ TRAINING = {
     "recipe": None,
 }
 CHECKPOINTS = TRAINING | {
-    "arms": ["none", "se", "eca", "eca(k=9)", "eca(order=shuffled)"],
+    "arms": ["se", "eca"],
     "epochs": 10,
     "out": "data/checkpoints",
     "precision": "float32",

@@ -105,3 +105,17 @@ def test_the_small_settings_are_recorded_whole(name, arms, family):
     assert (trials.groupby("arm")["seed"].nunique() >= small.seeds).all()
     # Whole seeds on one device, at one precision, by one path: every trial has its pair.
     assert (trials.groupby("seed")[list(results.RUN)].nunique() == 1).all(axis=None)
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_what_is_recorded_belongs_to_the_study(name):
+    study = studies.load_study(name)
+    found = results.load_results(study.results)
+    for setting in study.settings.values():
+        trials = setting.trials(found)
+        assert not trials.duplicated(["arm", "seed"]).any()
+        seeds = trials.groupby("seed")
+        # In order, each on one device, and only the last may be under way.
+        assert list(seeds.groups) == list(range(seeds.ngroups))
+        assert (seeds[list(results.RUN)].nunique() == 1).all(axis=None)
+        assert (seeds["arm"].nunique()[:-1] == len(setting.arms)).all()
