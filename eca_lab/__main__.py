@@ -54,6 +54,8 @@ def main(arguments=None):
     try:
         return options.run(options)
     except LookupError as error:  # nothing to show, and why
+        if isinstance(error, KeyError | IndexError):  # a mistake of ours
+            raise
         print(f"error: {error.args[0]}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read the output has seen enough

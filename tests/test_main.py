@@ -214,6 +214,12 @@ def test_data_sets_that_share_the_folder_of_a_study_are_compared_apart(
     assert {line.split("minus eca(k=3) ")[1][:6] for line in lines} == {"+1.333", "+2.333"}
 
 
+def test_a_mistake_of_ours_is_no_message(tmp_path, monkeypatch):
+    monkeypatch.setattr("eca_lab.results.finished", lambda _: {}["missing"])
+    with pytest.raises(KeyError, match="missing"):
+        main(["results", str(tmp_path)])
+
+
 def test_failed_trials_alone(tmp_path, make_record, capsys):
     for seed in range(3):
         record = make_record(seed=seed, status="failed", reason="FloatingPointError: it diverged")
