@@ -3,6 +3,7 @@
 import hashlib
 import json
 import textwrap
+import warnings
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
@@ -75,10 +76,7 @@ def train_checkpoints(plan, out, device="cpu"):
     device, out = check_device(device), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     paths = {out / checkpoint_name(trial.description, trial.arm): trial for trial in plan.trials}
-    saved = {path for path in paths if path.with_suffix(".json").exists()}
-    for path in saved:
-        load_checkpoint(path)
-    todo = {path: trial for path, trial in paths.items() if path not in saved}
+    todo = {path: trial for path, trial in paths.items() if not _is_saved(path)}
     with progress_bar(len(todo) * plan.recipe.epochs) as bar:
         for path, trial in todo.items():
             bar.set_postfix_str(path.stem)
@@ -103,6 +101,19 @@ def describe(trial, outcome):
         "code": code_version(),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _is_saved(path):
+    """Whether a network is there, with its card; ValueError where the two do not fit."""
+    if path.with_suffix(".json").exists():
+        try:
+            load_checkpoint(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; remove {path.stem}.* to train it again") from None
+        return True
+    if path.exists():
+        warnings.warn(f"{path} has no card, so it is trained again", stacklevel=3)
+    return False
 
 
 def load_checkpoint(path):

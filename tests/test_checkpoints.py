@@ -235,7 +235,8 @@ def test_checkpoints_are_trained_once_and_kept(dataset, tmp_path, monkeypatch):
     assert train_checkpoints(plan, tmp_path) == paths
     assert trained == []
     paths[0].with_suffix(".json").unlink()  # as an interruption between the two leaves it
-    train_checkpoints(plan, tmp_path)
+    with pytest.warns(UserWarning, match=r"none-seed0-\w+\.safetensors has no card"):
+        train_checkpoints(plan, tmp_path)
     assert trained == ["none"]
     assert paths[0].read_bytes() == tensors
 
@@ -257,7 +258,7 @@ def test_no_checkpoint_is_overwritten(dataset, tmp_path, monkeypatch):
     wider = plan_sweep(dataset, "tiny", [*near, "se"], 1, QUICK)
     paths[0].write_bytes(b"damaged")
     before[paths[0].name] = b"damaged"
-    with pytest.raises(ValueError, match=f"{paths[0].name} does not fit its card"):
+    with pytest.raises(ValueError, match=f"{paths[0].name} does not fit its card.*; remove"):
         train_checkpoints(wider, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -269,6 +270,9 @@ def test_they_are_there_and_small():
     cards = {path: load_checkpoint(path)[1] for path in PATHS}
     arms = {cards[path]["arm"] for path in OF_SHAPES}
     assert arms == {"se", "eca"}
+    kept = sorted((cards[p]["arm"], cards[p]["trial"]["seed"]) for p in PATHS if p not in OF_SHAPES)
+    arms = "eca", "eca(k=3)", "eca(order=shuffled)", "none", "se"
+    assert kept == [(arm, seed) for arm in arms for seed in range(3)]
     for path, card in cards.items():
         assert checkpoint_name(card["trial"], card["arm"]) == path.name
     assert {path.stem for path in PATHS} == {path.stem for path in FOLDER.glob("*.json")}
