@@ -92,14 +92,16 @@ def jupyterlab(directory):
                 cell.update(execution_count=None, outputs=[])
         (served / path).write_text(json.dumps(notebook), encoding="utf-8")
 
-    # Without this, JupyterLab asks its new user whether to fetch news, and looks for updates.
-    settings = directory / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
-    # And it would take the cells out of the page that are out of sight.
-    settings = settings.with_name("notebook-extension")
-    settings.mkdir()
-    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    # Without the first, JupyterLab asks its new user whether to fetch news, and looks for updates;
+    # it would take the cells out of the page that are out of sight, and save while a test reads.
+    for plugin, setting in (
+        ("apputils-extension/notification", {"fetchNews": "false"}),
+        ("notebook-extension/tracker", {"windowingMode": "none"}),
+        ("docmanager-extension/plugin", {"autosave": False}),
+    ):
+        path = directory / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(setting), encoding="utf-8")
 
     environment = {**os.environ, "JUPYTER_TOKEN": secrets.token_hex(16)}
     environment["IPYTHONDIR"] = str(directory / "ipython")
@@ -272,8 +274,13 @@ def choose(page, menu, item):
 
 def save(page, path):
     """Save the notebook in JupyterLab, and return the code cells that it wrote."""
-    choose(page, "File", "Save Notebook")
-    page.wait_for_function("!document.querySelector('.lm-TabBar-tab.jp-mod-dirty')")
+
+    def saved(response):
+        return response.request.method == "PUT" and path.name in response.url
+
+    # The answer of the server says that the file is whole; the tab's mark of changes does not.
+    with page.expect_response(saved):
+        choose(page, "File", "Save Notebook")
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return [cell for cell in cells if cell["cell_type"] == "code"]
 
