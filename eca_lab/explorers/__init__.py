@@ -4,9 +4,19 @@ Python owns the state and the numbers, the page draws. The explorers of the kern
 study need no torch: others import it when they are made.
 """
 
-from eca_lab.explorers.channel_weights import ChannelWeightExplorer
-from eca_lab.explorers.kernel_size import KernelSizeExplorer
-from eca_lab.explorers.reduction import ReductionExplorer
-from eca_lab.explorers.study import StudyExplorer
+from importlib import import_module
 
-__all__ = ["ChannelWeightExplorer", "KernelSizeExplorer", "ReductionExplorer", "StudyExplorer"]
+_MODULES = {
+    "ChannelWeightExplorer": "channel_weights",
+    "KernelSizeExplorer": "kernel_size",
+    "ReductionExplorer": "reduction",
+    "StudyExplorer": "study",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name):
+    # When it is asked for: SciPy, which one of them needs, takes longer to import than all others.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
