@@ -1,7 +1,7 @@
 """Explorers: pictures to touch, drawn in the page. Each is two files, <name>.py and <name>.js.
 
-Python owns the state and the numbers, the page draws. The explorers of the kernel size and of a
-study need no torch: others import it when they are made.
+Python owns the state and the numbers, the page draws. Each is imported when it is asked for: those
+of the kernel size and of a study need no torch, and only that of a study needs SciPy.
 """
 
 from importlib import import_module
@@ -16,7 +16,6 @@ __all__ = list(_MODULES)
 
 
 def __getattr__(name):
-    # When it is asked for: SciPy, which one of them needs, takes longer to import than all others.
     if name not in _MODULES:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -181,7 +181,7 @@ export default explorer((view) => {
       write(captions[i], text));
   }
 
-  const [headline, predicted, told] = [status("headline"), status(), html("div")];
+  const [headline, predicted, told] = [status("headline"), status("asks"), html("div")];
   return {
     picture: [headline, map.node, block("lower", lower.charts)],
     controls: [

@@ -3,10 +3,14 @@
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
+import torch
 
+from eca_lab import probe
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.explorers.explorer import Explorer, plain
 from eca_lab.figures import dress, new_figure
+from eca_lab.train import input_transform
 
 
 class ChannelWeightExplorer(Explorer):
@@ -40,8 +44,6 @@ class ChannelWeightExplorer(Explorer):
     FACTOR_STOPS = tuple(tenths / 10 for tenths in range(41))
 
     def __init__(self, networks, dataset, network=None, layer=None, image=0, channel=0, factor=1):
-        from eca_lab.train import input_transform
-
         labels = dataset.test_labels.cpu().numpy()
         self._classes = tuple(dataset.classes)
         indices, self._counts = _first_of_each(labels, self._classes, self.IMAGES)
@@ -68,8 +70,6 @@ class ChannelWeightExplorer(Explorer):
     @property
     def weights(self):
         """(N, C) weights of the layer for all images, as `eca_lab.probe.record_weights` gives."""
-        from eca_lab import probe
-
         if self.network not in self._records:
             model = self._networks[self.network]
             self._records[self.network] = probe.record_weights(model, self._images, self._prepare)
@@ -78,8 +78,6 @@ class ChannelWeightExplorer(Explorer):
     @property
     def probabilities(self):
         """DataFrame by class: the probabilities of the image, plain and with the changed weight."""
-        import pandas as pd
-
         columns = {name: self.answer[name] for name in ("plain", "changed")}
         return pd.DataFrame(columns, self._classes)
 
@@ -108,10 +106,6 @@ class ChannelWeightExplorer(Explorer):
         return {**state, **{name: plain(state[name]) for name in ("image", "channel", "factor")}}
 
     def _answer(self):
-        import torch
-
-        from eca_lab import probe
-
         model, weights = self._networks[self.network], self.weights
         if self._seen[0] != (key := (self.network, self.image)):
             maps = probe.feature_maps(model, self._images[self.image, None], self._prepare)
@@ -134,8 +128,6 @@ class ChannelWeightExplorer(Explorer):
 
     def _forward(self, model):
         """The probabilities of the chosen image, by class."""
-        import torch
-
         like = next(model.parameters())
         with torch.inference_mode():
             batch = self._prepare(self._images[self.image, None].to(like.device))
@@ -144,8 +136,6 @@ class ChannelWeightExplorer(Explorer):
 
 def _channels(name, model, image, prepare):
     """Layer -> channels, of a network, which is in evaluation mode then."""
-    from eca_lab import probe
-
     if not probe.attention_layers(model.eval()):
         raise ValueError(
             f"networks[{name!r}] has no channel attention: accepted are models with some"

@@ -5,9 +5,12 @@ from itertools import product
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
+import torch
 import traitlets
 
-from eca_lab import figures
+from eca_lab import cost, figures, jacobian
+from eca_lab.attention import make_attention
 from eca_lab.checks import check_choice, check_integer
 from eca_lab.explorers.explorer import Explorer, plain
 from eca_lab.kernel_size import check_kernel_size
@@ -71,8 +74,6 @@ class ReductionExplorer(Explorer):
     @property
     def measures(self):
         """DataFrame indexed by SE, SE-GC and ECA: cost, and the measures of `eca_lab.jacobian`."""
-        import pandas as pd
-
         rows = {name: module["measures"] for name, module in self._modules().items()}
         return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -157,10 +158,6 @@ def _measured(module, y):
     Both are bytes: the (C, C) matrix int16, in units of its largest absolute entry / `LARGEST` and
     rounded away from zero, so that 0 is what counts as zero; the spectrum float32, as shares.
     """
-    import torch
-
-    from eca_lab import cost, jacobian
-
     matrix = jacobian.logit_jacobian(module, y[None].to(next(module.parameters())))[0].cpu()
     spectrum, largest = torch.linalg.svdvals(matrix), matrix.abs().max().item()
     steps = torch.ceil(LARGEST * (matrix.abs() / (largest or 1) - jacobian.TOLERANCE))
@@ -182,10 +179,6 @@ def _measured(module, y):
 @lru_cache(maxsize=128)
 def _drawn(spec, channels, seed):
     """`_measured` of an untrained module at a random y, the same for the same seed."""
-    import torch
-
-    from eca_lab.attention import make_attention
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = make_attention(spec, channels)

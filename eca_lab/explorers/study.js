@@ -167,9 +167,11 @@ export default explorer((view) => {
     });
   }
 
-  // The axis, and its ticks, with room for all pairs and the margin.
+  // The axis, and its ticks, with room for all pairs, the margin and the intervals. Those of two pairs
+  // may be a hundred times as wide as the pairs are apart: they end where the axis does.
   function fit(margin, width) {
-    const all = rows.flatMap(({ pairs }) => pairs.map(({ difference }) => difference));
+    const all = rows.flatMap(({ pairs, low, high }) =>
+      [...pairs.map(({ difference }) => difference), ...(pairs.length > 2 && low <= high ? [low, high] : [])]);
     const [least, most] = [Math.min(-1.2 * margin, ...all), Math.max(1.2 * margin, ...all)];
     const step = [0.1, 0.2, 0.5, 1, 2, 5, 10].find((each) => (most - least) / each < width / 50) ?? 20;
     const [first, last] = [Math.floor(least / step), Math.ceil(most / step)];
