@@ -6,7 +6,7 @@ Shapes: N images, C channels of a layer. Needs no torch.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
+import pandas as pd
 
 from eca_lab.checks import check_integer
 
@@ -53,13 +53,11 @@ def own_correlation(weights, descriptors):
     Of weights and descriptors (N, C), as `eca_lab.probe.WeightRecord` has them, gives (C,); 0 where
     either does not vary. ValueError for other shapes.
     """
-    ranks = [rankdata(_matrix("values", each), axis=0) for each in (weights, descriptors)]
-    if ranks[0].shape != ranks[1].shape:
-        shapes = f"weights of shape {ranks[0].shape}, descriptors of {ranks[1].shape}"
+    a, b = (pd.DataFrame(_matrix("values", each)).rank() for each in (weights, descriptors))
+    if a.shape != b.shape:
+        shapes = f"weights of shape {a.shape}, descriptors of {b.shape}"
         raise ValueError(f"{shapes}: accepted are equal ones")
-    a, b = (each - each.mean(0) for each in ranks)
-    length = np.sqrt((a**2).sum(0) * (b**2).sum(0))
-    return np.divide((a * b).sum(0), length, out=np.zeros_like(length), where=length > 0)
+    return a.corrwith(b).fillna(0).to_numpy()
 
 
 class NeighbourCorrelation(NamedTuple):

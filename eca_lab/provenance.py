@@ -1,5 +1,6 @@
-"""Where, with what and by which code a trial ran, as it is recorded."""
+"""Where, with what and by which code a trial runs; most of it is recorded."""
 
+import os
 import platform
 import re
 import subprocess
@@ -40,3 +41,9 @@ def code_version():
     except (OSError, subprocess.CalledProcessError):
         return {}
     return {"commit": commit.strip(), "changed": bool(status.strip())}
+
+
+def available_cores():
+    """How many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -19,7 +19,7 @@ from multiprocessing.connection import wait
 
 import torch
 
-from eca_lab.data import available_cores
+from eca_lab.provenance import available_cores
 
 ATTEMPTS = 2  # how often a trial is started before it has failed
 # What a pool tells of a worker, beside the outcome of its trial.

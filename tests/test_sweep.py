@@ -15,8 +15,8 @@ import torch
 from eca_lab import __main__, models, results, sweep
 from eca_lab.checkpoints import find_checkpoint, load_checkpoint
 from eca_lab.cost import parameters
-from eca_lab.data import available_cores
 from eca_lab.models import build_model
+from eca_lab.provenance import available_cores
 from eca_lab.recipe import Recipe
 from eca_lab.results import load_records, load_results, write_record
 from eca_lab.spec import parse_spec

@@ -14,10 +14,10 @@ import torch
 from eca_lab.checks import check_choice, check_integer, shown
 from eca_lab.data.dataset import Dataset, fingerprint_of, to_square
 from eca_lab.data.downloads import load_cifar, load_imagenette
-from eca_lab.data.folder import available_cores, load_folder
+from eca_lab.data.folder import load_folder
 from eca_lab.data.shapes import load_shapes
 
-__all__ = ["Dataset", "available_cores", "load_dataset"]
+__all__ = ["Dataset", "load_dataset"]
 
 NAMES = ("shapes", "cifar10", "cifar100", "imagenette")
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from eca_lab.data.dataset import Dataset, fingerprint_of, to_square
 from eca_lab.files import written_whole
+from eca_lab.provenance import available_cores
 
 _CACHE_VERSION = 1  # to be raised when the decoding or the layout of the cache changes
 
@@ -150,9 +151,3 @@ def _read_cache(path, stamp):
         with ZipFile(path) as archive:
             if content["stamp"] == stamp and archive.testzip() is None:
                 return content
-
-
-def available_cores():
-    """How many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
