@@ -66,7 +66,7 @@ export function numbers(state, given) {
   const { first, last, k } = steps.findLast((run) => run.first <= C);
   return {
     ...{ k, first, last, steps, tie: tied(C, gamma, b), short: rounded(C, gamma, b).short },
-    se: (2 * C ** 2) / given.reduction,
+    se: 2 * C * Math.floor(C / given.reduction),
     stages: stages.map((width, i) => [width, psi(width, gamma, b, ties), released[i]]),
   };
 }
@@ -82,6 +82,8 @@ export function row(i, C, k) {
 
 // A number behind its sign of equality; short says whether two digits behind the point suffice.
 const equals = (number, short) => minus(short ? `= ${Number(number.toFixed(2))}` : `≈ ${number.toFixed(3)}`);
+
+const ofSE = (se, reduction, words = "") => (se ? words + grouped(se) : `needs ${reduction} channels`);
 
 // The lines of the readout: each a list of words.
 function tell({ channels: C, gamma, b, ties, k, tie, short, first, last, se }, reduction) {
@@ -100,7 +102,7 @@ function tell({ channels: C, gamma, b, ties, k, tie, short, first, last, se }, r
     [...(tie === null ? [near] : [html("b", {}, "A tie"), midway]), html("b", {}, `k = ${k}`)],
     [k > C ? never : ""],
     [`Every C from ${grouped(first)} to ${grouped(last)} shares k = ${k}.`],
-    [`Parameters of a module: ECA ${k}; SE with r = ${reduction}, 2C²/r = ${grouped(se)}.`],
+    [`Parameters of a module: ECA ${k}; SE with r = ${reduction} ${ofSE(se, reduction, "has 2C⌊C/r⌋ = ")}.`],
   ];
 }
 
@@ -239,14 +241,14 @@ function parameters(reduction) {
     const x = scale(-1, 7, 68, width - 74); // the largest number has room behind its bar
     const ticks = (width < 300 ? [0, 3, 6] : [0, 2, 4, 6]).map((power) => [power, `10${"⁰¹²³⁴⁵⁶"[power]}`]);
     axes(grid, x, scale(0, 1, 150, 4), ticks, [], "number of parameters", "");
-    const bar = (name, number, y, kind) => [
+    const bar = (name, number, words, y, kind) => [
       svg("text", { x: 62, y: y + 22, "text-anchor": "end" }, name),
       svg("rect", { class: kind, x: x(-1), y, width: x(Math.log10(number)) - x(-1), height: 34 }),
-      svg("text", { class: "count", x: x(Math.log10(number)) + 6, y: y + 22 }, grouped(number)),
+      svg("text", { class: "count", x: x(Math.log10(number)) + 6, y: y + 22 }, words),
     ];
-    const name = `SE, r = ${reduction}`;
-    set(picture, { width, "aria-label": `ECA: ${grouped(k)}; ${name}: ${grouped(se)}` });
-    fill(picture, grid, bar("ECA", k, 22, "eca"), bar(name, se, 88, "se"));
+    const [name, words] = [`SE, r = ${reduction}`, ofSE(se, reduction)];
+    set(picture, { width, "aria-label": `ECA: ${grouped(k)}; ${name}: ${words}` });
+    fill(picture, grid, bar("ECA", k, grouped(k), 22, "eca"), bar(name, se || 0.1, words, 88, "se"));
   }
   return { node: block("parameters", block("title", "Parameters of one module"), picture), draw };
 }
