@@ -38,7 +38,8 @@ class Comparison:
             choose; correlation of arm and baseline; detectable, the true difference that a t-test
             at 5%, not adjusted, would have found with 80% probability; seeds_0.1, seeds_0.2,
             seeds_0.3, the seeds that it needs for such differences; verdict, "better" or "worse"
-            where p_holm is below 0.05, else "equivalent" where p_equivalence is, else "undecided".
+            where p_holm is below 0.05, else "equivalent" where p_equivalence is, else "undecided",
+            and "no pair" where n is 0.
     """
 
     baseline: str
@@ -61,8 +62,13 @@ class Comparison:
         )
         apart = table["p_holm"] < LEVEL
         table["verdict"] = np.select(
-            [apart & (table["difference"] > 0), apart, table["p_equivalence"] < LEVEL],
-            ["better", "worse", "equivalent"],
+            [
+                table["n"] == 0,
+                apart & (table["difference"] > 0),
+                apart,
+                table["p_equivalence"] < LEVEL,
+            ],
+            ["no pair", "better", "worse", "equivalent"],
             "undecided",
         )
         return replace(self, margin=margin, table=table)

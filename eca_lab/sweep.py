@@ -76,7 +76,8 @@ class Plan:
             return {"status": "failed", "reason": f"{type(error).__name__}: {error}", **where}
         if trial.seed < self.keep:
             try:
-                keep_checkpoint(self.checkpoints, self, trial, model, {**outcome, **where})
+                with suppress(FileExistsError):  # one that the same trial has left
+                    keep_checkpoint(self.checkpoints, self, trial, model, {**outcome, **where})
             except OSError as error:  # the result counts for more than the network
                 warnings.warn(f"a network is not kept: {error}", stacklevel=1)
         return {"status": "finished", **outcome, **where}

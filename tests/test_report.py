@@ -33,11 +33,11 @@ def test_conclusions_name_what_the_table_says(results):
 
 
 def test_conclusions_of_next_to_nothing(results):
-    frame = results(eca=[60], se=[61])
+    frame = results(eca=[60], se=[61], none=[None, 62])  # no pair with the last
     fixed, others, power = conclusions(compare(frame, "eca"))
     assert fixed == "Fixed k against eca, in points: none."
     assert others == "Other arms against eca, in points: not told apart se (+1.00)."
-    assert power == "With n = 1 seeds no spread could be measured."
+    assert power == "With n = 0 to 1 seeds no spread could be measured."
 
 
 def test_conclusions_tell_what_was_left_out(results):

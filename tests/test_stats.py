@@ -187,7 +187,7 @@ def test_one_common_seed_or_none(results):
     assert table.loc["one", ["n", "mean", "difference"]].tolist() == [1, 62, 2]
     assert table.loc["none", "n"] == 0
     assert table.loc["none", ["mean", "difference"]].isna().all()
-    assert table["verdict"].tolist() == ["undecided", "undecided"]
+    assert table["verdict"].tolist() == ["undecided", "no pair"]
 
 
 def test_differences_that_do_not_vary(results):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -556,3 +557,7 @@ def test_networks_of_the_first_seeds_are_kept(dataset, tmp_path):
     assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 1  # and none of seed 1
     record = load_records(tmp_path / "again")[plan.trials[0].identity]
     assert all(card[key] == record[key] for key in ("correct", "loss_curve", "device", "trial"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_sweep(plan, tmp_path / "anew")  # what is kept already stays
+    assert load_checkpoint(path)[1] == card

@@ -32,7 +32,8 @@ export function compared({ arms, trials, compared: known }, metric, baseline) {
   return rows;
 }
 
-export function verdict({ difference, p, within }, margin, level) {
+export function verdict({ pairs, difference, p, within }, margin, level) {
+  if (!pairs.length) return "no pair";
   if (p < level) return difference > 0 ? "better" : "worse";
   return within < margin ? "equivalent" : "undecided"; // what is not known is NaN
 }
@@ -226,7 +227,7 @@ export default explorer((view) => {
       const setting = settingOf(state);
       if (rows !== (rows = rowsOf(setting, metric, baseline))) lit = null;
       const verdicts = rows.map((each) =>
-        each.arm === baseline ? "baseline" : each.pairs.length ? verdict(each, margin, level) : "no pair");
+        each.arm === baseline ? "baseline" : verdict(each, margin, level));
       const counts = Object.keys(MARKS).map((kind) => [verdicts.filter((each) => each === kind).length, kind]);
       write(headline, `Against ${baseline}: ${counts.filter(([n]) => n).map((each) => each.join(" ")).join(", ")}`);
       const said = conclusions(setting.compared[metric][baseline].said, rows, state, level).map(minus);
