@@ -57,9 +57,11 @@ def print_study(study):
         for _, alike in trials.groupby(list(results.SETTING), sort=False):
             family = study.baseline, setting.family, "top1", study.margin
             compared += print_comparisons(alike, *family)
+            if alike["seed"].nunique() < setting.seeds:
+                print(f"A look on the way: {setting.seeds} seeds are declared.")
             try:
                 if study.primary:
-                    print(primary_contrast(study, alike))
+                    print(primary_contrast(study, setting, alike))
                 if slope := study.slope:
                     found = stats.trend(alike, slope.over)
                     kind = "Primary contrast" if slope.primary else "Contrast beside them"
@@ -69,20 +71,25 @@ def print_study(study):
     return compared
 
 
-def primary_contrast(study, trials):
-    """The primary contrast of a declared study, in a sentence; ValueError without a pair."""
+def primary_contrast(study, setting, trials):
+    """The primary contrast of a study in one of its settings, in a sentence; ValueError without
+    a pair. There is no verdict before the seeds that were declared.
+    """
     first = stats.compare(trials, study.primary, [study.baseline], "top1", study.margin)
     row = first.table.loc[study.baseline]
+    verdict = row["verdict"]
+    if row["n"] < setting.seeds:
+        verdict = f"no verdict before the {setting.seeds} seeds that were declared"
     return (
         f"Primary contrast, not adjusted: {study.baseline} minus {study.primary} "
-        f"{row['difference']:+.3f} points {_told(row)}: {row['verdict']}, p of equivalence within "
-        f"{study.margin:g} points {row['p_equivalence']:.2f}"
+        f"{row['difference']:+.3f} points {_told(row)}; p of equivalence within "
+        f"{study.margin:g} points {row['p_equivalence']:.2f}: {verdict}"
     )
 
 
 def _told(found):
     interval = f"{found['low']:+.3f} to {found['high']:+.3f}"
-    detectable = f"80% power for {found['detectable']:.3f}"
+    detectable = f"a t-test has 80% power for {found['detectable']:.3f}"
     return f"({interval}, p {found['p']:.2f}, n = {found['n']}, {detectable})"
 
 
@@ -138,14 +145,15 @@ def _power(comparison):
     if known.empty:
         return f"{seeds} no spread could be measured"
     closest, wanted = known["equivalent_within"].idxmin(), DIFFERENCES[1]
-    equal = (known["p_equivalence"] < LEVEL).sum()
+    equal, least = (known["p_equivalence"] < LEVEL).sum(), comparison.least_p
+    blind = "" if least < LEVEL else f"no arm can be told apart (least p {least:.2f} by Holm); "
     return (
-        f"{seeds} a true difference of {_range(known['detectable'], '{:.2f}')} points, depending "
-        f"on the arm, would have been found with {POWER:.0%} probability (before adjustment), and "
-        f"{wanted} points would take {_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equality "
-        f"within the margin of {comparison.margin:g} points is shown for {equal} of {len(known)} "
-        f"arms, the closest being {closest}, equal within "
-        f"{known.loc[closest, 'equivalent_within']:.2f}"
+        f"{seeds} {blind}a t-test would have found a true difference of "
+        f"{_range(known['detectable'], '{:.2f}')} points, depending on the arm, with {POWER:.0%} "
+        f"probability (before adjustment), and {wanted} points would take it "
+        f"{_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equality within the margin of "
+        f"{comparison.margin:g} points is shown for {equal} of {len(known)} arms, and the closest, "
+        f"{closest}, would need a margin of {known.loc[closest, 'equivalent_within']:.2f}"
     )
 
 

@@ -171,27 +171,33 @@ def test_networks_beside_a_study_are_trained_as_it_declares(dataset, tmp_path, m
 
 def test_the_primary_contrast_is_not_adjusted(tmp_path, make_record, monkeypatch, capsys):
     study = replace(studies.load_study("fixed-k"), results=tmp_path, primary="eca(k=3)", slope=None)
+    declared = study.settings["small"]
     monkeypatch.setattr(studies, "load_study", lambda _: study)
     for seed in range(8):
         for arm, top1 in {"eca": 60 + seed % 2, "eca(k=3)": 58 + seed % 3, "none": 50}.items():
             if arm != "eca(k=3)" or seed:  # of seven pairs
                 record = make_record(arm, seed, top1 + seed / 8, recipe=Recipe(epochs=4))
                 write_record(tmp_path, record)
-    assert main(["compare", "--study", "fixed-k"]) == 0
-    line = next(each for each in capsys.readouterr().out.splitlines() if "Primary" in each)
+    for seeds, verdict in ((8, "no verdict before the 8 seeds that were declared"), (7, "better")):
+        study.settings["small"] = replace(declared, seeds=seeds)
+        assert main(["compare", "--study", "fixed-k"]) == 0
+        line = next(each for each in capsys.readouterr().out.splitlines() if "Primary" in each)
+        assert line.endswith(f": {verdict}")
     table = stats.compare(load_results(tmp_path), "eca", ["eca(k=3)"]).table
     difference, low, high, p = table.loc["eca(k=3)", ["difference", "low", "high", "p"]]
     assert line.startswith("Primary contrast, not adjusted: eca minus eca(k=3)")
     assert f"{-difference:+.3f} points ({-high:+.3f} to {-low:+.3f}, p {p:.2f}" in line
-    assert "n = 7, 80% power for" in line
-    assert "): better, p of equivalence within 0.2 points" in line
+    assert "n = 7, a t-test has 80% power for" in line
+    assert "); p of equivalence within 0.2 points" in line
     for path in tmp_path.glob("*.json"):
         path.unlink()
     for seed in range(3):
         for arm in ("eca", "none"):
             write_record(tmp_path, make_record(arm, seed, 50.0 + seed, recipe=Recipe(epochs=4)))
     assert main(["compare", "--study", "fixed-k"]) == 0
-    assert "No contrast beside the family: no trial of eca(k=3)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "No contrast beside the family: no trial of eca(k=3)" in printed
+    assert "A look on the way: 7 seeds are declared." in printed
 
 
 def test_data_sets_that_share_the_folder_of_a_study_are_compared_apart(
