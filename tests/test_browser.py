@@ -1015,6 +1015,9 @@ def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, tmp_p
         page.keyboard.press({1: "Home", 8192: "End"}.get(channels, "ArrowLeft"))
         expect(told(page)).to_contain_text(f"channels={channels}, ")
         expect(status).to_have_text(re.compile(rf"k = {adaptive_kernel_size(channels)}$"))
+        if channels == 1:  # too few for a hidden unit of SE
+            expect(page.locator(".eca-lab")).to_contain_text("SE with r = 16 needs 16 channels.")
+    expect(page.locator(".eca-lab")).to_contain_text("SE with r = 16 has 2C⌊C/r⌋ = 8,388,608.")
     page.wait_for_url(f"{address}#channels=8192&gamma=2&b=1")
     expect(page.get_by_role("button", name="Copy link")).to_be_visible()
 
