@@ -57,7 +57,7 @@ def print_study(study):
         for _, alike in trials.groupby(list(results.SETTING), sort=False):
             family = study.baseline, setting.family, "top1", study.margin
             compared += print_comparisons(alike, *family)
-            if alike["seed"].nunique() < setting.seeds:
+            if alike.groupby("arm")["seed"].nunique().min() < setting.seeds:
                 print(f"A look on the way: {setting.seeds} seeds are declared.")
             try:
                 if study.primary:
@@ -77,7 +77,12 @@ def primary_contrast(study, setting, trials):
     """
     first = stats.compare(trials, study.primary, [study.baseline], "top1", study.margin)
     row = first.table.loc[study.baseline]
-    verdict = row["verdict"]
+    verdict = {
+        "better": f"{study.baseline} is better",
+        "worse": f"{study.baseline} is worse",
+        "equivalent": f"{study.baseline} is as good",
+        "undecided": "undecided, with neither a difference shown nor equality",
+    }[row["verdict"]]
     if row["n"] < setting.seeds:
         verdict = f"no verdict before the {setting.seeds} seeds that were declared"
     return (

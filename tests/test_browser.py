@@ -564,6 +564,18 @@ def test_the_page_judges_a_study_as_python_does(page):
     assert next(found, None) is None
 
 
+# The intervals that are drawn, in the unit of the axis.
+INTERVALS = """root => {
+    const labels = [...root.querySelectorAll(".plot g text")].filter(text => text.textContent);
+    const places = labels.map(text => [text.textContent.replace("−", "-"), text.getAttribute("x")]);
+    const ticks = places.map(pair => pair.map(Number)).filter(([value]) => !isNaN(value));
+    const [[a, x], [b, y]] = [ticks[0], ticks.at(-1)];
+    const value = pixel => a + (pixel - x) * (b - a) / (y - x);
+    const ends = path => path.getAttribute("d").match(/M(\\S+) \\S+H(\\S+)/).slice(1).map(Number);
+    return [...root.querySelectorAll(".interval")].map(path => ends(path).map(value));
+}"""
+
+
 def test_the_explorer_of_the_study_follows_keyboard_and_mouse(find):
     from playwright.sync_api import expect
 
@@ -585,6 +597,10 @@ def test_the_explorer_of_the_study_follows_keyboard_and_mouse(find):
             expect(line).to_contain_text(re.sub(r"-(?=\d)", "−", numbers))
             expect(line).to_contain_text(row["verdict"])
             expect(line).to_contain_text(f"p {row['p_holm']:.2f}, n {row['n']}")
+        # And so do the intervals in the picture, by its own axis.
+        low, high = np.array(explorer.evaluate(INTERVALS)).T
+        np.testing.assert_allclose(low, made.table["low"], atol=0.01)
+        np.testing.assert_allclose(high, made.table["high"], atol=0.01)
         return made
 
     check()
@@ -771,6 +787,46 @@ SETTLED = """async ([text, given, steps]) => {
     const states = steps.map(([state, changes]) => settled(state, changes, given.layers));
     return {states, costs: states.map(costs), heard: hears(Int16Array.of(-3, 0, 1, 9, 0, 2))};
 }"""
+
+
+# An explorer that no kernel answers; window.change(name, value) changes its state.
+ALONE = """async ([text, css, traits]) => {
+    const heard = {};
+    const model = {
+        get: name => traits[name],
+        set(name, value) { traits[name] = value; heard[`change:${name}`]?.(); },
+        on(event, act) { heard[event] = act; },
+        off() {}, save_changes() {},
+    };
+    const {answer} = traits, view = list => new DataView(Uint8Array.from(list).buffer);
+    Object.assign(answer, {weights: view(answer.weights), map: view(answer.map)});
+    document.head.append(Object.assign(document.createElement("style"), {textContent: css}));
+    const blob = new Blob([text], {type: "text/javascript"});
+    (await import(URL.createObjectURL(blob))).default.render({model, el: document.body});
+    window.change = model.set;
+}"""
+
+
+def test_a_prediction_of_another_image_is_dimmed(page):
+    from playwright.sync_api import expect
+
+    from eca_lab.data import load_dataset
+    from eca_lab.explorers import ChannelWeightExplorer
+    from eca_lab.explorers.explorer import _as_text
+    from eca_lab.models import build_model
+
+    made = ChannelWeightExplorer({"eca": build_model("tiny", "eca")}, load_dataset("shapes"))
+    traits = {name: list(v) if isinstance(v, bytes) else v for name, v in made.answer.items()}
+    traits = {**made._state(), "answer": traits, "given": _as_text(made.given), "alone": True}
+    page.evaluate(ALONE, [made._esm, made._css, traits])
+    prediction, heading = page.locator(".readout .asks"), page.locator(".headline")
+    needs = page.get_by_text("This needs a kernel: open the notebook.")
+    for image, opacity in ((made.image, "1"), (made.image + 1, "0.35"), (made.image, "1")):
+        page.evaluate(f"change('image', {image})")
+        expect(heading).to_contain_text(f"Image {image}, ")
+        expect(prediction).to_have_css("opacity", opacity)
+        expect(prediction).to_contain_text("Predicts ")
+        expect(needs).to_have_count(int(opacity != "1"))
 
 
 def test_the_page_settles_a_state_as_python_does(page):

@@ -178,10 +178,13 @@ def test_the_primary_contrast_is_not_adjusted(tmp_path, make_record, monkeypatch
             if arm != "eca(k=3)" or seed:  # of seven pairs
                 record = make_record(arm, seed, top1 + seed / 8, recipe=Recipe(epochs=4))
                 write_record(tmp_path, record)
-    for seeds, verdict in ((8, "no verdict before the 8 seeds that were declared"), (7, "better")):
+    early = "no verdict before the 8 seeds that were declared"
+    for seeds, verdict in ((8, early), (7, "eca is better")):
         study.settings["small"] = replace(declared, seeds=seeds)
         assert main(["compare", "--study", "fixed-k"]) == 0
-        line = next(each for each in capsys.readouterr().out.splitlines() if "Primary" in each)
+        printed = capsys.readouterr().out.splitlines()
+        assert ("A look on the way: 8 seeds are declared." in printed) == (seeds == 8)
+        line = next(each for each in printed if "Primary" in each)
         assert line.endswith(f": {verdict}")
     table = stats.compare(load_results(tmp_path), "eca", ["eca(k=3)"]).table
     difference, low, high, p = table.loc["eca(k=3)", ["difference", "low", "high", "p"]]

@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 
+from eca_lab import report, studies
 from eca_lab.report import conclusions
 from eca_lab.stats import compare, trend
 
@@ -47,3 +49,22 @@ def test_conclusions_tell_what_was_left_out(results):
     frame = results(eca=[60, 61, 62], se=[61, 63, 62]).assign(device="cpu")
     frame.loc[0, "device"] = "cuda"
     assert conclusions(compare(frame, "eca"))[-1].endswith("by another path: 1 of se.")
+
+
+@pytest.mark.parametrize(
+    ("shift", "spread", "verdict"),
+    [
+        (1.0, 0.3, "eca is better"),
+        (-1.0, 0.3, "eca is worse"),
+        (0.01, 0.1, "eca is as good"),
+        (0.01, 2.0, "undecided, with neither a difference shown nor equality"),
+    ],
+)
+def test_a_primary_contrast_has_a_verdict_of_four(results, shift, spread, verdict):
+    study = studies.load_study("photographs")
+    setting = study.settings["cifar10"]
+    k3 = [80 + seed % 3 for seed in range(setting.seeds)]
+    eca = [top1 + shift + spread * (-1) ** seed for seed, top1 in enumerate(k3)]
+    told = report.primary_contrast(study, setting, results({"eca": eca, "eca(k=3)": k3}))
+    assert told.endswith(f": {verdict}")
+    assert f"eca minus eca(k=3) {shift:+.3f} points (" in told
