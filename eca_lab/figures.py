@@ -15,8 +15,6 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import Image
 
-from eca_lab.spec import parse_spec
-
 BLACK, GREY = "#000000", "#666666"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
@@ -84,25 +82,6 @@ def octaves(axis, first, last):
     axis.set_minor_locator(NullLocator())
 
 
-def decades(axis):
-    """Make an axis logarithmic, with ticks written as powers of ten."""
-    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
-    axis.set_major_formatter(lambda value, _: "10" + f"{np.log10(value):.0f}".translate(raised))
-    axis.set_minor_locator(NullLocator())
-
-
-def odd_ticks(axis, largest):
-    """Ticks at odd numbers, no more than about ten: 1, 3, 5, ... or 1, 5, 9, ..."""
-    axis.set_major_locator(FixedLocator(range(1, largest + 1, 2 if largest < 20 else 4)))
-    axis.set_minor_locator(NullLocator())
-
-
-def unit(matrix):
-    """A matrix in units of its largest absolute entry, between -1 and 1; zeros stay zeros."""
-    return matrix / (np.abs(matrix).max() or 1)
-
-
 def stages_figure(intervals, networks):
     """Where the stages of some networks stand among the intervals of C that share one k.
 
@@ -144,7 +123,8 @@ def differences_figure(comparisons):
         rows = range(len(table))
         for row, arm in enumerate(table.index):
             seeds, label = comparison.differences[arm], "one seed" if row == 0 else None
-            ax.plot(seeds, [row + 0.25] * len(seeds), **_DOT, color=SKY, alpha=0.6, label=label)
+            style = {"color": SKY, "markersize": 5, "markeredgewidth": 0, "alpha": 0.6}
+            ax.plot(seeds, [row + 0.25] * len(seeds), "o", **style, label=label)
         ax.hlines(rows, table["low"], table["high"], color=BLUE, linewidth=2)
         for verdict, (marker, fill) in _VERDICTS.items():
             chosen = [row for row, each in enumerate(table["verdict"]) if each == verdict]
@@ -162,7 +142,6 @@ def differences_figure(comparisons):
     return figure
 
 
-_DOT = {"linestyle": "none", "marker": "o", "markersize": 5, "markeredgewidth": 0}
 # How a verdict is marked: by shape, and filled only where the arms were told apart.
 _VERDICTS = {
     "better": (">", BLUE),
@@ -170,72 +149,3 @@ _VERDICTS = {
     "equivalent": ("s", "white"),
     "undecided": ("D", "white"),
 }
-
-
-def kernel_sweep_figure(comparison):
-    """Paired differences to the baseline over the fixed kernel size, as in the paper's Figure 4.
-
-    Means with 95% intervals from four seeds on, the differences of single seeds as dots. To the
-    right, the levels that Figure 4 draws beside the fixed k, and the plain backbone.
-    """
-    figure = new_figure(7.2, 4.2)
-    ax = figure.add_subplot()
-    table, margin = comparison.table, comparison.margin
-    sizes = {arm: parse_spec(arm).fixed_kernel_size for arm in table.index}
-    places = {arm: k for arm, k in sizes.items() if k is not None}
-    labels = {k: f"{k}" for k in places.values()}
-    for arm in ("eca", "se", "none"):
-        if arm in table.index:
-            places[arm] = max(places.values(), default=0) + 2
-            labels[places[arm]] = arm
-    label = f"margin, ±{margin:g} points"
-    ax.axhspan(-margin, margin, color=GREEN, alpha=0.15, linewidth=0, label=label)
-    ax.axhline(0, color=BLACK, linewidth=1)
-    for number, (arm, place) in enumerate(places.items()):
-        seeds, label = comparison.differences[arm], None if number else "one seed"
-        ax.plot([place] * len(seeds), seeds, **_DOT, color=SKY, alpha=0.6, label=label)
-    shown = table.loc[list(places)].assign(place=list(places.values()))
-    # An interval of fewer than four seeds is wider than any picture of it.
-    many, few = shown[shown["n"] >= 4], shown[shown["n"] < 4]
-    if len(many):
-        bars = many["difference"] - many["low"], many["high"] - many["difference"]
-        style = {"fmt": "D", "color": BLUE, "markersize": 6, "linewidth": 2, "capsize": 4}
-        ax.errorbar(many["place"], many["difference"], bars, **style, label="mean, 95% interval")
-    if len(few):
-        style = {"color": BLUE, "fillstyle": "none", "label": "mean of fewer than 4 seeds"}
-        ax.plot(few["place"], few["difference"], "D", **style)
-    dress(ax, "Difference over kernel size", "fixed kernel size k; other arms", "")
-    ax.set_ylabel(f"{comparison.metric} minus {comparison.baseline}, points", fontsize=10.5)
-    ax.set_xticks(list(labels), labels.values())
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=9.5, loc="outside lower center", ncols=2)
-    return figure
-
-
-def spectra_figure(spectra, title="Singular values of the Jacobian"):
-    """Singular values by rank, both axes logarithmic: one faint line for each Jacobian.
-
-    spectra maps a name to (N, C) singular values in descending order, of N images, layers or draws.
-    """
-    figure = new_figure(7.2, 3.8)
-    ax = figure.add_subplot()
-    largest, channels = 0, 1
-    for (name, values), style in zip(spectra.items(), STYLES, strict=False):
-        values = np.asarray(values)
-        index = np.arange(1, values.shape[1] + 1)
-        alpha = max(0.15, 1 / len(values))
-        # Invisible on its own, so that the legend shows the line without its faintness.
-        ax.plot([], [], **style, label=name)
-        # At 1, 2, 4, ..., or the markers of a wide layer would hide one another.
-        marked = [2**n - 1 for n in range(len(index).bit_length())]
-        thin = {"markersize": 4, "linewidth": 1, "markevery": marked}
-        ax.plot(index, values.T, **style | thin, alpha=alpha)
-        largest, channels = max(largest, values.max()), max(channels, len(index))
-    dress(ax, title, "number of the singular value", "singular value")
-    octaves(ax.xaxis, 0, int(np.ceil(np.log2(channels))))
-    decades(ax.yaxis)
-    if largest:
-        # What is zero but for rounding lies below.
-        ax.set_ylim(largest * 1e-5, largest * 2)
-    figure.legend(*ax.get_legend_handles_labels(), fontsize=10, loc="outside right upper")
-    return figure

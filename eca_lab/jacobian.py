@@ -69,17 +69,15 @@ def bandwidth(matrices):
     return (distance * (size > TOLERANCE * size.amax((-2, -1), keepdim=True))).amax((-2, -1))
 
 
-def sensitivity(matrices):
-    """How much all weights move with one channel's mean, (..., C, C) -> (..., C): column norms."""
-    return torch.linalg.vector_norm(matrices, dim=-2)
-
-
 def measures(matrices):
-    """The five measures of N Jacobians, (N, C, C), as a DataFrame of N rows; the last is a mean."""
+    """The measures above of N Jacobians, (N, C, C), as a DataFrame of N rows, and sensitivity.
+
+    That is how much all weights move with one channel's mean, a column's norm, in the mean.
+    """
     spectra = torch.linalg.svdvals(matrices)
     columns = {each.__name__: each(spectra) for each in (rank, effective_rank)}
     columns |= {each.__name__: each(matrices) for each in (diagonal_share, bandwidth)}
-    columns["sensitivity"] = sensitivity(matrices).mean(-1)
+    columns["sensitivity"] = torch.linalg.vector_norm(matrices, dim=-2).mean(-1)
     return pd.DataFrame({name: values.cpu() for name, values in columns.items()})
 
 

@@ -131,12 +131,6 @@ def attention_specs(model):
     return [getattr(block.attention, "spec", "none") for _, block, *_ in blocks(model)]
 
 
-def kernel_sizes(model):
-    """Kernel size k of each ECA or ECA-NS module, by module name, in order; empty without any."""
-    modules = {f"{name}.attention": block.attention for name, block, *_ in blocks(model)}
-    return {name: m.kernel_size for name, m in modules.items() if hasattr(m, "kernel_size")}
-
-
 def blocks(model):
     """(name, block, channels, stage) of every block; a stage is a run of blocks of equal width."""
     stage, previous = -1, None

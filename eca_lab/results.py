@@ -114,12 +114,8 @@ def summarize(results):
     `load_results`: mean, sd (NaN where n is 1), n and parameters.
     """
     groups = results.groupby([*SETTING, "arm"], sort=False)
-    return groups.agg(
-        mean=("top1", "mean"),
-        sd=("top1", "std"),
-        n=("top1", "size"),
-        parameters=("parameters", "first"),
-    )
+    summary = groups["top1"].agg(mean="mean", sd="std", n="size")
+    return summary.assign(parameters=groups["parameters"].first())
 
 
 def unpack_correct(record):

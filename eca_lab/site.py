@@ -20,7 +20,7 @@ from IPython.display import display
 from ipywidgets import DOMWidget
 from jinja2 import Environment, PackageLoader
 from math_core import LatexToMathML
-from nbclient import NotebookClient
+from nbclient import execute
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
@@ -59,10 +59,8 @@ def run(notebook, folder):
     if not widgets:
         return None
     cells = [*copy.deepcopy(notebook.cells[: widgets[-1] + 1]), nbformat.v4.new_code_cell(RECORD)]
-    client = NotebookClient(nbformat.v4.new_notebook(cells=cells), store_widget_state=False)
-    client.resources, client.timeout = {"metadata": {"path": str(folder)}}, None
-    client.extra_arguments = ["--log-level=ERROR"]
-    client.execute()
+    sheet, silent = nbformat.v4.new_notebook(cells=cells), ["--log-level=ERROR"]
+    execute(sheet, str(folder), store_widget_state=False, extra_arguments=silent)
     return next((output.data[TOLD] for output in _outputs(cells[-1], TOLD)), None)
 
 

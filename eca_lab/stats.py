@@ -66,17 +66,10 @@ class Comparison:
             stats.t.sf((table["difference"] + margin) / error, degrees),
             stats.t.cdf((table["difference"] - margin) / error, degrees),
         )
-        apart = table["p_holm"] < LEVEL
-        table["verdict"] = np.select(
-            [
-                table["n"] == 0,
-                apart & (table["difference"] > 0),
-                apart,
-                table["p_equivalence"] < LEVEL,
-            ],
-            ["no pair", "better", "worse", "equivalent"],
-            "undecided",
-        )
+        apart, above = table["p_holm"] < LEVEL, table["difference"] > 0
+        cases = [table["n"] == 0, apart & above, apart, table["p_equivalence"] < LEVEL]
+        verdicts = ["no pair", "better", "worse", "equivalent"]
+        table["verdict"] = np.select(cases, verdicts, "undecided")
         return replace(self, margin=margin, table=table)
 
 
@@ -115,11 +108,8 @@ def compare(results, baseline, family=None, metric="top1", margin=0.2):
             where = {arm: ", ".join(runs[arm].dropna().unique()) for arm in (baseline, *family)}
             reason = "; ".join(f"{arm} ran on {there}" for arm, there in where.items())
         raise ValueError(f"nothing to pair with {baseline}: {reason}")
-    table = pd.DataFrame(
-        [_compare_pairs(pair.to_numpy()) for pair in pairs.values()],
-        columns=_COLUMNS,
-        index=pd.Index(family, name="arm"),
-    )
+    rows = [_compare_pairs(pair.to_numpy()) for pair in pairs.values()]
+    table = pd.DataFrame(rows, pd.Index(family, name="arm"), _COLUMNS)
     kinds = {f"seeds_{difference}": "Int64" for difference in DIFFERENCES}
     table = table.astype({**dict.fromkeys(_COLUMNS[1:-1], float), "n": int, **kinds})
     table["p_holm"] = _holm(table["p"])

@@ -19,7 +19,7 @@ from eca_lab.checkpoints import (
 )
 from eca_lab.data import load_dataset
 from eca_lab.kernel_size import released_kernel_sizes
-from eca_lab.models import attention_specs, build_model, kernel_sizes
+from eca_lab.models import attention_specs, build_model
 from eca_lab.recipe import Recipe
 from eca_lab.recording import load_recording
 from eca_lab.results import load_records, run_of, trial_identity, unpack_correct
@@ -64,7 +64,7 @@ def test_released_checkpoints_load(tmp_path, network, prefix, wrapped):
     torch.save({"epoch": 100, "state_dict": state} if wrapped else state, path)
     loaded = load_released_checkpoint(path, network)
     assert not loaded.training
-    assert kernel_sizes(loaded) == kernel_sizes(model)
+    assert attention_specs(loaded) == attention_specs(model)
     x = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(loaded(x), model(x))
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import same_color, to_hex
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -17,8 +17,7 @@ from eca_lab.stats import compare
 
 HOSTILE = "$x^{$"
 INTERVALS = [(1, 1, 8), (3, 8, 128), (5, 128, 2048)]
-
-SPECTRA = {"SE": [[2, 1, 0, 0], [3, 0.5, 0, 0]], "ECA": [[1, 1, 1, 0.5]]}
+NETWORKS = {"A": (16, 64), "B": (256, 512, 1024)}
 
 DIFFERENCES = {
     "se": [-2, -1, -1.5, -1.5], "eca(k=5)": [0.5, 0.5, 0, None], "eca(k=1)": [-0.5, 1.5, 0, 1],
@@ -38,10 +37,8 @@ def comparison():
 
 
 FIGURES = [
-    (figures.stages_figure, (INTERVALS, {"A": (16, 64), "B": (256, 512, 1024)})),
-    (figures.spectra_figure, (SPECTRA,)),
+    (figures.stages_figure, (INTERVALS, NETWORKS)),
     (figures.differences_figure, ({"one": comparison(), "two": comparison()},)),
-    (figures.kernel_sweep_figure, (comparison(),)),
 ]
 
 
@@ -62,14 +59,14 @@ def test_every_figure_has_titles_labels_and_a_white_face():
 
 
 def test_figures_are_shown_as_small_pngs_that_look_the_same():
-    figure = figures.spectra_figure(SPECTRA)
+    figure = figures.stages_figure(INTERVALS, NETWORKS)
     with Image.open(io.BytesIO(figure._repr_png_())) as shown:
         assert shown.mode == "P"
         # Versions of matplotlib differ in how they round inches at 100 dpi.
         assert np.allclose(shown.size, figure.get_size_inches() * 100, atol=1.01)
         small = np.asarray(shown.convert("RGB")).astype(int)
     # From a new figure: drawing the same one again lays it out again, a little differently.
-    canvas = FigureCanvasAgg(figures.spectra_figure(SPECTRA))
+    canvas = FigureCanvasAgg(figures.stages_figure(INTERVALS, NETWORKS))
     canvas.draw()
     file = io.BytesIO()
     Image.fromarray(np.asarray(canvas.buffer_rgba())).save(file, "png")
@@ -95,8 +92,7 @@ def test_names_are_drawn_as_they_are_written():
 
 
 def test_stages_figure():
-    networks = {"A": (16, 64), "B": (256, 512, 1024)}
-    (ax,) = figures.stages_figure(INTERVALS, networks).axes
+    (ax,) = figures.stages_figure(INTERVALS, NETWORKS).axes
     bands = [(band.get_x(), band.get_x() + band.get_width()) for band in ax.patches]
     assert bands == [(1, 8), (8, 128), (128, 2048)]
     assert [text.get_text() for text in ax.texts] == ["k = 1", "k = 3", "k = 5"]
@@ -104,20 +100,6 @@ def test_stages_figure():
         assert start < text.get_position()[0] < stop
     assert list(lines(ax).values()) == [([16, 64], [0, 0]), ([256, 512, 1024], [1, 1, 1])]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
-
-
-def test_spectra_figure_draws_a_line_for_every_jacobian():
-    (ax,) = figures.spectra_figure(SPECTRA, title="At initialisation").axes
-    assert ax.get_title(loc="left") == "At initialisation"
-    drawn = [line for line in ax.lines if len(line.get_xdata())]
-    assert [list(line.get_ydata()) for line in drawn] == [*SPECTRA["SE"], *SPECTRA["ECA"]]
-    assert all(list(line.get_xdata()) == [1, 2, 3, 4] for line in drawn)
-    assert same_color(drawn[0].get_color(), drawn[1].get_color())
-    assert not same_color(drawn[0].get_color(), drawn[2].get_color())
-    assert drawn[0].get_marker() != drawn[2].get_marker()
-    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-    (legend,) = ax.figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["SE", "ECA"]
 
 
 def test_the_forest_plot_shows_means_seeds_and_margin():
@@ -142,26 +124,3 @@ def test_the_forest_plot_shows_means_seeds_and_margin():
     dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
     assert np.array_equal(dots, made.differences.T.to_numpy(), equal_nan=True)
     assert ax.get_ylim() == (3.5, -0.5)
-
-
-def test_differences_over_k_have_intervals_from_four_seeds_on():
-    made = comparison()
-    ax = figures.kernel_sweep_figure(made).axes[0]
-    (bars,) = ax.containers
-    whole = made.table.loc[["eca(k=1)", "se"]]
-    assert bars.lines[0].get_xydata().tolist() == [[1, 0.5], [7, -1.5]]
-    assert [segment[:, 1].tolist() for segment in bars.lines[2][0].get_segments()] == [
-        pytest.approx(interval) for interval in whole[["low", "high"]].to_numpy().tolist()
-    ]
-    (few,) = (line for line in ax.lines if line.get_label() == "mean of fewer than 4 seeds")
-    assert few.get_xydata().tolist() == [[5, pytest.approx(1 / 3)], [9, 1]]
-    assert ax.get_xticks().tolist() == [5, 1, 7, 9]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["5", "1", "se", "none"]
-
-
-def test_powers_of_ten_are_written_without_formulas():
-    ax = figures.new_figure(4, 3).add_subplot()
-    figures.decades(ax.yaxis)
-    ax.set_ylim(1e-5, 1e12)
-    written = ax.yaxis.get_major_formatter()
-    assert [written(value) for value in (1e-5, 1, 1e12)] == ["10⁻⁵", "10⁰", "10¹²"]

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torchvision
 
+from eca_lab import probe
 from eca_lab.attention import ECA, SE
 from eca_lab.kernel_size import NETWORKS, stage_channels
 from eca_lab.models import (
@@ -10,8 +11,8 @@ from eca_lab.models import (
     attention_specs,
     blocks,
     build_model,
-    kernel_sizes,
 )
+from eca_lab.spec import parse_spec
 
 
 @pytest.fixture(autouse=True)
@@ -103,10 +104,10 @@ def test_the_attention_stands_before_the_shortcut(backbone):
 def test_resolved_kernel_sizes(backbone, spec, sizes):
     with torch.device("meta"):
         model = build_model(backbone, spec)
-    resolved = kernel_sizes(model)
-    assert list(resolved.values()) == sizes
-    for name, size in resolved.items():
-        assert model.get_submodule(name).kernel_size == size
+    resolved = (parse_spec(each).kernel_sizes for each in attention_specs(model))
+    assert [k for k in resolved if k] == sizes
+    modules = probe.attention_layers(model).values()
+    assert [each.kernel_size for each in modules if hasattr(each, "kernel_size")] == sizes
 
 
 def test_adaptive_k_on_tiny_is_no_fixed_k():

@@ -72,7 +72,8 @@ class KernelSizeExplorer(Explorer):
         ax.plot(stages, released, **figures.RELEASED_MARK, label="released")
         ax.set_title(f"C = {self.channels:,}, k = {k}", loc="right", fontweight="bold")
         figures.octaves(ax.xaxis, 0, 13)
-        figures.odd_ticks(ax.yaxis, max(*sizes, *released) + 1)
+        top = max(*sizes, *released)
+        ax.set_yticks(range(1, top + 2, 2 if top < 19 else 4))
         ax.legend(loc="upper left")
         return figure
 
