@@ -87,7 +87,7 @@ study: .venv/.installed
 study-small: .venv/.installed
 	$(SWEEP) --study fixed-k --setting small --data "$(CIFAR10)" $(ON_CPU)
 
-# Days on a few CPU cores. The networks of three seeds are kept, and then what they do is recorded.
+# Some 14 hours of one CPU core. The networks of three seeds are kept, and what they do is recorded.
 photographs: .venv/.installed
 	$(SWEEP) --study photographs --setting cifar10 --data "$(CIFAR10)" $(ON_CPU)
 	$(CHECKPOINTS) --study photographs --setting cifar10 --data "$(CIFAR10)" --seeds 3 \
