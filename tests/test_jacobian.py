@@ -104,7 +104,8 @@ def test_se_gc_is_zero_outside_its_blocks(groups, width, seed):
     group = torch.arange(groups * width) // width
     outside = group[:, None] != group
     assert (matrices[:, outside] == 0).all()
-    assert (matrices[:, ~outside] != 0).all()
+    drawn = module.interaction_matrix() != 0  # once in 16 million draws a weight is 0
+    assert ((matrices != 0) == drawn).all()
 
 
 # A kernel whose middle weight is larger than the others together makes the band diagonally
