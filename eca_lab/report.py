@@ -77,12 +77,9 @@ def primary_contrast(study, setting, trials):
     """
     first = stats.compare(trials, study.primary, [study.baseline], "top1", study.margin)
     row = first.table.loc[study.baseline]
-    verdict = {
-        "better": f"{study.baseline} is better",
-        "worse": f"{study.baseline} is worse",
-        "equivalent": f"{study.baseline} is as good",
-        "undecided": "undecided, with neither a difference shown nor equality",
-    }[row["verdict"]]
+    verdict = f"{study.baseline} is {_WORDS.get(row['verdict'], row['verdict'])}"
+    if row["verdict"] == "undecided":
+        verdict = "undecided, with neither a difference shown nor equality"
     if row["n"] < setting.seeds:
         verdict = f"no verdict before the {setting.seeds} seeds that were declared"
     return (
@@ -90,6 +87,9 @@ def primary_contrast(study, setting, trials):
         f"{row['difference']:+.3f} points {_told(row)}; p of equivalence within "
         f"{study.margin:g} points {row['p_equivalence']:.2f}: {verdict}"
     )
+
+
+_WORDS = {"equivalent": "as good", "undecided": "not told apart"}
 
 
 def _told(found):
@@ -134,13 +134,12 @@ def notes(comparison):
 
 def _verdicts(subject, baseline, table):
     """Which arms are better, worse, equivalent and undecided."""
-    words = {"equivalent": "as good", "undecided": "not told apart"}
     parts = []
     for verdict in ("better", "worse", "equivalent", "undecided"):
         chosen = table.loc[table["verdict"] == verdict, "difference"]
         if len(chosen):
             arms = ", ".join(f"{arm} ({each:+.2f})" for arm, each in chosen.items())
-            parts.append(f"{words.get(verdict, verdict)} {arms}")
+            parts.append(f"{_WORDS.get(verdict, verdict)} {arms}")
     return f"{subject} against {baseline}, in points: {'; '.join(parts) or 'none'}"
 
 

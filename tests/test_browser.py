@@ -789,40 +789,28 @@ SETTLED = """async ([text, given, steps]) => {
 }"""
 
 
-# An explorer that no kernel answers; window.change(name, value) changes its state.
-ALONE = """async ([text, css, traits]) => {
-    const heard = {};
-    const model = {
-        get: name => traits[name],
-        set(name, value) { traits[name] = value; heard[`change:${name}`]?.(); },
-        on(event, act) { heard[event] = act; },
-        off() {}, save_changes() {},
-    };
-    const {answer} = traits, view = list => new DataView(Uint8Array.from(list).buffer);
-    Object.assign(answer, {weights: view(answer.weights), map: view(answer.map)});
-    document.head.append(Object.assign(document.createElement("style"), {textContent: css}));
-    const blob = new Blob([text], {type: "text/javascript"});
-    (await import(URL.createObjectURL(blob))).default.render({model, el: document.body});
-    window.change = model.set;
-}"""
-
-
-def test_a_prediction_of_another_image_is_dimmed(page):
+def test_a_prediction_of_another_image_is_dimmed(page, monkeypatch):
     from playwright.sync_api import expect
 
+    from eca_lab import site
     from eca_lab.data import load_dataset
     from eca_lab.explorers import ChannelWeightExplorer
-    from eca_lab.explorers.explorer import _as_text
     from eca_lab.models import build_model
 
+    shown = []
+    monkeypatch.setattr(site, "display", lambda data, raw: shown.append(data[site.TOLD]))
     made = ChannelWeightExplorer({"eca": build_model("tiny", "eca")}, load_dataset("shapes"))
-    traits = {name: list(v) if isinstance(v, bytes) else v for name, v in made.answer.items()}
-    traits = {**made._state(), "answer": traits, "given": _as_text(made.given), "alone": True}
-    page.evaluate(ALONE, [made._esm, made._css, traits])
+    site.record(made)
+    told = f'<script id="told" type="application/json">{shown[0]}</script>'
+    page.set_content(f'<style>{made._css}</style>{told}<div class="explorer"></div>')
+    alone = ROOT / "eca_lab" / "explorers" / "page.js"
+    page.add_script_tag(content=alone.read_text(encoding="utf-8"), type="module")
     prediction, heading = page.locator(".readout .asks"), page.locator(".headline")
     needs = page.get_by_text("This needs a kernel: open the notebook.")
-    for image, opacity in ((made.image, "1"), (made.image + 1, "0.35"), (made.image, "1")):
-        page.evaluate(f"change('image', {image})")
+    box = page.get_by_label("image, any value")
+    for image, opacity in ((0, "1"), (1, "0.35"), (0, "1")):
+        box.fill(str(image))
+        box.press("Enter")
         expect(heading).to_contain_text(f"Image {image}, ")
         expect(prediction).to_have_css("opacity", opacity)
         expect(prediction).to_contain_text("Predicts ")
