@@ -26,7 +26,7 @@ lab: .venv/.installed
 test: lint
 	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) $(NBVAL) -m "not slow" $(ARGS)
 
-# Every notebook once more, in a browser.
+# The notebooks once more, in a browser: those that `make test` does not run there.
 test-slow: .venv/.installed
 	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
@@ -62,7 +62,8 @@ sweep-demo: .venv/.installed
 
 # The studies that data/studies declares: on a GPU, one setting after the other, or the small one on
 # the CPU. What is finished is kept; called again, it goes on. BUDGET is in minutes: no trial is
-# started that would not end within them. WORKERS trials run at once, each with GPU_SHARE of a GPU.
+# started that would not end within them (what `photographs` trains beside its study goes on without).
+# WORKERS trials run at once, each with GPU_SHARE of a GPU.
 # CIFAR10 and TINY_IMAGENET say where the images are, such as folder:PATH; CIFAR-10 is downloaded.
 BUDGET ?= 100000
 WORKERS ?= 4

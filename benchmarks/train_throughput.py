@@ -50,7 +50,7 @@ def random_dataset(count, size):
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, CLASSES, (count,), generator=generator)
     classes = tuple(map(str, range(CLASSES)))
-    # run_trial needs something to test on; it does not count the time that this takes.
+    # train_network needs something to test on; it does not count the time that this takes.
     return Dataset("random", images, labels, images[:1], labels[:1], classes, fingerprint="")
 
 

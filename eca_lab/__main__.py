@@ -47,7 +47,7 @@ COMPARISON = {"baseline": "eca", "metric": "top1", "margin": 0.2}
 
 
 def main(arguments=None):
-    """Run a command; the exit status is 0 done, 1 trials failed, 2 bad input, 130 interrupted."""
+    """Run a command; the exit status is 0 done, 1 failed, 2 bad input, 130 interrupted."""
     options = _parser().parse_args(arguments)
     # Whoever reads a warning here is not the one who wrote the line that gave it.
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)

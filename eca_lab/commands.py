@@ -2,11 +2,15 @@
 
 import sys
 from datetime import timedelta
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryFile
 
+import torch
+
 from eca_lab import checkpoints, data, probe, recording, results, sweep
 from eca_lab.train import check_device, progress_bar
+from eca_lab.workers import threads_each
 
 AGAIN = "Run the same command again to"
 
@@ -14,7 +18,7 @@ AGAIN = "Run the same command again to"
 def run_sweep(options):
     """Plan, estimate, train, and print the table; the exit status."""
     where = options.device, options.workers, options.gpu_share, options.ray
-    sweep.check_workers(*where)
+    devices = sweep.check_workers(*where)
     plan = _plan(options)
     out, count = Path(options.out), len(plan.trials)
     out.mkdir(parents=True, exist_ok=True)
@@ -23,10 +27,15 @@ def run_sweep(options):
     print(f"\n{count - len(todo)} of {count} trials are finished in {out}")
     estimate = None
     try:
-        if todo and options.ray is None:
+        if todo and devices:
             print(f"{len(todo)} to run on {options.device}, ", end="", flush=True)
+            # Several trials on one GPU take about as long as one after the other.
+            at_once = min(len(set(devices)), len(todo))
+            if options.workers and options.device == "cpu":
+                at_once = min(options.workers, len(todo))
+                torch.set_num_threads(threads_each(at_once))  # those of a worker
             estimate = plan.estimate_seconds(todo[-1], options.device)
-            whole = estimate and timedelta(seconds=round(len(todo) * estimate))
+            whole = estimate and timedelta(seconds=round(ceil(len(todo) / at_once) * estimate))
             print(f"about {whole}." if estimate else "for an unknown time.")
         failed = sweep.run_sweep(plan, out, *where, options.budget, estimate, options.any_device)
     except (KeyboardInterrupt, OSError, RuntimeError) as stop:

@@ -58,10 +58,11 @@ def diagonal_share(matrices):
 
 
 def bandwidth(matrices):
-    """Largest |i - j| of an entry that is not zero, (..., C, C) -> (...): k // 2 for ECA.
+    """Largest |i - j| of an entry that is not zero, (..., C, C) -> (...).
 
-    Zero is up to `TOLERANCE` times the largest entry. The band of a shuffled ECA shows in its own
-    order p = module.permutation, in matrices[..., p, :][..., p].
+    It is k // 2 for ECA with zeros for padding, whose band shows in the order of the convolution:
+    where that is shuffled, p = module.permutation, in matrices[..., p, :][..., p]. Zero is up to
+    `TOLERANCE` times the largest entry.
     """
     size = matrices.abs()
     index = torch.arange(matrices.shape[-1], device=matrices.device)

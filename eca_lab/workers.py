@@ -77,6 +77,11 @@ def outcomes(pool, trials, on_epoch, on_retry):
         pool.close()
 
 
+def threads_each(processes):
+    """How many threads a process gets of this machine's cores, where so many share them."""
+    return max(1, available_cores() // processes)
+
+
 class ProcessPool:
     """Processes of this machine, one for each of the devices, which share its cores equally.
 
@@ -86,7 +91,7 @@ class ProcessPool:
     def __init__(self, job, devices, memory=1.0):
         self.size = len(devices)
         self._job, self._memory, self._free_devices = job, memory, list(devices)
-        self._threads = max(1, available_cores() // self.size)
+        self._threads = threads_each(self.size)
         self._workers = {}  # connection -> process, device
 
     def start(self):

@@ -367,6 +367,22 @@ def test_estimate_is_from_the_rate_of_a_few_batches(dataset, monkeypatch):
     assert given == [(16, 1)] * 2
 
 
+def test_the_estimate_of_workers_is_with_their_threads(tmp_path, monkeypatch, capsys):
+    threads = []
+    monkeypatch.setattr("eca_lab.workers.available_cores", lambda: 6)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr(sweep, "run_sweep", lambda *_: [])
+    arguments = [*ARGUMENTS, "--arms", "none", "eca", "--seeds", "2", "--out", str(tmp_path)]
+    for workers, each, whole in ((1, 6, "0:04:00"), (3, 2, "0:02:00"), (8, 1, "0:01:00")):
+        assert __main__.main([*arguments, "--workers", str(workers)]) == 0
+        assert threads.pop() == each
+        assert f"4 to run on cpu, about {whole}" in capsys.readouterr().out
+    assert __main__.main(arguments) == 0
+    assert threads == []
+    assert "4 to run on cpu, about 0:04:00" in capsys.readouterr().out
+
+
 def test_an_estimate_that_fails_ends_nothing(tmp_path, capsys):
     arguments = [*ARGUMENTS, "--arms", "none", "eca", "--seeds", "1", "--learning-rate", "1e30"]
     arguments += ["--batch-size", "16", "--budget", "9h", "--out", str(tmp_path)]
