@@ -65,6 +65,15 @@ class Setting:
             chosen &= results[column] == getattr(self, column)
         return results[chosen].sort_values("arm", key=arm_order, kind="stable")
 
+    def whole_seeds(self, results):
+        """Those of `trials` whose seeds have all arms, on the data set with the most trials.
+
+        A study is told by them: what is added on other images is a study of its own.
+        """
+        found = self.trials(results)
+        found = found[found["fingerprint"] == found["fingerprint"].mode().get(0)]
+        return found[found.groupby("seed")["arm"].transform("nunique") == len(self.arms)]
+
 
 @dataclass(frozen=True)
 class Study:

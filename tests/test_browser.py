@@ -636,6 +636,10 @@ def test_the_explorer_of_the_study_follows_keyboard_and_mouse(find):
     trial = tiny[(tiny["arm"] == "se") & (tiny["seed"] == 1)].iloc[0]
     shown = f"se: {trial['top1']:.2f}, {trial['identity']}.json"
     expect(explorer.locator(".tip")).to_contain_text(shown)
+    expect(dots).to_have_attribute(
+        "aria-valuetext", re.compile(f"^seed 1: .*; {re.escape(shown)}; ")
+    )
+    expect(dots).to_have_attribute("aria-valuenow", "2")
 
     # And by the mouse: the margin's edge, a dot, a line.
     def middle(mark):
@@ -749,10 +753,16 @@ def test_the_weights_follow_keyboard_and_mouse(find):
         x = all_images["x"] + (channel + 0.5) * all_images["width"] / 16
         page.mouse.move(x, all_images["y"] + (image + 0.5) * all_images["height"] / 200, steps=3)
 
+    box = explorer.get_by_label("image, any value")
+    box.fill("17")  # and not entered yet
     point(150, 4)
     follows(image=150, channel=4)
+    expect(box).to_have_value("17")
     page.mouse.move(place["x"] + 100, place["y"] - 10)
     follows(image=1, channel=15)
+    box.press("Enter")
+    follows(image=17)
+    expect(box).to_have_value("17")
     point(90, 6)
     page.mouse.down()
     page.mouse.up()
@@ -766,7 +776,6 @@ def test_the_weights_follow_keyboard_and_mouse(find):
     page.mouse.up()
     follows(factor=2)
 
-    box = explorer.get_by_label("image, any value")
     box.fill("200")
     box.press("Enter")
     why = page.get_by_text("image=200: accepted is an integer from 0 to 199")
@@ -791,22 +800,72 @@ SETTLED = """async ([text, given, steps]) => {
 }"""
 
 
-def test_a_prediction_of_another_image_is_dimmed(page, monkeypatch):
-    from playwright.sync_api import expect
-
+def show_alone(page, monkeypatch, made):
+    """Show an explorer as a page of the site does, without a kernel."""
     from eca_lab import site
-    from eca_lab.data import load_dataset
-    from eca_lab.explorers import ChannelWeightExplorer
-    from eca_lab.models import build_model
 
     shown = []
     monkeypatch.setattr(site, "display", lambda data, raw: shown.append(data[site.TOLD]))
-    made = ChannelWeightExplorer({"eca": build_model("tiny", "eca")}, load_dataset("shapes"))
     site.record(made)
     told = f'<script id="told" type="application/json">{shown[0]}</script>'
     page.set_content(f'<style>{made._css}</style>{told}<div class="explorer"></div>')
     alone = ROOT / "eca_lab" / "explorers" / "page.js"
     page.add_script_tag(content=alone.read_text(encoding="utf-8"), type="module")
+
+
+def test_a_link_of_trained_weights_opens_them(page, monkeypatch):
+    from playwright.sync_api import expect
+
+    from eca_lab.attention import ECA, SE
+    from eca_lab.explorers import ReductionExplorer
+
+    few = {
+        "channels": (64,),
+        "reduction": (16,),
+        "kernel_size": (3,),
+        "groups": (16,),
+        "seed": (0,),
+    }
+    monkeypatch.setattr(ReductionExplorer, "RECORDED", few)
+    layer = {"se": SE(256, 16), "eca": ECA(256, 5), "y": torch.randn(256)}
+    show_alone(page, monkeypatch, ReductionExplorer(trained={"layer3": layer}))
+    for said, shown in (
+        ("channels=256&kernel_size=5&weights=layer3", "channels=256, reduction=16, kernel_size=5"),
+        ("channels=1000000000&seed=0", "channels=64, reduction=16, kernel_size=3"),
+    ):
+        page.evaluate("said => { location.hash = said; }", said)
+        expect(told(page)).to_contain_text(shown)
+    expect(page.get_by_text("This needs a kernel")).to_have_count(0)
+
+
+def test_what_is_set_by_others_is_not_taken_back(page, monkeypatch):
+    from playwright.sync_api import expect
+
+    from eca_lab.data import load_dataset
+    from eca_lab.explorers import ChannelWeightExplorer
+    from eca_lab.models import build_model
+
+    made = ChannelWeightExplorer({"eca": build_model("tiny", "eca")}, load_dataset("shapes"))
+    show_alone(page, monkeypatch, made)
+    page.locator(".heat").hover(position={"x": 400, "y": 300})
+    expect(told(page)).not_to_contain_text("layer3.1.attention')")  # but with image and channel
+    page.evaluate("location.hash = 'layer=layer1.attention&channel=3'")
+    expect(told(page)).to_contain_text("layer='layer1.attention', channel=3)")
+    page.mouse.move(0, 0)
+    page.locator(".headline").hover()
+    expect(told(page)).to_contain_text("layer='layer1.attention', channel=3)")
+    expect(page.locator(".headline")).to_contain_text("channel 3")
+
+
+def test_a_prediction_of_another_image_is_dimmed(page, monkeypatch):
+    from playwright.sync_api import expect
+
+    from eca_lab.data import load_dataset
+    from eca_lab.explorers import ChannelWeightExplorer
+    from eca_lab.models import build_model
+
+    made = ChannelWeightExplorer({"eca": build_model("tiny", "eca")}, load_dataset("shapes"))
+    show_alone(page, monkeypatch, made)
     prediction, heading = page.locator(".readout .asks"), page.locator(".headline")
     needs = page.get_by_text("This needs a kernel: open the notebook.")
     box = page.get_by_label("image, any value")
@@ -952,7 +1011,8 @@ def test_the_explorer_of_the_reduction_follows_keyboard_and_mouse(find):
         canvas.hover(position={"x": 40, "y": side * (10 + number + 0.5) / 64})
         check_row(11 + number)
     rows.focus()
-    for key, row in (("ArrowDown", 14), ("ArrowUp", 13), ("End", 64), ("Home", 1)):
+    steps = (("ArrowDown", 14), ("ArrowUp", 13), ("End", 64), ("Home", 1))
+    for key, row in (("Alt+ArrowDown", 13), *steps):  # with Alt an arrow is the browser's
         page.keyboard.press(key)
         check_row(row)
 
@@ -989,12 +1049,26 @@ def test_a_finger_drags_and_copy_fills_the_clipboard(find):
 
     chart = sizes.locator(".chart")
     chart.scroll_into_view_if_needed()
+    channels = sizes.get_by_label("channels C, any value")
+    place = chart.bounding_box()
+    start, beside = ((place["x"] + x, place["y"] + 40) for x in (150, 250))
+    touch("touchStart", start)
+    expect(channels).not_to_have_value("256")
+    first = channels.input_value()
+    touch("touchStart", start, beside)  # a second finger
+    expect(channels).to_have_value(first)
+    touch("touchCancel")  # as where the page scrolls
+    expect(channels).to_have_value("256")
     stages = [middle(chart.locator(".formula").nth(number))[0] for number in range(2)]
     pull(chart.locator(".point"), stages[1] - stages[0])  # an octave
     expect(sizes.get_by_label("channels C, any value")).to_have_value("512")
     study, _ = find("study")
     study.get_by_role("button", name="Reset").click()
     study.locator(".forest").scroll_into_view_if_needed()
+    place = study.locator(".plot").bounding_box()
+    touch("touchStart", (place["x"] + 3, place["y"] + 60))  # on an arm
+    touch("touchCancel")
+    expect(told(study)).to_contain_text("baseline='eca'")
     grips = [middle(each)[0] for each in study.locator("circle.edge").all()]
     point = (grips[1] - grips[0] - 14) / 0.4  # the margin is 0.2, the grips stand 7 pixels beyond
     pull(study.locator("circle.edge").last, 0.3 * point)
@@ -1070,6 +1144,7 @@ def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, tmp_p
     # A link: what is not accepted is left out, and the address says what is shown.
     for said, shown in (
         ("channels=128&ties=down", "channels=128, gamma=2, b=1, ties='down'"),
+        ("gamma=30&b=-60", "channels=256, gamma=2, b=1)"),
         (
             "gamma=9&channels=64.5&b=x&ties=1&network=resnet18&a=1",
             "gamma=2, b=1, network='resnet18'",

@@ -107,6 +107,18 @@ def test_the_small_settings_are_recorded_whole(name, arms, family):
     assert (trials.groupby("seed")[list(results.RUN)].nunique() == 1).all(axis=None)
 
 
+def test_whole_seeds_have_all_arms_on_one_data_set():
+    study = studies.load_study("fixed-k")
+    small = study.settings["small"]
+    found = small.trials(results.load_results(study.results))
+    assert small.whole_seeds(found).equals(found)
+    elsewhere = found["fingerprint"].where(found["seed"] > 2, "of three seeds")
+    lacking = (found["arm"] == "se") & (found["seed"] == 4)
+    kept = small.whole_seeds(found.assign(fingerprint=elsewhere)[~lacking])
+    assert kept.equals(found[(found["seed"] > 2) & (found["seed"] != 4)])
+    assert small.whole_seeds(found[:0]).empty
+
+
 @pytest.mark.parametrize("name", studies.names())
 def test_what_is_recorded_belongs_to_the_study(name):
     study = studies.load_study(name)

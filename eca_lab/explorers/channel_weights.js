@@ -43,17 +43,22 @@ function heat(view, { classes, counts }) {
   const picture = svg("svg", { height: end + 40, "aria-hidden": "true" });
   const node = html("div", { class: "heat", tabindex: 0, role: "application" }, means, all, picture);
   let [C, x, pinned] = [1, scale(0, 1, LEFT, LEFT), null];
+  const cell = ({ network, layer, image, channel }) => JSON.stringify([network, layer, image, channel]);
+  const seen = new Set(); // cells that were pointed at since the pin
+  view.shows.push((state) => seen.has(cell(state)) || (pinned = null)); // somebody else has set another
 
   const look = (image, channel) => {
     const { image: before, channel: beside } = view.state();
-    const cell = (place, count) => bounded(Math.floor(place), 0, count - 1);
-    const next = { image: cell(image, N), channel: cell(channel, C) };
+    const whole = (place, count) => bounded(Math.floor(place), 0, count - 1);
+    const next = { image: whole(image, N), channel: whole(channel, C) };
     if (next.image === before && next.channel === beside) return;
     pinned ??= { image: before, channel: beside };
+    seen.add(cell(view.state())).add(cell({ ...view.state(), ...next }));
     view.change(next);
   };
   const pin = (changes = {}) => {
     pinned = null;
+    seen.clear();
     view.change(changes);
   };
   const leave = () => pinned && pin(pinned);

@@ -50,6 +50,7 @@ export function runs(gamma, b, ties) {
     else found.push({ first: C, last: C, k });
   }
   const run = found.at(-1);
+  if (gamma * (run.k + 1) - b > 50) return found; // of a link that is not accepted: no double counts so far
   run.last = Math.max(MOST, Math.floor(2 ** (gamma * (run.k + 1) - b))); // but for rounding
   while (at(run.last) !== run.k) run.last--;
   while (at(run.last + 1) === run.k) run.last++;
@@ -130,7 +131,8 @@ function staircase(view) {
   const t = (octaves) => Math.abs((octaves + now.b) / now.gamma);
   const change = (name, value) => view.change({ [name]: nearest(view.given.stops[name], value) });
   drag(picture, (px, py, { target }) => {
-    held ??= { ...target.closest("[data-takes]")?.dataset, px, folded: x.invert(px) + now.b < 0 ? -1 : 1 };
+    const { dataset } = target.closest("[data-takes]") ?? {};
+    held ??= { ...dataset, px, folded: x.invert(px) + now.b < 0 ? -1 : 1, before: view.state() };
     const [octaves, k] = [bounded(x.invert(px), 0, OCTAVES), y.invert(py)];
     if (held.takes === "gamma") {
       change("gamma", (12 + now.b) / Math.max(k, 0.1)); // the line turns about its foot
@@ -141,7 +143,8 @@ function staircase(view) {
       const still = held.stage && Math.abs(px - held.px) < 4;
       change("channels", still ? now.stages[held.stage][0] : 2 ** octaves);
     }
-  }, () => {
+  }, (undone) => {
+    if (undone) view.change(held?.before ?? {});
     held = null;
     view.redraw(); // with an axis that fits
   });
@@ -258,7 +261,7 @@ function parameters(reduction) {
 export default explorer((view) => {
   const { stops, networks, reduction } = view.given;
   const [chart, matrix, counts] = [staircase(view), band(view), parameters(reduction)];
-  const lines = [html("div"), html("div"), status(), block("bad"), html("div"), html("div")];
+  const lines = [html("div"), html("div"), status(), bad(), html("div"), html("div")];
   const [headline, table] = [block("headline"), html("table")];
 
   // Rebuilt only where it changes, so that a button that was pressed keeps the focus.

@@ -32,6 +32,7 @@ function fill(node, ...children) {
 }
 const block = (name, ...children) => html("div", { class: name }, ...children);
 const status = (name = "") => html("div", { class: name, role: "status" }); // read aloud when it changes
+const bad = () => html("div", { class: "bad", "aria-live": "polite" }); // so is this
 const path = (name, d, others = {}) => svg("path", { class: name, d, ...others });
 const button = (words, act, others = {}) => html("button", { type: "button", onclick: act, ...others }, words);
 const tableRow = (tag, cells) => html("tr", {}, cells.map((cell) => html(tag, {}, cell)));
@@ -69,7 +70,7 @@ const explorer = (make) => ({ render: ({ model, el }) => connect(model, el, make
 function connect(model, el, make) {
   // JupyterLab takes arrows and letters as commands; shortcuts with Ctrl or Cmd stay its own.
   const keep = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
-  const [given, need, widths] = [read(model.get("given")), block("bad"), new Map()];
+  const [given, need, widths] = [read(model.get("given")), bad(), new Map()];
   const whole = model.get("answer").asked ? "" : "whole"; // it asks the kernel for nothing
   const root = html("div", { class: `eca-lab ${given.name} ${whole}`, onkeydown: keep });
   el.append(root);
@@ -85,11 +86,10 @@ function connect(model, el, make) {
     const fresh = Object.entries(answer.asked).every(([name, value]) => state[name] === value);
     root.classList.toggle("waiting", !fresh);
     clearTimeout(patience);
-    const lacking = view.alone ? "open the notebook" : "run the cells down to this one";
-    const say = () => write(need, `This needs a kernel: ${lacking}.`);
+    const lacking = "No answer from the kernel: it is busy, or the cells down to this one have not been run.";
     if (fresh) write(need, "");
-    else if (view.alone) say();
-    else patience = setTimeout(say, 2000);
+    else if (view.alone) write(need, "This needs a kernel: open the notebook.");
+    else patience = setTimeout(() => write(need, lacking), 2000);
     return { ...answer, fresh };
   };
   view.redraw = () => {
@@ -143,10 +143,10 @@ function call({ name, usual, arguments: others }, state) {
 
 // --- Keys and pointers ---
 
-// Calls act with what the table has for a key that is pressed.
+// Calls act with what the table has for a key that is pressed; with Ctrl, Alt or Cmd it is the browser's.
 const onKeys = (node, table, act) =>
   node.addEventListener("keydown", (event) => {
-    if (!(event.key in table)) return;
+    if (event.ctrlKey || event.altKey || event.metaKey || !(event.key in table)) return;
     event.preventDefault();
     act(table[event.key]);
   });
@@ -161,16 +161,19 @@ function onPointer(node, names, act) {
     });
 }
 
-// Calls move(x, y, event) from a press until the release, by any pointer, then end().
+// Calls move(x, y, event) from a press until the release, by any pointer but a second finger, then end(); where the
+// press has become a scroll, end(true).
 function drag(node, move, end = () => {}) {
   onPointer(node, ["pointerdown", "pointermove"], (x, y, event) => {
+    if (!event.isPrimary) return;
     if (event.type === "pointerdown" && event.button === 0) {
       event.preventDefault();
       node.setPointerCapture(event.pointerId);
     }
     if (node.hasPointerCapture(event.pointerId)) move(x, y, event);
   });
-  node.addEventListener("lostpointercapture", end);
+  for (const name of ["pointercancel", "lostpointercapture"])
+    node.addEventListener(name, (event) => event.isPrimary && end(name === "pointercancel"));
 }
 
 // Makes the node a slider of the rows of the square matrices in it, that are pointed at or stepped to by keys.
@@ -200,19 +203,19 @@ const of = (state, value) => (typeof value === "function" ? value(state) : value
 // `integer`; a wrong entry is answered below, until the state is set. The stops may be a function of the state;
 // refused(value, state) tells what is accepted where a number within the limits is not.
 function numberRow(view, name, label, stops, integer = false, refused = () => "") {
-  let halts = [0];
+  let [halts, written] = [[0], ""];
   const [id, whyId] = [newId(), newId()];
   const why = html("div", { class: "why", id: whyId, role: "alert" });
   const slide = (halt) => view.change({ [name]: halts[bounded(halt, 0, halts.length - 1)] });
   const range = html("input", { type: "range", id, min: 0, step: 1, oninput: () => slide(+range.value) });
   const box = html("input", {
-    ...{ type: "text", inputmode: "decimal", autocomplete: "off", spellcheck: "false", onchange: take },
+    ...{ type: "text", autocomplete: "off", spellcheck: "false", onchange: take },
     ...{ "aria-label": `${label}, any value`, "aria-describedby": whyId },
   });
   onKeys(box, { ArrowUp: 1, ArrowDown: -1 }, (step) => slide(+range.value + step));
   function take() {
-    const text = box.value.trim();
-    const value = text === "" ? NaN : Number(text);
+    const text = (written = box.value).trim();
+    const value = text === "" ? NaN : Number(text.replace(/^([^.,]*),([^.,]*)$/, "$1.$2"));
     const [least, most] = [halts[0], halts.at(-1)];
     const within = value >= least && value <= most && (!integer || Number.isInteger(value));
     const limits = `${integer ? "an integer" : "a finite number"} from ${least} to ${most}`;
@@ -224,9 +227,11 @@ function numberRow(view, name, label, stops, integer = false, refused = () => ""
   view.shows.push((state) => {
     halts = of(state, stops);
     write(why, "");
-    set(box, { "aria-invalid": false });
+    set(box, { "aria-invalid": false, inputmode: halts[0] < 0 ? "text" : "decimal" }); // which may have no minus
     set(range, { max: halts.length - 1, "aria-valuetext": `${label} = ${state[name]}` });
-    [box.value, range.value] = [state[name], halts.indexOf(nearest(halts, state[name]))];
+    range.value = halts.indexOf(nearest(halts, state[name]));
+    if (box.matches(":focus") && box.value !== written) return; // somebody is writing
+    [box.value, written] = [state[name], String(state[name])];
   });
   return block("row", html("label", { for: id }, label), range, box, why);
 }
@@ -250,17 +255,19 @@ function presets(view, ...before) {
 // The state as a line of Python, to copy; on a page without a kernel also as a link.
 function stateLine(view) {
   const code = html("code");
-  const copier = (words, text) => {
+  // Where the page may not copy, the reader can.
+  const copier = (words, text, otherwise) => {
     const copy = button(words, async () => {
-      getSelection().selectAllChildren(code); // where the page may not copy, the reader can
-      await navigator.clipboard?.writeText(text()).then(() => write(copy, "Copied"));
+      getSelection().selectAllChildren(code);
+      const done = await navigator.clipboard?.writeText(text()).then(() => "Copied", () => "");
+      write(copy, done || otherwise);
     });
     view.shows.push(() => write(copy, words));
     return copy;
   };
   view.shows.push((state) => write(code, call(view.given, state)));
-  const copy = copier("Copy", () => code.textContent);
-  return block("state", code, copy, view.link() ? copier("Copy link", view.link) : []);
+  const copy = copier("Copy", () => code.textContent, "Selected: copy it");
+  return block("state", code, copy, view.link() ? copier("Copy link", view.link, "Copy it from the address") : []);
 }
 
 // --- Pictures ---

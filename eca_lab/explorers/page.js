@@ -38,9 +38,12 @@ async function open() {
   const said = new URLSearchParams(location.hash.slice(1));
   if (!names.some((name) => said.has(name))) return;
   place.scrollIntoView();
-  for (const name of names) {
+  const next = names.map((name) => [name, said.has(name) ? read(said.get(name)) : initial[name]]);
+  for (const name of names) model.set(name, initial[name]); // what is shown may refuse a part of what is linked
+  if (asked.length && known.has(key(Object.fromEntries(next)))) return next.forEach((each) => model.set(...each));
+  for (const [name, value] of next) {
     const before = traits[name];
-    model.set(name, said.has(name) ? read(said.get(name)) : initial[name]);
+    model.set(name, value);
     if (traits[name] === before) continue;
     let wrong = (window.onerror = () => (wrong = true)) === null; // true keeps it from the console
     await new Promise(requestAnimationFrame);

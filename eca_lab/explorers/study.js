@@ -116,13 +116,14 @@ export default explorer((view) => {
     view.redraw();
   };
   drag(picture, (px, py) => {
-    held ??= { ...meant(px, py), px, py };
+    held ??= { ...meant(px, py), px, py, before: view.state() };
     if (Math.hypot(px - held.px, py - held.py) > 4) held.arm = null; // no click any more
     if (!("off" in held)) return light(meant(px, py).dot);
     const edge = x.invert(x(0) + Math.abs(bounded(px, ...x.range) - x(0)) - held.off);
     view.change({ margin: bounded(Math.round(100 * edge) / 100, 0.01, 5) });
-  }, () => {
-    if (held?.arm) take({ baseline: held.arm });
+  }, (undone) => {
+    if (undone) view.change(held?.before ?? {});
+    else if (held?.arm) take({ baseline: held.arm });
     held = null;
     view.redraw(); // with an axis that fits
   });
@@ -176,7 +177,7 @@ export default explorer((view) => {
     const [least, most] = [Math.min(-1.2 * margin, ...all), Math.max(1.2 * margin, ...all)];
     const step = [0.1, 0.2, 0.5, 1, 2, 5, 10].find((each) => (most - least) / each < width / 50) ?? 20;
     const [first, last] = [Math.floor(least / step), Math.ceil(most / step)];
-    const values = upTo(last - first + 1).map((i) => (first + i) * step);
+    const values = upTo(Math.min(last - first + 1, 999)).map((i) => (first + i) * step);
     return [scale(first * step, last * step, 10, width - 10), values.map((each) => [each, minus(+each.toFixed(1))])];
   }
   function drawForest({ metric, baseline, margin }, verdicts, seed, width) {
@@ -240,9 +241,9 @@ export default explorer((view) => {
       if (!width) return;
       const pair = lit && rows[lit[0]].pairs[lit[1]];
       drawForest(state, verdicts, pair?.seed, width);
-      if (!pair) return showTip(tip, []);
-      showTip(tip, tellTrial(state, setting.trials, rows[lit[0]], pair), x(pair.difference), middle(lit[0]));
-      set(picture, { "aria-valuetext": tip.textContent });
+      const lines = pair ? tellTrial(state, setting.trials, rows[lit[0]], pair) : [];
+      set(picture, { "aria-valuenow": lit ? lit[1] + 1 : 0, "aria-valuetext": lines.join("; ") || "no trial" });
+      showTip(tip, lines, ...(pair ? [x(pair.difference), middle(lit[0])] : []));
     },
   };
 });
