@@ -835,7 +835,7 @@ def test_a_link_of_trained_weights_opens_them(page, monkeypatch):
     ):
         page.evaluate("said => { location.hash = said; }", said)
         expect(told(page)).to_contain_text(shown)
-    expect(page.get_by_text("This needs a kernel")).to_have_count(0)
+        expect(page.get_by_text("This needs a kernel")).to_have_count(0)
 
 
 def test_what_is_set_by_others_is_not_taken_back(page, monkeypatch):
@@ -1056,10 +1056,16 @@ def test_a_finger_drags_and_copy_fills_the_clipboard(find):
     expect(channels).not_to_have_value("256")
     first = channels.input_value()
     touch("touchStart", start, beside)  # a second finger
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
     expect(channels).to_have_value(first)
     touch("touchCancel")  # as where the page scrolls
     expect(channels).to_have_value("256")
     stages = [middle(chart.locator(".formula").nth(number))[0] for number in range(2)]
+    channels.fill("300")
+    for key, value in (("ArrowUp", "267"), ("ArrowDown", "256")):
+        channels.press(key)
+        expect(channels).to_have_value(value)
+    channels.fill("300")  # and not entered before the point is pulled
     pull(chart.locator(".point"), stages[1] - stages[0])  # an octave
     expect(sizes.get_by_label("channels C, any value")).to_have_value("512")
     study, _ = find("study")
@@ -1073,6 +1079,7 @@ def test_a_finger_drags_and_copy_fills_the_clipboard(find):
     point = (grips[1] - grips[0] - 14) / 0.4  # the margin is 0.2, the grips stand 7 pixels beyond
     pull(study.locator("circle.edge").last, 0.3 * point)
     expect(study.get_by_label("margin ±, any value")).to_have_value("0.5")
+    expect(told(study)).to_contain_text("baseline='eca', margin=0.5")
 
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     sizes.get_by_role("button", name="Copy").click()
@@ -1144,7 +1151,8 @@ def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, tmp_p
     # A link: what is not accepted is left out, and the address says what is shown.
     for said, shown in (
         ("channels=128&ties=down", "channels=128, gamma=2, b=1, ties='down'"),
-        ("gamma=30&b=-60", "channels=256, gamma=2, b=1)"),
+        ("gamma=30&b=1e20&network=resnet18", "channels=256, gamma=2, b=1, network='resnet18'"),
+        ("gamma=-30&b=-60&network=resnet18", "channels=256, gamma=2, b=1, network='resnet18'"),
         (
             "gamma=9&channels=64.5&b=x&ties=1&network=resnet18&a=1",
             "gamma=2, b=1, network='resnet18'",

@@ -45,7 +45,7 @@ function heat(view, { classes, counts }) {
   let [C, x, pinned] = [1, scale(0, 1, LEFT, LEFT), null];
   const cell = ({ network, layer, image, channel }) => JSON.stringify([network, layer, image, channel]);
   const seen = new Set(); // cells that were pointed at since the pin
-  view.shows.push((state) => seen.has(cell(state)) || (pinned = null)); // somebody else has set another
+  view.shows.push((state) => seen.has(cell(state)) || ((pinned = null), seen.clear())); // somebody else has set another
 
   const look = (image, channel) => {
     const { image: before, channel: beside } = view.state();

@@ -50,7 +50,6 @@ export function runs(gamma, b, ties) {
     else found.push({ first: C, last: C, k });
   }
   const run = found.at(-1);
-  if (gamma * (run.k + 1) - b > 50) return found; // of a link that is not accepted: no double counts so far
   run.last = Math.max(MOST, Math.floor(2 ** (gamma * (run.k + 1) - b))); // but for rounding
   while (at(run.last) !== run.k) run.last--;
   while (at(run.last + 1) === run.k) run.last++;

@@ -161,13 +161,13 @@ function onPointer(node, names, act) {
     });
 }
 
-// Calls move(x, y, event) from a press until the release, by any pointer but a second finger, then end(); where the
-// press has become a scroll, end(true).
+// Calls move(x, y, event) from a press, of no second finger, until its release, then end(); end(true) if cancelled.
 function drag(node, move, end = () => {}) {
   onPointer(node, ["pointerdown", "pointermove"], (x, y, event) => {
     if (!event.isPrimary) return;
     if (event.type === "pointerdown" && event.button === 0) {
       event.preventDefault();
+      node.closest(".eca-lab").querySelector("[type=text]:focus")?.blur(); // enters what is being written
       node.setPointerCapture(event.pointerId);
     }
     if (node.hasPointerCapture(event.pointerId)) move(x, y, event);
@@ -206,10 +206,10 @@ function numberRow(view, name, label, stops, integer = false, refused = () => ""
   let [halts, written] = [[0], ""];
   const [id, whyId] = [newId(), newId()];
   const why = html("div", { class: "why", id: whyId, role: "alert" });
-  const slide = (halt) => view.change({ [name]: halts[bounded(halt, 0, halts.length - 1)] });
+  const slide = (halt, _ = (written = box.value)) => view.change({ [name]: halts[bounded(halt, 0, halts.length - 1)] });
   const range = html("input", { type: "range", id, min: 0, step: 1, oninput: () => slide(+range.value) });
   const box = html("input", {
-    ...{ type: "text", autocomplete: "off", spellcheck: "false", onchange: take },
+    ...{ type: "text", name, autocomplete: "off", spellcheck: "false", onchange: take },
     ...{ "aria-label": `${label}, any value`, "aria-describedby": whyId },
   });
   onKeys(box, { ArrowUp: 1, ArrowDown: -1 }, (step) => slide(+range.value + step));

@@ -33,24 +33,26 @@ function link() {
   const shown = names.filter((name) => traits[name] !== usual[name] || initial[name] !== usual[name]);
   return `${location.href.split("#")[0]}#${new URLSearchParams(shown.map((name) => [name, say(traits[name])]))}`;
 }
-// Takes the address's values one by one, as far as they can be drawn and the controls accept them.
+// Takes the address's values one by one: numbers as far as their boxes accept them, others as far as they can be drawn.
 async function open() {
   const said = new URLSearchParams(location.hash.slice(1));
   if (!names.some((name) => said.has(name))) return;
   place.scrollIntoView();
+  document.activeElement?.blur(); // or what is being written would be taken for what is linked
   const next = names.map((name) => [name, said.has(name) ? read(said.get(name)) : initial[name]]);
   for (const name of names) model.set(name, initial[name]); // what is shown may refuse a part of what is linked
   if (asked.length && known.has(key(Object.fromEntries(next)))) return next.forEach((each) => model.set(...each));
   for (const [name, value] of next) {
-    const before = traits[name];
-    model.set(name, value);
-    if (traits[name] === before) continue;
+    const [before, box] = [traits[name], place.querySelector(`[name=${name}]`)];
+    if (box && value !== before) {
+      box.value = value;
+      box.dispatchEvent(new Event("change"));
+    } else model.set(name, value);
     let wrong = (window.onerror = () => (wrong = true)) === null; // true keeps it from the console
     await new Promise(requestAnimationFrame);
     window.onerror = null;
-    for (const box of place.querySelectorAll("input[type=text]")) box.dispatchEvent(new Event("change"));
     wrong ||= [...place.querySelectorAll("select")].some((each) => each.selectedIndex < 0);
-    if (wrong || place.querySelector("[aria-invalid=true]")) model.set(name, before);
+    if (wrong) model.set(name, before);
   }
 }
 const [place, el] = [document.querySelector(".explorer"), document.createElement("div")];

@@ -10,7 +10,7 @@ const KERNELS = [...upTo(16).map((i) => 2 * i + 1), 63, 127, 255];
 
 // --- Numbers ---
 
-const divisors = (C) => upTo(Math.min(C, 512) + 1).filter((d) => C % d === 0);
+const divisors = (C) => upTo(C + 1).filter((d) => C % d === 0);
 const odd = (C) => C - 1 + (C % 2);
 
 // The state with r, k and groups lowered to what C has room for.

@@ -177,7 +177,7 @@ export default explorer((view) => {
     const [least, most] = [Math.min(-1.2 * margin, ...all), Math.max(1.2 * margin, ...all)];
     const step = [0.1, 0.2, 0.5, 1, 2, 5, 10].find((each) => (most - least) / each < width / 50) ?? 20;
     const [first, last] = [Math.floor(least / step), Math.ceil(most / step)];
-    const values = upTo(Math.min(last - first + 1, 999)).map((i) => (first + i) * step);
+    const values = upTo(last - first + 1).map((i) => (first + i) * step);
     return [scale(first * step, last * step, 10, width - 10), values.map((each) => [each, minus(+each.toFixed(1))])];
   }
   function drawForest({ metric, baseline, margin }, verdicts, seed, width) {
