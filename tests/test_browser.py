@@ -819,18 +819,16 @@ def test_a_link_of_trained_weights_opens_them(page, monkeypatch):
     from eca_lab.attention import ECA, SE
     from eca_lab.explorers import ReductionExplorer
 
-    few = {
-        "channels": (64,),
-        "reduction": (16,),
-        "kernel_size": (3,),
-        "groups": (16,),
-        "seed": (0,),
-    }
-    monkeypatch.setattr(ReductionExplorer, "RECORDED", few)
+    one = {"channels": 64, "reduction": 16, "kernel_size": 3, "groups": 16, "seed": 0}
+    recorded = {name: (size,) for name, size in one.items()}
+    monkeypatch.setattr(ReductionExplorer, "RECORDED", recorded)
     layer = {"se": SE(256, 16), "eca": ECA(256, 5), "y": torch.randn(256)}
     show_alone(page, monkeypatch, ReductionExplorer(trained={"layer3": layer}))
     for said, shown in (
-        ("channels=256&kernel_size=5&weights=layer3", "channels=256, reduction=16, kernel_size=5"),
+        (
+            "channels=256&kernel_size=5&weights=layer3",
+            "channels=256, reduction=16, kernel_size=5, groups=16, weights='layer3')",
+        ),
         ("channels=1000000000&seed=0", "channels=64, reduction=16, kernel_size=3"),
     ):
         page.evaluate("said => { location.hash = said; }", said)
