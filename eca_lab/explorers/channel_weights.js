@@ -111,7 +111,7 @@ function rows(view, { classes, counts, stops }) {
   const bottom = scale(counts.length, 0, tall + 20, 20); // the same as y, for axes
   const heights = owner.map((label, n) =>
     y(label + 0.15 + (0.7 * (n - owner.indexOf(label) + 0.5)) / counts[label]));
-  if (!view.alone) drag(lever, (_, py) => view.change({ factor: nearest(stops, up.invert(py)) }));
+  if (!view.alone) drag(view, lever, (_, py) => view.change({ factor: nearest(stops, up.invert(py)) }));
 
   function draw({ image, channel, factor }, { at, means }, { plain, changed }, weight, words, widths) {
     const [x, share] = [scale(0, 1, 84, widths[0] - 96), scale(0, 1, LEFT, widths[1] - 50)];

@@ -129,9 +129,8 @@ function staircase(view) {
 
   const t = (octaves) => Math.abs((octaves + now.b) / now.gamma);
   const change = (name, value) => view.change({ [name]: nearest(view.given.stops[name], value) });
-  drag(picture, (px, py, { target }) => {
-    const { dataset } = target.closest("[data-takes]") ?? {};
-    held ??= { ...dataset, px, folded: x.invert(px) + now.b < 0 ? -1 : 1, before: view.state() };
+  drag(view, picture, (px, py, { target }) => {
+    held ??= { ...target.closest("[data-takes]")?.dataset, px, folded: x.invert(px) + now.b < 0 ? -1 : 1 };
     const [octaves, k] = [bounded(x.invert(px), 0, OCTAVES), y.invert(py)];
     if (held.takes === "gamma") {
       change("gamma", (12 + now.b) / Math.max(k, 0.1)); // the line turns about its foot
@@ -142,8 +141,7 @@ function staircase(view) {
       const still = held.stage && Math.abs(px - held.px) < 4;
       change("channels", still ? now.stages[held.stage][0] : 2 ** octaves);
     }
-  }, (undone) => {
-    if (undone) view.change(held?.before ?? {});
+  }, () => {
     held = null;
     view.redraw(); // with an axis that fits
   });

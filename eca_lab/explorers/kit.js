@@ -161,19 +161,24 @@ function onPointer(node, names, act) {
     });
 }
 
-// Calls move(x, y, event) from a press, of no second finger, until its release, then end(); end(true) if cancelled.
-function drag(node, move, end = () => {}) {
+// Calls move(x, y, event) from a press, of no second finger, until its release, then end(). A scroll undoes it all.
+function drag(view, node, move, end = () => {}) {
+  let before = {};
   onPointer(node, ["pointerdown", "pointermove"], (x, y, event) => {
     if (!event.isPrimary) return;
     if (event.type === "pointerdown" && event.button === 0) {
       event.preventDefault();
       node.closest(".eca-lab").querySelector("[type=text]:focus")?.blur(); // enters what is being written
+      before = view.state();
       node.setPointerCapture(event.pointerId);
     }
     if (node.hasPointerCapture(event.pointerId)) move(x, y, event);
   });
   for (const name of ["pointercancel", "lostpointercapture"])
-    node.addEventListener(name, (event) => event.isPrimary && end(name === "pointercancel"));
+    node.addEventListener(name, (event) => {
+      if (event.isPrimary) end();
+      if (event.isPrimary && name === "pointercancel") view.change(before);
+    });
 }
 
 // Makes the node a slider of the rows of the square matrices in it, that are pointed at or stepped to by keys.
@@ -255,10 +260,9 @@ function presets(view, ...before) {
 // The state as a line of Python, to copy; on a page without a kernel also as a link.
 function stateLine(view) {
   const code = html("code");
-  // Where the page may not copy, the reader can.
   const copier = (words, text, otherwise) => {
     const copy = button(words, async () => {
-      getSelection().selectAllChildren(code);
+      getSelection().selectAllChildren(code); // where the page may not copy, the reader can
       const done = await navigator.clipboard?.writeText(text()).then(() => "Copied", () => "");
       write(copy, done || otherwise);
     });

@@ -115,15 +115,14 @@ export default explorer((view) => {
     lit = dot;
     view.redraw();
   };
-  drag(picture, (px, py) => {
-    held ??= { ...meant(px, py), px, py, before: view.state() };
+  drag(view, picture, (px, py) => {
+    held ??= { ...meant(px, py), px, py };
     if (Math.hypot(px - held.px, py - held.py) > 4) held.arm = null; // no click any more
     if (!("off" in held)) return light(meant(px, py).dot);
     const edge = x.invert(x(0) + Math.abs(bounded(px, ...x.range) - x(0)) - held.off);
     view.change({ margin: bounded(Math.round(100 * edge) / 100, 0.01, 5) });
-  }, (undone) => {
-    if (undone) view.change(held?.before ?? {});
-    else if (held?.arm) take({ baseline: held.arm });
+  }, () => {
+    if (held?.arm) take({ baseline: held.arm });
     held = null;
     view.redraw(); // with an axis that fits
   });
