@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from eca_lab.attention import ECA
 from eca_lab.files import written_whole
-from eca_lab.models import InvertedResidual, attention_specs, blocks, build_model
+from eca_lab.models import attention_specs, blocks, build_model
 from eca_lab.provenance import code_version, provenance
 from eca_lab.results import trial_identity
 from eca_lab.spec import parse_spec
@@ -157,7 +157,7 @@ def load_released_checkpoint(path, backbone):
         classifier = "classifier.1.bias" if backbone == "mobilenet_v2" else "fc.bias"
         model = build_model(backbone, num_classes=len(state[classifier]))
         for name, block, channels, _ in blocks(model):
-            place = f"conv.{len(block.conv)}" if isinstance(block, InvertedResidual) else "eca"
+            place = f"conv.{len(block.conv)}" if backbone == "mobilenet_v2" else "eca"
             weight = state.pop(f"{name}.{place}.conv.weight")
             block.attention = ECA(channels, kernel_size=weight.shape[-1])
             state[f"{name}.attention.conv.weight"] = weight

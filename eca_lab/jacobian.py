@@ -9,8 +9,6 @@ Shapes: N descriptors, C channels. In a Jacobian, row i holds how channel i's we
 changes with the mean of each channel j.
 """
 
-import warnings
-
 import pandas as pd
 import torch
 
@@ -82,12 +80,12 @@ def measures(matrices):
     return pd.DataFrame({name: values.cpu() for name, values in columns.items()})
 
 
-@torch.no_grad()
+@torch.enable_grad()
 def _jacobian(function, module, y):
     if y.dim() != 2 or y.shape[1] != module.channels:
         raise ValueError(f"y of shape {tuple(y.shape)}: accepted is (N, {module.channels})")
-    rows = torch.func.jacrev(lambda each: function(each[None])[0])
-    with warnings.catch_warnings():
-        # The windows of ECA-NS have no batched backward pass, and torch says that they are slow.
-        warnings.filterwarnings("ignore", message=".*batching rule")
-        return torch.func.vmap(rows)(y)
+    # A copy of y for each of the rows, of which row i is the gradient of output i.
+    copies = y.repeat_interleave(module.channels, 0).requires_grad_()
+    outputs = function(copies).view(-1, module.channels, module.channels)
+    (rows,) = torch.autograd.grad(outputs.diagonal(dim1=1, dim2=2).sum(), copies)
+    return rows.view_as(outputs)

@@ -1,11 +1,11 @@
 """Backbones with a channel attention module in every residual block.
 
-Torchvision's own classes, with torchvision's parameter names. A block's attribute ``attention``
-stands after its last BatchNorm and before the shortcut is added.
+ResNets and MobileNetV2 are torchvision's, and everywhere parameters have its names. It is imported
+where one of these is built: that takes longer than to import torch. A block's attribute
+``attention`` stands after its last BatchNorm and before the shortcut is added.
 """
 
 from torch import nn
-from torchvision.models import mobilenetv2, resnet
 
 from eca_lab import fused
 from eca_lab.attention import make_attention
@@ -14,12 +14,10 @@ from eca_lab.spec import BACKBONES, RESNETS, parse_spec
 
 
 class _Block(nn.Module):
-    """A residual block of torchvision with a place for an attention module."""
+    """A residual block with a place for an attention module."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        *_, last = (each for each in self.modules() if isinstance(each, nn.BatchNorm2d))
-        self.channels = last.num_features
+    def _make_place(self, channels):
+        self.channels = channels
         self.attention = nn.Identity()
 
 
@@ -34,14 +32,42 @@ class _ReluBlock(_Block):
         return self.relu(self.attention(bn(x)) + shortcut)
 
 
-class BasicBlock(_ReluBlock, resnet.BasicBlock):
+# What torchvision's ResNet gives beside, to both blocks, is the same for all networks here.
+class BasicBlock(_ReluBlock):
+    expansion = 1
+
+    def __init__(self, inplanes, planes, stride=1, downsample=None, *_, **__):
+        super().__init__()
+        self.conv1 = _conv(inplanes, planes, 3, stride)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = _conv(planes, planes, 3)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = downsample
+        self._make_place(planes)
+
     def forward(self, x):
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         return self._end(self.bn2, self.conv2(out), shortcut)
 
 
-class Bottleneck(_ReluBlock, resnet.Bottleneck):
+class Bottleneck(_ReluBlock):
+    expansion = 4
+
+    def __init__(self, inplanes, planes, stride=1, downsample=None, *_, **__):
+        super().__init__()
+        outputs = planes * self.expansion
+        self.conv1 = _conv(inplanes, planes, 1)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = _conv(planes, planes, 3, stride)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = _conv(planes, outputs, 1)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+        self._make_place(outputs)
+
     def forward(self, x):
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
@@ -49,10 +75,30 @@ class Bottleneck(_ReluBlock, resnet.Bottleneck):
         return self._end(self.bn3, self.conv3(out), shortcut)
 
 
-class InvertedResidual(_Block, mobilenetv2.InvertedResidual):
-    def forward(self, x):
-        out = self.attention(self.conv(x))
-        return x + out if self.use_res_connect else out
+def _conv(inputs, outputs, side, stride=1):
+    return nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=False)
+
+
+def _resnet(backbone, num_classes):
+    from torchvision.models.resnet import ResNet
+
+    kind, stages = RESNETS[backbone]
+    return ResNet({"basic": BasicBlock, "bottleneck": Bottleneck}[kind], stages, num_classes)
+
+
+def _mobilenet_v2(num_classes):
+    from torchvision.models import mobilenetv2
+
+    class InvertedResidual(_Block, mobilenetv2.InvertedResidual):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self._make_place(self.out_channels)
+
+        def forward(self, x):
+            out = self.attention(self.conv(x))
+            return x + out if self.use_res_connect else out
+
+    return mobilenetv2.MobileNetV2(num_classes, block=InvertedResidual)
 
 
 class TinyResNet(nn.Module):
@@ -65,7 +111,7 @@ class TinyResNet(nn.Module):
 
     def __init__(self, num_classes):
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 7, stride=2, padding=3, bias=False)
+        self.conv1 = _conv(3, 16, 7, stride=2)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -83,7 +129,7 @@ class TinyResNet(nn.Module):
 
 
 def _projection(inputs, outputs):
-    return nn.Sequential(resnet.conv1x1(inputs, outputs, stride=2), nn.BatchNorm2d(outputs))
+    return nn.Sequential(_conv(inputs, outputs, 1, stride=2), nn.BatchNorm2d(outputs))
 
 
 def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
@@ -100,15 +146,13 @@ def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
     if backbone == "tiny":
         model = TinyResNet(num_classes)
     elif backbone == "mobilenet_v2":
-        model = mobilenetv2.MobileNetV2(num_classes, block=InvertedResidual)
+        model = _mobilenet_v2(num_classes)
     else:
-        kind, stages = RESNETS[backbone]
-        block = {"basic": BasicBlock, "bottleneck": Bottleneck}[kind]
-        model = resnet.ResNet(block, stages, num_classes)
+        model = _resnet(backbone, num_classes)
     if stem == "cifar" and backbone == "mobilenet_v2":
         model.features[0][0].stride = (1, 1)  # already 3x3, and no pooling follows
     elif stem == "cifar":
-        model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
+        model.conv1 = _conv(3, model.conv1.out_channels, 3)
         model.maxpool = nn.Identity()
     add_attention(model, attention)
     return model

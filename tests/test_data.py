@@ -113,8 +113,13 @@ def test_more_than_there_are():
     ],
 )
 def test_arguments_are_checked_before_any_work(error, match, arguments, monkeypatch):
-    for source in ("load_shapes", "load_cifar", "load_imagenette", "load_folder"):
-        monkeypatch.delattr(data, source)
+    for source in (
+        "load_shapes",
+        "downloads.load_cifar",
+        "downloads.load_imagenette",
+        "folder.load_folder",
+    ):
+        monkeypatch.delattr(f"eca_lab.data.{source}")
     with pytest.raises(error, match=match):
         data.load_dataset(**{"name": "shapes", **arguments})
 

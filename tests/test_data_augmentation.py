@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from eca_lab.data import augmentation
 from eca_lab.data.augmentation import (
     augment,
     channel_statistics,
@@ -83,7 +82,7 @@ def test_size_decides_how_to_augment_and_the_generator_alone_the_views(size, kin
 def test_random_resized_crop_cuts_boxes_of_the_stated_size_and_shape(monkeypatch):
     cut = []
     monkeypatch.setattr(
-        augmentation, "roi_align", lambda images, boxes, *_, **__: cut.append(boxes) or images
+        "torchvision.ops.roi_align", lambda images, boxes, *_, **__: cut.append(boxes) or images
     )
     images = torch.zeros(3000, 3, 10, 20, dtype=torch.uint8)
     images[..., 0] = 1

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 import torchvision
@@ -27,6 +30,21 @@ def test_plain_backbones_are_torchvisions(backbone):
     theirs.load_state_dict(ours.state_dict())  # the same names and shapes
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(ours(x), theirs(x))
+
+
+# Six seconds of imports, before anybody sees an explorer.
+def test_what_explorers_show_first_needs_no_torchvision():
+    code = """
+import sys
+import torch
+from eca_lab import data, jacobian, train
+shapes = data.load_dataset("shapes")
+model = train.initial_model("tiny", "eca", len(shapes.classes), "cifar", seed=0)
+model(train.input_transform(shapes)(shapes.test_images[:1]))
+jacobian.logit_jacobian(model.layer1.attention, torch.zeros(1, 16))
+assert not {"torchvision", "torch._dynamo"} & {*sys.modules}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("network", NETWORKS)

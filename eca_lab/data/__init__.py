@@ -13,8 +13,6 @@ import torch
 
 from eca_lab.checks import check_choice, check_integer, shown
 from eca_lab.data.dataset import Dataset, fingerprint_of, to_square
-from eca_lab.data.downloads import load_cifar, load_imagenette
-from eca_lab.data.folder import load_folder
 from eca_lab.data.shapes import load_shapes
 
 __all__ = ["Dataset", "load_dataset"]
@@ -45,10 +43,14 @@ def load_dataset(
     size. OSError: no such folder, a failed download, or root cannot be written.
     """
     _check_arguments(name, size, classes, per_class)
-    root = Path(root)
     if name == "shapes":
-        source = load_shapes()
-    elif name == "imagenette":
+        return _select(load_shapes(), size, classes, per_class)
+
+    from eca_lab.data.downloads import load_cifar, load_imagenette  # by torchvision
+    from eca_lab.data.folder import load_folder
+
+    root = Path(root)
+    if name == "imagenette":
         source = load_imagenette(root, size or 160, skip_unreadable)
     elif name in NAMES:
         source = load_cifar(name, root)

@@ -7,8 +7,6 @@ import math
 
 import torch
 from torch.nn.functional import pad
-from torchvision.ops import roi_align
-from torchvision.transforms.v2.functional import resize
 
 
 def augment(images, generator, scale=1.0, crop=None):
@@ -16,6 +14,8 @@ def augment(images, generator, scale=1.0, crop=None):
 
     Of (N, 3, H, W) uint8 gives (N, 3, H * scale, W * scale); scale and crop are as in a `Recipe`.
     """
+    from torchvision.transforms.v2.functional import resize  # see eca_lab.models
+
     size = images.shape[-1]
     smaller = max(1, round(size * scale))
     if size > 32:
@@ -44,6 +44,8 @@ def random_resized_crop(images, generator, size):
     to 4/3, uniformly on a logarithmic scale, and is clipped to the image. (The usual recipe for
     ImageNet goes down to 0.08, and has 90 epochs or more to make up for it.)
     """
+    from torchvision.ops import roi_align
+
     count, _, height, width = images.shape
     area, ratio, top, left, mirrored = torch.rand(5, count, generator=generator)
     area = 0.35 + 0.65 * area

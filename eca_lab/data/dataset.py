@@ -5,7 +5,6 @@ import json
 from dataclasses import dataclass, field, replace
 
 import torch
-from torchvision.transforms.v2 import functional
 
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -58,5 +57,7 @@ def fingerprint_of(description, *tensors):
 
 def to_square(images, size):
     """Images (..., 3, height, width): the shorter side to size pixels, then the centre square."""
+    from torchvision.transforms.v2 import functional  # see eca_lab.models
+
     images = functional.resize(images, [size], antialias=True)
     return functional.center_crop(images, [size])
