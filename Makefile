@@ -1,17 +1,18 @@
 # What people and CI both call. PYTHON is the interpreter that makes .venv; ARGS goes to JupyterLab
-# in `make lab` and to pytest in `make test`.
+# in `make lab` and to pytest in all that tests.
 PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 LOWEST := .venv-lowest/bin
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
          --nbval-cell-timeout 120
-# Two workers of one thread each; tests/conftest.py says what must stay together.
+# Two workers of one thread each. A file stays in one of them: its fixtures are made once, and the
+# cells of a notebook run in order.
 XDIST := -n 2 --dist loadscope --no-loadscope-reorder
 # Progress bars are for people: in recorded and compared outputs they would be noise.
 QUIET := TQDM_DISABLE=1
 
-.PHONY: lab test test-slow test-lowest lint format notebooks site sweep-demo study study-small \
+.PHONY: lab test test-browser test-lowest lint format notebooks site sweep-demo study study-small \
         photographs imagenet-subset ladder ladder-small checkpoints constraints clean
 
 # Notebooks whose explorers need no kernel: their state is saved with them, and JupyterLab shows it
@@ -24,16 +25,16 @@ lab: .venv/.installed
 	    $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 test: lint
-	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) $(NBVAL) -m "not slow" $(ARGS)
+	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) $(NBVAL) -m "not browser" $(ARGS)
 
-# The notebooks once more, in a browser: those that `make test` does not run there.
-test-slow: .venv/.installed
-	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(ARGS)
+# Explorers and notebooks by hand and keys, in JupyterLab in Chromium.
+test-browser: .venv/.installed
+	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) -m browser $(ARGS)
 
 # The unit tests on the lowest versions that pyproject.toml admits.
 test-lowest: .venv-lowest/.installed
-	$(LOWEST)/python -m pytest tests --ignore tests/test_browser.py --ignore tests/test_notebooks.py \
-	    $(ARGS)
+	$(LOWEST)/python -m pytest tests --ignore-glob "tests/test_browser*.py" \
+	    --ignore tests/test_notebooks.py $(ARGS)
 
 lint: .venv/.installed
 	$(BIN)/ruff check

@@ -2,7 +2,7 @@
 
     python benchmarks/explorer_latency.py
 
-Opens each in JupyterLab and headless Chromium as tests/test_browser.py does, presses arrow keys one
+Opens each in JupyterLab and headless Chromium as tests/in_browser.py does, presses arrow keys one
 after the other, and drags. Prints the median and the 95th percentile in milliseconds, from the time
 stamp of the event to the first task after the frame in which its picture was drawn: of what the
 page draws by itself, and of what it asks the kernel. Then how long after a drag's release the last
@@ -23,7 +23,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from test_browser import chromium, jupyterlab, new_page, run_notebook
+from in_browser import chromium, jupyterlab, new_page, run_notebook
 
 PRESSES = 100
 MOVES = 60

@@ -84,8 +84,9 @@ def measures(matrices):
 def _jacobian(function, module, y):
     if y.dim() != 2 or y.shape[1] != module.channels:
         raise ValueError(f"y of shape {tuple(y.shape)}: accepted is (N, {module.channels})")
-    # A copy of y for each of the rows, of which row i is the gradient of output i.
-    copies = y.repeat_interleave(module.channels, 0).requires_grad_()
-    outputs = function(copies).view(-1, module.channels, module.channels)
-    (rows,) = torch.autograd.grad(outputs.diagonal(dim1=1, dim2=2).sum(), copies)
-    return rows.view_as(outputs)
+    matrices = []
+    for each in y:
+        # A copy for each of the rows, of which row i is the gradient of output i.
+        copies = each.repeat(module.channels, 1).requires_grad_()
+        matrices += torch.autograd.grad(function(copies).trace(), copies)
+    return torch.stack(matrices)

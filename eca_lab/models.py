@@ -1,7 +1,7 @@
 """Backbones with a channel attention module in every residual block.
 
-ResNets and MobileNetV2 are torchvision's, and everywhere parameters have its names. It is imported
-where one of these is built: that takes longer than to import torch. A block's attribute
+MobileNetV2 and the frame of ResNets are torchvision's, and all parameters have its names. To import
+torchvision takes longer than torch, so it is done where one of these is built. A block's attribute
 ``attention`` stands after its last BatchNorm and before the shortcut is added.
 """
 

@@ -64,6 +64,8 @@ def train_network(
         training_path(model, fused, dtype) as path,
     ):
         torch.manual_seed(_stream(seed, "dropout"))
+        import torchvision  # noqa: F401 (else the first batch does, and is timed)
+
         start = time.perf_counter()
         model.train()
         for epoch, scale in enumerate(recipe.epoch_scales):

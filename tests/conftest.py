@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 import torch
-from xdist.scheduler import LoadScopeScheduling
+from in_browser import chromium, jupyterlab, new_page
 
 from eca_lab.data import Dataset
 from eca_lab.recipe import Recipe
@@ -14,27 +14,9 @@ def pytest_runtest_setup(item):
         pytest.skip("no CUDA device")
 
 
-def pytest_xdist_make_scheduler(config, log):
-    return _ByFile(config, log)
-
-
-class _ByFile(LoadScopeScheduling):
-    """A file stays in one worker: its fixtures are made once, a notebook's cells run in order."""
-
-    def _split_scope(self, nodeid):
-        file = nodeid.partition("::")[0]
-        # What starts many processes goes one after the other.
-        return "processes" if file.endswith(_PROCESSES) else file
-
-
-_PROCESSES = ("_browser.py", "_ray.py")
-
-
 def pytest_collection_modifyitems(items):
     # What takes longest first, so that no worker is left alone with it.
-    items.sort(
-        key=lambda item: (not item.path.name.endswith(_PROCESSES), item.path.suffix == ".py")
-    )
+    items.sort(key=lambda item: (item.path.name != "test_ray.py", item.path.suffix == ".py"))
     for item in items:
         # An nbval cell says by options["check"] whether its outputs are compared.
         if hasattr(item, "cell"):
@@ -50,6 +32,25 @@ def pytest_terminal_summary(terminalreporter):
             f"notebooks: outputs of {sum(cells)} of {len(cells)} cells compared "
             f"({sum(cells) / len(cells):.0%})"
         )
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with jupyterlab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser):
+    page = new_page(browser)
+    yield page
+    page.context.close()
 
 
 @pytest.fixture(scope="session")

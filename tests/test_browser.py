@@ -1,186 +1,31 @@
-"""Explorers and notebooks as a reader meets them: in JupyterLab in a browser, by hand and keys.
-
-The helpers are used by benchmarks/explorer_latency.py too.
-"""
+"""Explorers as a reader meets them: in JupyterLab in a browser, by hand and keys."""
 
 import functools
 import itertools
-import json
-import os
 import re
-import secrets
-import shutil
-import subprocess
-import sys
-import time
-import urllib.request
-from contextlib import contextmanager
-from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from nbformat.sign import NotebookNotary
+from in_browser import (
+    NOTEBOOK,
+    ROOT,
+    channels_slider,
+    check_outputs,
+    choose,
+    finish_notebook,
+    needs_browser,
+    new_page,
+    run_notebook,
+    save,
+    told,
+    wait_for_kernel,
+)
 
 from eca_lab.kernel_size import adaptive_kernel_size
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-        reason="found no chromium, chromium-browser, google-chrome",
-    ),
-]
-
-WIDGET = "application/vnd.jupyter.widget-view+json"
-ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted(path.relative_to(ROOT) for path in ROOT.glob("notebooks/*.ipynb"))
-NOTEBOOK = NOTEBOOKS[1]  # of the kernel size, which is the fastest
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-class Lab:
-    """A running JupyterLab: the folder that it serves, its environment and its address."""
-
-    def __init__(self, folder, environment, address):
-        self.folder, self.environment, self.address = folder, environment, address
-
-    def url(self, path):
-        token = self.environment["JUPYTER_TOKEN"]
-        return f"{self.address}lab/workspaces/{path.stem}/tree/{path.as_posix()}?token={token}"
-
-    def notebook(self, name, cells):
-        """Write a notebook of these cells of code, and return its URL."""
-        path = NOTEBOOK.with_name(f"{name}.ipynb")
-        written = json.loads((self.folder / NOTEBOOK).read_text(encoding="utf-8"))
-        written["cells"] = [
-            {"cell_type": "code", "id": f"cell-{number}", "metadata": {}, "source": source}
-            | {"execution_count": None, "outputs": []}
-            for number, source in enumerate(cells)
-        ]
-        (self.folder / path).write_text(json.dumps(written), encoding="utf-8")
-        return self.url(path)
-
-
-@contextmanager
-def jupyterlab(directory):
-    """Run a JupyterLab over copies of the notebooks and the data, and yield it as a `Lab`.
-
-    The server runs on this machine's own address only, asks for its token, and keeps its settings,
-    workspaces and signatures in `directory`, so that neither the reader's JupyterLab nor the
-    repository's notebooks (which JupyterLab saves by itself) are touched.
-    """
-    served = directory / "served"
-    (served / NOTEBOOK).parent.mkdir(parents=True)
-    for data in ("checkpoints", "paper", "recordings", "results"):
-        shutil.copytree(ROOT / "data" / data, served / "data" / data)
-    for path in NOTEBOOKS:
-        notebook = json.loads((ROOT / path).read_text(encoding="utf-8"))
-        for cell in notebook["cells"]:
-            if cell["cell_type"] == "code":
-                cell.update(execution_count=None, outputs=[])
-        (served / path).write_text(json.dumps(notebook), encoding="utf-8")
-
-    # Without the first, JupyterLab asks its new user whether to fetch news, and looks for updates;
-    # it would take the cells out of the page that are out of sight, and save while a test reads.
-    for plugin, setting in (
-        ("apputils-extension/notification", {"fetchNews": "false"}),
-        ("notebook-extension/tracker", {"windowingMode": "none"}),
-        ("docmanager-extension/plugin", {"autosave": False}),
-    ):
-        path = directory / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(setting), encoding="utf-8")
-
-    environment = {**os.environ, "JUPYTER_TOKEN": secrets.token_hex(16)}
-    environment["IPYTHONDIR"] = str(directory / "ipython")
-    for name in ("CONFIG", "DATA", "RUNTIME"):
-        environment[f"JUPYTER_{name}_DIR"] = str(directory / name.lower())
-    for name in ("SETTINGS", "WORKSPACES"):
-        environment[f"JUPYTERLAB_{name}_DIR"] = str(directory / name.lower())
-    command = [
-        *(sys.executable, "-m", "jupyterlab", "--no-browser"),
-        *("--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--ServerApp.root_dir={served}"),
-        *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
-    ]
-    with open(directory / "server.log", "w", encoding="utf-8") as log:
-        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        try:
-            address = _wait_for_server(server, directory)
-            yield Lab(served, environment, address)
-        finally:
-            server.terminate()  # shuts down the kernels, too
-            try:
-                server.wait(15)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-
-
-def _wait_for_server(server, directory, timeout=40):
-    # The server writes the port that it found free into its runtime directory.
-    record = directory / "runtime" / f"jpserver-{server.pid}.json"
-    no_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            address = json.loads(record.read_text(encoding="utf-8"))["url"]
-            with no_proxy.open(f"{address}api", timeout=5):
-                return address
-        except (OSError, ValueError):
-            time.sleep(0.1)
-    raise RuntimeError("no JupyterLab:\n" + (directory / "server.log").read_text(encoding="utf-8"))
-
-
-@contextmanager
-def chromium():
-    """Run a headless Chromium, and yield it."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        try:
-            yield browser
-        finally:
-            browser.close()
-
-
-def new_page(browser, width=1280, height=1000):
-    """A page that shares nothing with others."""
-    return browser.new_context(viewport={"width": width, "height": height}).new_page()
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    with jupyterlab(tmp_path_factory.mktemp("lab")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture
-def page(browser):
-    page = new_page(browser)
-    yield page
-    page.context.close()
-
+pytestmark = needs_browser
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CELLS = {
@@ -237,106 +82,6 @@ def find(everything):
 
     yield find
     assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-    assert wrong == []
-
-
-def start_notebook(page, address):
-    """Open the notebook and run all its cells through the menu."""
-    page.goto(address)
-    # Until a kernel is there, the status bar says "No Kernel | Initializing".
-    _idle(page).wait_for(timeout=90_000)
-    choose(page, "Run", "Run All Cells")
-
-
-def finish_notebook(page):
-    """Wait until all cells have run."""
-    from playwright.sync_api import expect
-
-    prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
-    expect(prompts.first).to_have_text("[1]:", timeout=90_000)
-    expect(prompts.filter(has_text="[*]")).to_have_count(0, timeout=300_000)
-    _idle(page).wait_for(timeout=90_000)
-
-
-def _idle(page):
-    return page.locator("#jp-main-statusbar").get_by_text(re.compile(r"Python 3 .*\| Idle"))
-
-
-def run_notebook(page, address):
-    """Open the notebook, run all its cells through the menu, and wait until they have run."""
-    start_notebook(page, address)
-    finish_notebook(page)
-
-
-def choose(page, menu, item):
-    """Choose an item of JupyterLab's menu bar."""
-    page.locator(".lm-MenuBar-itemLabel", has_text=re.compile(f"^{menu}$")).click()
-    page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{item}$")).click()
-
-
-def save(page, path):
-    """Save the notebook in JupyterLab, and return the code cells that it wrote."""
-
-    def saved(response):
-        return response.request.method == "PUT" and path.name in response.url
-
-    # The answer of the server says that the file is whole; the tab's mark of changes does not.
-    with page.expect_response(saved):
-        choose(page, "File", "Save Notebook")
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [cell for cell in cells if cell["cell_type"] == "code"]
-
-
-def outputs(cells):
-    return [output for cell in cells for output in cell["outputs"]]
-
-
-def check_outputs(cells):
-    """Raise unless all these cells ran, in order, without an error or a warning."""
-    kinds = {each["output_type"] for each in outputs(cells)} | {
-        each.get("name") for each in outputs(cells)
-    }
-    assert not kinds & {"error", "stderr"}
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-
-
-def channels_slider(page):
-    """The slider of C of the explorer of the kernel size."""
-    return page.locator(".eca-lab").get_by_label("channels C", exact=True)
-
-
-def told(where):
-    """The line of Python that gives the state of the one explorer there."""
-    return where.locator(".state code")
-
-
-# Cells need the kernel, which is busy starting: the explorers need none.
-@pytest.mark.parametrize(
-    ("name", "label", "before", "after"),
-    [
-        ("01_kernel_size", "channels C", "channels=256, gamma=2", "channels=267, gamma=2"),
-        ("03_kernel_sweep", "margin ±", "margin=0.2)", "margin=0.22)"),
-    ],
-)
-def test_explorers_slide_as_soon_as_a_trusted_notebook_is_opened(
-    lab, page, name, label, before, after
-):
-    from playwright.sync_api import expect
-
-    path = Path("notebooks") / f"{name}-as-it-is.ipynb"
-    shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", lab.folder / path)
-    notebook = nbformat.read(lab.folder / path, as_version=4)
-    NotebookNotary(data_dir=lab.environment["JUPYTER_DATA_DIR"]).sign(notebook)
-    wrong = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(lab.url(path))
-    explorer = page.locator(".eca-lab")
-    slider = explorer.get_by_label(label, exact=True).and_(explorer.locator("[type=range]"))
-    slider.wait_for(timeout=60_000)
-    assert before in told(explorer).text_content()
-    slider.press("ArrowRight")
-    expect(told(explorer)).to_contain_text(after)
-    expect(explorer.locator(".bad").first).to_be_empty()
     assert wrong == []
 
 
@@ -486,7 +231,7 @@ def test_notebook_runs_and_its_explorer_follows_keyboard_and_mouse(lab, page):
     save(page, lab.folder / NOTEBOOK)
     page.reload()
     expect(told(page)).to_have_text(line, timeout=30_000)
-    _idle(page).wait_for()
+    wait_for_kernel(page)
     choose(page, "Kernel", "Restart Kernel and Run All Cells…")
     page.get_by_role("button", name="Confirm Kernel Restart").click()
     expect(told(page)).to_have_text(
@@ -545,9 +290,9 @@ def test_the_page_judges_a_study_as_python_does(page):
     given = {**explorer.given, "settings": [plain(each) for each in explorer.given["settings"]]}
     margins, few = explorer.MARGIN_STOPS, [0.2, 0.625, 3]
     found = iter(page.evaluate(VERDICTS, [explorer._esm, given, margins, few]))
-    for told, metric in itertools.product(given["settings"], explorer.METRICS):
-        for baseline in told["arms"]:
-            state = {"data": told["data"], "backbone": told["backbone"]}
+    for setting, metric in itertools.product(given["settings"], explorer.METRICS):
+        for baseline in setting["arms"]:
+            state = {"data": setting["data"], "backbone": setting["backbone"]}
             state |= {"metric": metric, "baseline": baseline}
             shown = next(found)
             if isinstance(shown, str):
@@ -1095,26 +840,6 @@ def test_names_run_nothing_in_the_page(find):
     network = explorer.get_by_label("network").locator("option")
     expect(network).to_have_text([HOSTILE])
     expect(page.locator(".jp-OutputArea .eca-lab img")).to_have_count(0)
-
-
-@pytest.mark.slow
-def test_every_other_notebook_runs_and_shows_its_explorer(lab, browser):
-    pages = {path: new_page(browser) for path in NOTEBOOKS if path != NOTEBOOK}
-    wrong = []
-    for path, page in pages.items():
-        page.on("pageerror", lambda error, path=path: wrong.append(f"{path}: {error}"))
-        start_notebook(page, lab.url(path))
-    for path, page in pages.items():
-        finish_notebook(page)
-        cells = save(page, lab.folder / path)
-        check_outputs(cells)
-        views = [each for each in outputs(cells) if WIDGET in each.get("data", {})]
-        for view in views:
-            kind = "".join(view["data"]["text/plain"]).partition("(")[0]
-            assert told(page).inner_text().startswith(f"{kind}(")
-        assert len(views) == (path.name[:2] != "00")
-        page.context.close()
-    assert wrong == []
 
 
 def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, tmp_path):

@@ -14,14 +14,16 @@ def augment(images, generator, scale=1.0, crop=None):
 
     Of (N, 3, H, W) uint8 gives (N, 3, H * scale, W * scale); scale and crop are as in a `Recipe`.
     """
-    from torchvision.transforms.v2.functional import resize  # see eca_lab.models
-
     size = images.shape[-1]
     smaller = max(1, round(size * scale))
     if size > 32:
         return random_resized_crop(images, generator, smaller)
     images = flip_and_crop(images, generator, padding=size // 8 if crop is None else crop)
-    return images if smaller == size else resize(images, [smaller, smaller], antialias=True)
+    if smaller == size:
+        return images
+    from torchvision.transforms.v2.functional import resize  # see eca_lab.models
+
+    return resize(images, [smaller, smaller], antialias=True)
 
 
 def flip_and_crop(images, generator, padding):
