@@ -32,14 +32,15 @@ SAVED = [
 
 @pytest.fixture(scope="module")
 def window(lab, browser):
-    """A page of JupyterLab, which a first notebook is opened in; what goes wrong in it."""
+    """A page of JupyterLab with the list of notebooks; what goes wrong in it."""
     for path in SAVED:
         shutil.copy(ROOT / str(path).replace("-saved", ""), lab.folder / path)
         notebook = nbformat.read(lab.folder / path, as_version=4)
         NotebookNotary(data_dir=lab.environment["JUPYTER_DATA_DIR"]).sign(notebook)
     page, wrong = new_page(browser), []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(lab.url(SAVED[0]))
+    page.goto(lab.url(NOTEBOOK.parent))
+    page.locator(".jp-DirListing-item").first.wait_for(timeout=60_000)
     yield page, wrong
     page.context.close()
 
