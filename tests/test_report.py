@@ -31,7 +31,10 @@ def test_conclusions_name_what_the_table_says(results):
     assert "n = 12 seeds" in power
     assert f"{rows['detectable'].min():.2f} to {rows['detectable'].max():.2f} points" in power
     assert "80% probability" in power
-    assert "margin of 0.25 points is shown for 1 of 4 arms, and the closest, eca(k=1), " in power
+    assert (
+        "margin of 0.25 points is shown for 1 of 4 arms (not adjusted), and the closest, eca(k=1), "
+        in power
+    )
     assert "told apart" not in power  # with twelve seeds they could be
     few = conclusions(compare(frame[frame["seed"] < 5], "eca"))[-1]
     assert few.startswith("With n = 5 seeds no arm can be told apart (least p 0.25 by Holm); a t-")
