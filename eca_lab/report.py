@@ -156,8 +156,9 @@ def _power(comparison):
         f"{_range(known['detectable'], '{:.2f}')} points, depending on the arm, with {POWER:.0%} "
         f"probability (before adjustment), and {wanted} points would take it "
         f"{_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equality within the margin of "
-        f"{comparison.margin:g} points is shown for {equal} of {len(known)} arms (not adjusted), and "
-        f"the closest, {closest}, would need a margin of {known.loc[closest, 'equivalent_within']:.2f}"
+        f"{comparison.margin:g} points is shown for {equal} of {len(known)} arms (not adjusted), "
+        f"and the closest, {closest}, would need a margin of "
+        f"{known.loc[closest, 'equivalent_within']:.2f}"
     )
 
 
