@@ -42,6 +42,9 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=15_000)  # several times what a busy machine needs
     with chromium() as running:
         yield running
 

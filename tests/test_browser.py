@@ -85,6 +85,21 @@ def find(everything):
     assert wrong == []
 
 
+# Of one moment, for while a page takes its new size things move.
+PLACES = """root => [".picture", ".controls", ".readout"].map(each =>
+    root.querySelector(each).getBoundingClientRect().toJSON())"""
+
+
+def check_places(page, explorer):
+    """The picture stands beside or directly above the controls, in a wide and a narrow window."""
+    for width in (1280, 700):
+        page.set_viewport_size({"width": width, "height": 1000})
+        picture, controls, readout = explorer.evaluate(PLACES)
+        assert picture["top"] <= controls["top"] < readout["top"]
+        beside = picture["right"] <= controls["left"]
+        assert beside or controls["top"] - picture["bottom"] < 20
+
+
 GRID = """async ([text, given, samples]) => {
     const blob = new Blob([text], {type: "text/javascript"});
     const {numbers, psi, row, runs} = await import(URL.createObjectURL(blob));
@@ -218,13 +233,7 @@ def test_notebook_runs_and_its_explorer_follows_keyboard_and_mouse(lab, page):
     expect(chart.locator(".tip")).to_contain_text("Stage 2: C = 512, k = 5 by Equation 12, as")
 
     expect(page.locator("[data-mime-type='application/vnd.jupyter.stderr']")).to_have_count(0)
-    for width in (1280, 700):
-        page.set_viewport_size({"width": width, "height": 1000})
-        places = [explorer.locator(each) for each in (".picture", ".controls", ".readout")]
-        picture, controls, readout = (each.bounding_box() for each in places)
-        assert picture["y"] <= controls["y"] < readout["y"]
-        beside = picture["x"] + picture["width"] <= controls["x"]
-        assert beside or controls["y"] - (picture["y"] + picture["height"]) < 20
+    check_places(page, explorer)
 
     # The kernel keeps the state when the page is loaded again; a new kernel begins anew.
     line = told(page).inner_text()
@@ -528,13 +537,7 @@ def test_the_weights_follow_keyboard_and_mouse(find):
     explorer.get_by_role("button", name="Reset").click()
     follows(**same.given["initial"])
     expect(why).to_have_count(0)
-    for width in (1280, 700):
-        page.set_viewport_size({"width": width, "height": 1000})
-        places = [explorer.locator(each) for each in (".picture", ".controls", ".readout")]
-        picture, controls, readout = (each.bounding_box() for each in places)
-        assert picture["y"] <= controls["y"] < readout["y"]
-        beside = picture["x"] + picture["width"] <= controls["x"]
-        assert beside or controls["y"] - (picture["y"] + picture["height"]) < 20
+    check_places(page, explorer)
 
 
 SETTLED = """async ([text, given, steps]) => {
@@ -759,13 +762,7 @@ def test_the_explorer_of_the_reduction_follows_keyboard_and_mouse(find):
         page.keyboard.press(key)
         check_row(row)
 
-    for width in (1280, 700):
-        page.set_viewport_size({"width": width, "height": 1000})
-        places = [explorer.locator(each) for each in (".picture", ".controls", ".readout")]
-        picture, controls, readout = (each.bounding_box() for each in places)
-        assert picture["y"] <= controls["y"] < readout["y"]
-        beside = picture["x"] + picture["width"] <= controls["x"]
-        assert beside or controls["y"] - (picture["y"] + picture["height"]) < 20
+    check_places(page, explorer)
 
 
 def test_a_finger_drags_and_copy_fills_the_clipboard(find):
@@ -840,51 +837,3 @@ def test_names_run_nothing_in_the_page(find):
     network = explorer.get_by_label("network").locator("option")
     expect(network).to_have_text([HOSTILE])
     expect(page.locator(".jp-OutputArea .eca-lab img")).to_have_count(0)
-
-
-def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, tmp_path):
-    from playwright.sync_api import expect
-
-    from eca_lab import site
-    from eca_lab.explorers import KernelSizeExplorer
-
-    site.build([ROOT / NOTEBOOK], tmp_path)
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 1000})
-    page, told_wrong, fetched = context.new_page(), [], []
-    page.on("console", lambda message: told_wrong.append(message.text))
-    page.on("pageerror", lambda error: told_wrong.append(str(error)))
-    page.on("request", lambda request: fetched.append(request.url.split(":")[0]))
-    address = (tmp_path / NOTEBOOK.with_suffix(".html").name).as_uri()
-    page.goto(address)
-    expect(told(page)).to_have_text("KernelSizeExplorer(channels=256, gamma=2, b=1)")
-    status = page.locator(".eca-lab [role=status]")
-    channels_slider(page).focus()
-    stops = KernelSizeExplorer.CHANNEL_STOPS
-    start = stops.index(256)
-    for channels in [*reversed(stops[start - 17 : start]), 1, 8192]:
-        page.keyboard.press({1: "Home", 8192: "End"}.get(channels, "ArrowLeft"))
-        expect(told(page)).to_contain_text(f"channels={channels}, ")
-        expect(status).to_have_text(re.compile(rf"k = {adaptive_kernel_size(channels)}$"))
-        if channels == 1:  # too few for a hidden unit of SE
-            expect(page.locator(".eca-lab")).to_contain_text("SE with r = 16 needs 16 channels.")
-    expect(page.locator(".eca-lab")).to_contain_text("SE with r = 16 has 2C⌊C/r⌋ = 8,388,608.")
-    page.wait_for_url(f"{address}#channels=8192&gamma=2&b=1")
-    expect(page.get_by_role("button", name="Copy link")).to_be_visible()
-
-    # A link: what is not accepted is left out, and the address says what is shown.
-    for said, shown in (
-        ("channels=128&ties=down", "channels=128, gamma=2, b=1, ties='down'"),
-        ("gamma=30&b=1e20&network=resnet18", "channels=256, gamma=2, b=1, network='resnet18'"),
-        ("gamma=-30&b=-60&network=resnet18", "channels=256, gamma=2, b=1, network='resnet18'"),
-        (
-            "gamma=9&channels=64.5&b=x&ties=1&network=resnet18&a=1",
-            "gamma=2, b=1, network='resnet18'",
-        ),
-    ):
-        page.goto("about:blank")
-        page.goto(f"{address}#{said}")
-        expect(told(page)).to_contain_text(shown)
-    page.wait_for_url(f"{address}#channels=256&gamma=2&b=1&network=resnet18")
-    assert told_wrong == []
-    assert set(fetched) <= {"file", "blob", "data", "about"}
-    context.close()

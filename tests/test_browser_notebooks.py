@@ -1,5 +1,6 @@
-"""Notebooks as a reader meets them: opened in JupyterLab in a browser, one beside the other."""
+"""Notebooks as a reader meets them: in JupyterLab, one beside the other, and as a page alone."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from in_browser import (
     NOTEBOOKS,
     ROOT,
     WIDGET,
+    channels_slider,
     check_outputs,
     finish_notebook,
     needs_browser,
@@ -21,6 +23,8 @@ from in_browser import (
     told,
 )
 from nbformat.sign import NotebookNotary
+
+from eca_lab.kernel_size import adaptive_kernel_size
 
 pytestmark = needs_browser
 
@@ -94,3 +98,51 @@ def test_every_other_notebook_runs_and_shows_its_explorer(lab, window):
             assert told(shown(page)).inner_text().startswith(f"{kind}(")
         assert len(views) == (path.name[:2] != "00")
     assert wrong == []
+
+
+def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, tmp_path):
+    from playwright.sync_api import expect
+
+    from eca_lab import site
+    from eca_lab.explorers import KernelSizeExplorer
+
+    site.build([ROOT / NOTEBOOK], tmp_path)
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 1000})
+    page, told_wrong, fetched = context.new_page(), [], []
+    page.on("console", lambda message: told_wrong.append(message.text))
+    page.on("pageerror", lambda error: told_wrong.append(str(error)))
+    page.on("request", lambda request: fetched.append(request.url.split(":")[0]))
+    address = (tmp_path / NOTEBOOK.with_suffix(".html").name).as_uri()
+    page.goto(address)
+    expect(told(page)).to_have_text("KernelSizeExplorer(channels=256, gamma=2, b=1)")
+    status = page.locator(".eca-lab [role=status]")
+    channels_slider(page).focus()
+    stops = KernelSizeExplorer.CHANNEL_STOPS
+    start = stops.index(256)
+    for channels in [*reversed(stops[start - 17 : start]), 1, 8192]:
+        page.keyboard.press({1: "Home", 8192: "End"}.get(channels, "ArrowLeft"))
+        expect(told(page)).to_contain_text(f"channels={channels}, ")
+        expect(status).to_have_text(re.compile(rf"k = {adaptive_kernel_size(channels)}$"))
+        if channels == 1:  # too few for a hidden unit of SE
+            expect(page.locator(".eca-lab")).to_contain_text("SE with r = 16 needs 16 channels.")
+    expect(page.locator(".eca-lab")).to_contain_text("SE with r = 16 has 2C⌊C/r⌋ = 8,388,608.")
+    page.wait_for_url(f"{address}#channels=8192&gamma=2&b=1")
+    expect(page.get_by_role("button", name="Copy link")).to_be_visible()
+
+    # A link: what is not accepted is left out, and the address says what is shown.
+    for said, state in (
+        ("channels=128&ties=down", "channels=128, gamma=2, b=1, ties='down'"),
+        ("gamma=30&b=1e20&network=resnet18", "channels=256, gamma=2, b=1, network='resnet18'"),
+        ("gamma=-30&b=-60&network=resnet18", "channels=256, gamma=2, b=1, network='resnet18'"),
+        (
+            "gamma=9&channels=64.5&b=x&ties=1&network=resnet18&a=1",
+            "gamma=2, b=1, network='resnet18'",
+        ),
+    ):
+        page.goto("about:blank")
+        page.goto(f"{address}#{said}")
+        expect(told(page)).to_contain_text(state)
+    page.wait_for_url(f"{address}#channels=256&gamma=2&b=1&network=resnet18")
+    assert told_wrong == []
+    assert set(fetched) <= {"file", "blob", "data", "about"}
+    context.close()
