@@ -29,7 +29,7 @@ test: lint
 
 # Explorers and notebooks by hand and keys, in JupyterLab in Chromium.
 test-browser: .venv/.installed
-	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) -m browser $(ARGS)
+	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) -m browser tests/test_browser*.py $(ARGS)
 
 # The unit tests on the lowest versions that pyproject.toml admits.
 test-lowest: .venv-lowest/.installed
@@ -125,12 +125,14 @@ clean:
 	rm -rf site .venv .venv-lowest .pytest_cache .ruff_cache .hypothesis data/cache
 
 # uv, not pip, installs: with some package sources pip resolves a CPU-only torch beside a
-# torchvision that was built for CUDA, and then `import torchvision` fails.
+# torchvision that was built for CUDA, and then `import torchvision` fails. All is compiled at once:
+# where Python writes no bytecode itself (PYTHONDONTWRITEBYTECODE, as in many containers) it would
+# compile torch at every start, for longer than the import takes otherwise.
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
-	    --editable ".[notebooks,test]"
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
+	    --constraint constraints.txt --editable ".[notebooks,test]"
 	touch $@
 
 .venv-lowest/.installed: pyproject.toml

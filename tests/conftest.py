@@ -1,17 +1,15 @@
-import pandas as pd
+# Whatever takes long to import is imported where it is used: pytest reads this file in each of its
+# processes, those that only drive a browser among them.
 import pytest
-import torch
 from in_browser import chromium, jupyterlab, new_page
-
-from eca_lab.data import Dataset
-from eca_lab.recipe import Recipe
-from eca_lab.results import SCHEMA, trial_identity
-from eca_lab.train import trial_description
 
 
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")
 
 
 def pytest_collection_modifyitems(items):
@@ -59,6 +57,10 @@ def page(browser):
 @pytest.fixture(scope="session")
 def dataset():
     """Two classes of 16 x 16 images, 64 for training and 20 for testing: told apart by colour."""
+    import torch
+
+    from eca_lab.data import Dataset
+
     generator = torch.Generator().manual_seed(0)
 
     def images(labels):
@@ -82,6 +84,7 @@ def dataset():
 @pytest.fixture(scope="session")
 def results():
     """A function that makes a table of results: top-1 of each arm, seed by seed, None for none."""
+    import pandas as pd
 
     def make(top1_by_arm=None, **more):
         rows = [
@@ -98,6 +101,9 @@ def results():
 @pytest.fixture
 def make_record(dataset):
     """A function that makes the record of a finished trial on `dataset`."""
+    from eca_lab.recipe import Recipe
+    from eca_lab.results import SCHEMA, trial_identity
+    from eca_lab.train import trial_description
 
     def make(arm="eca", seed=0, top1=50.0, recipe=None, **values):
         trial = trial_description(dataset, "tiny", arm, seed, recipe or Recipe())

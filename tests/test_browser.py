@@ -5,9 +5,7 @@ import itertools
 import re
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 from in_browser import (
     NOTEBOOK,
     ROOT,
@@ -277,6 +275,8 @@ VERDICTS = """async ([text, given, margins, few]) => {
 
 
 def test_the_page_judges_a_study_as_python_does(page):
+    import pandas as pd
+
     from eca_lab import report, results
     from eca_lab.explorers import StudyExplorer
 
@@ -289,7 +289,7 @@ def test_the_page_judges_a_study_as_python_does(page):
     odd.loc[(odd["seed"] == 1) & (odd["arm"] == "eca"), "device"] = "cpu"
     odd["top1"] = odd["top1"].round() + odd["seed"].isin([2, 4]) * (odd["arm"] == "se") / 4
     alone = odd.assign(dataset="alone", device=odd["arm"])
-    explorer = StudyExplorer(pd.concat([study, tiny, odd, alone]))
+    explorer = StudyExplorer(pd.concat([study, odd, alone]))
 
     def plain(value):
         if isinstance(value, dict):
@@ -562,6 +562,7 @@ def show_alone(page, monkeypatch, made):
 
 
 def test_a_link_of_trained_weights_opens_them(page, monkeypatch):
+    import torch
     from playwright.sync_api import expect
 
     from eca_lab.attention import ECA, SE
@@ -625,6 +626,8 @@ def test_a_prediction_of_another_image_is_dimmed(page, monkeypatch):
 
 
 def test_the_page_settles_a_state_as_python_does(page):
+    import torch
+
     from eca_lab.attention import ECA, SE
     from eca_lab.explorers import ReductionExplorer
 
@@ -668,6 +671,7 @@ def test_the_page_settles_a_state_as_python_does(page):
 
 
 def test_the_explorer_of_the_reduction_follows_keyboard_and_mouse(find):
+    import torch
     from playwright.sync_api import expect
 
     from eca_lab.attention import make_attention
