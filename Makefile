@@ -27,9 +27,11 @@ lab: .venv/.installed
 test: lint
 	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) $(NBVAL) -m "not browser" $(ARGS)
 
-# Explorers and notebooks by hand and keys, in JupyterLab in Chromium.
+# Explorers and notebooks by hand and keys, in JupyterLab in Chromium. Without plugins that are not
+# needed here, and that take seconds to import in each process.
 test-browser: .venv/.installed
-	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) -m browser tests/test_browser*.py $(ARGS)
+	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) -p no:nbval -p no:hypothesispytest \
+	    -m browser tests/test_browser*.py $(ARGS)
 
 # The unit tests on the lowest versions that pyproject.toml admits.
 test-lowest: .venv-lowest/.installed
