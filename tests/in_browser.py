@@ -150,25 +150,6 @@ def new_page(browser, width=1280, height=1000):
     return browser.new_context(viewport={"width": width, "height": height}).new_page()
 
 
-@contextmanager
-def jupyterlab_page(lab, browser):
-    """A page of JupyterLab with its list of notebooks, and what goes wrong in it."""
-    page, wrong = new_page(browser), []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
-    page.goto(lab.url(NOTEBOOK.parent))
-    page.locator(".jp-DirListing-item").first.wait_for(timeout=60_000)
-    yield page, wrong
-    page.context.close()
-
-
-def open_notebook(page, path):
-    """Open one from the list of files, or show it where it is open."""
-    page.locator(".jp-DirListing-item", has_text=path.name).dblclick()
-    # The status bar follows after the tab, and says until then how the other kernel does.
-    page.locator(f"#jp-main-statusbar [title='Change kernel for {path.name}']").wait_for()
-
-
 def start_notebook(page):
     """Run all cells of the notebook that is shown, through the menu, as soon as it has a kernel."""
     wait_for_kernel(page)
@@ -179,7 +160,7 @@ def finish_notebook(page):
     """Wait until all cells of the notebook that is shown have run."""
     from playwright.sync_api import expect
 
-    prompts = front(page).locator(".jp-CodeCell .jp-InputPrompt")
+    prompts = shown(page).locator(".jp-CodeCell .jp-InputPrompt")
     expect(prompts.first).to_have_text("[1]:", timeout=90_000)
     expect(prompts.filter(has_text="[*]")).to_have_count(0, timeout=300_000)
     wait_for_kernel(page)
@@ -199,7 +180,7 @@ def run_notebook(page, address):
     finish_notebook(page)
 
 
-def front(page):
+def shown(page):
     """The notebook that is shown, where several are open."""
     return page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
 

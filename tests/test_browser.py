@@ -13,12 +13,10 @@ from in_browser import (
     check_outputs,
     choose,
     finish_notebook,
-    front,
-    jupyterlab_page,
     needs_browser,
-    open_notebook,
+    new_page,
+    run_notebook,
     save,
-    start_notebook,
     told,
     wait_for_kernel,
 )
@@ -58,25 +56,15 @@ explorers.ChannelWeightExplorer({hostile: trained['eca']}, named)""",
 }
 
 
-EVERYTHING = NOTEBOOK.with_name("everything.ipynb")
-
-
 @pytest.fixture(scope="module")
-def window(lab, browser):
-    """A page of JupyterLab that lists a notebook of all CELLS, too; what goes wrong in it."""
-    lab.notebook(EVERYTHING.stem, list(CELLS.values()))
-    with jupyterlab_page(lab, browser) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def everything(window):
-    """The page, with an explorer of each kind and one of hostile names."""
-    page, _ = window
-    open_notebook(page, EVERYTHING)
-    start_notebook(page)
-    finish_notebook(page)
-    return window
+def everything(lab, browser):
+    """A page with an explorer of each kind, and one of hostile names; what went wrong in it."""
+    page, wrong = new_page(browser), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    run_notebook(page, lab.notebook("everything", list(CELLS.values())))
+    yield page, wrong
+    page.context.close()
 
 
 @pytest.fixture
@@ -86,8 +74,7 @@ def find(everything):
     page.set_viewport_size({"width": 1280, "height": 1000})
 
     def find(cell):
-        cells = front(page).locator(".jp-CodeCell")
-        explorer = cells.nth(list(CELLS).index(cell)).locator(".eca-lab")
+        explorer = page.locator(".jp-CodeCell").nth(list(CELLS).index(cell)).locator(".eca-lab")
         explorer.scroll_into_view_if_needed()
         return explorer, page
 
@@ -157,16 +144,15 @@ def test_the_page_computes_what_python_computes(page):
             assert entries[first - 1] == weight
 
 
-def test_notebook_runs_and_its_explorer_follows_keyboard_and_mouse(lab, window):
+def test_notebook_runs_and_its_explorer_follows_keyboard_and_mouse(lab, page):
     from playwright.sync_api import expect
 
     from eca_lab.explorers import KernelSizeExplorer
 
-    page, errors = window
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
     original = (ROOT / NOTEBOOK).read_bytes()
-    open_notebook(page, NOTEBOOK)
-    start_notebook(page)
-    finish_notebook(page)
+    run_notebook(page, lab.url(NOTEBOOK))
     check_outputs(save(page, lab.folder / NOTEBOOK))
 
     explorer = page.locator(".eca-lab")
