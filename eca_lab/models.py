@@ -32,8 +32,13 @@ class _ReluBlock(_Block):
         return self.relu(self.attention(bn(x)) + shortcut)
 
 
-# What torchvision's ResNet gives beside, to both blocks, is the same for all networks here.
 class BasicBlock(_ReluBlock):
+    """Two 3x3 convolutions, of ResNet-18 and 34: (N, inplanes, H, W) to (N, planes, H', W').
+
+    torchvision's ResNet, which makes both kinds of block, also gives them groups and dilation: `_`,
+    the same for all networks here.
+    """
+
     expansion = 1
 
     def __init__(self, inplanes, planes, stride=1, downsample=None, *_, **__):
@@ -53,6 +58,8 @@ class BasicBlock(_ReluBlock):
 
 
 class Bottleneck(_ReluBlock):
+    """1x1, 3x3 and 1x1 convolutions, of ResNet-50 and larger: planes * 4 channels go out."""
+
     expansion = 4
 
     def __init__(self, inplanes, planes, stride=1, downsample=None, *_, **__):

@@ -29,7 +29,10 @@ def print_comparisons(table, baseline, family, metric, margin):
             f"{comparison.table['p'].count()} comparisons; p of equivalence within {margin:g}; "
             "detectable with 80% power\n"
         )
-        results.print_table(comparison.table[_COLUMNS].reset_index())
+        told = comparison.table[_COLUMNS].reset_index()
+        for p in ("p_holm", "p_equivalence"):
+            told[p] = told[p].map("{:.3f}".format, na_action="ignore")
+        results.print_table(told)
         for note in notes(comparison):
             print(note)
         if missing := [arm for arm in family or () if arm not in there]:

@@ -162,7 +162,7 @@ export default explorer((view) => {
       const limits = low <= high ? ` (${two(low)} to ${two(high)})` : "";
       write(note, own ? `mean ${mean.toFixed(2)}` : pairs.length ? minus(two(difference) + limits) : "");
       write(word, verdicts[i]);
-      write(more, own ? `n ${values.length}` : `${p <= 1 ? `p ${two(p).slice(1)}, ` : ""}n ${pairs.length}`);
+      write(more, `${p < 0.01 ? "p<0.01, " : p <= 1 ? `p ${two(p).slice(1)}, ` : ""}n ${(own ? values : pairs).length}`);
       set(node, { class: verdicts[i] });
       set(name, { "aria-pressed": String(own) });
     });
