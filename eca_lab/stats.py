@@ -56,6 +56,11 @@ class Comparison:
         n = int(self.table["n"].max())
         return min(1.0, self.table["p"].count() * 2 / min(2**n, RESAMPLES + 1))
 
+    @property
+    def unit(self):
+        """What a difference is, for the label of an axis."""
+        return f"{self.metric.replace('top', 'top-')} minus that of {self.baseline}, points"
+
     def at(self, margin):
         """The same comparison with another margin: only the equivalence and verdicts change."""
         check_number("margin", margin, above=0)

@@ -224,7 +224,7 @@ function band(view) {
     rows.count = Math.min(C, SIDE);
     const lit = rows.row();
     paintAll(rows.count, k, lit);
-    const idle = "Point at a row to see which channels it hears.";
+    const idle = "A row is a channel, its colors those it hears. Point at one.";
     write(told, lit === null ? idle : tellRow(lit + 1, C, k));
     rows.tell(told.textContent);
   }
@@ -238,17 +238,17 @@ function parameters(reduction) {
   const grid = svg("g");
   const picture = svg("svg", { role: "img", height: 190 });
   function draw({ k, se }, width) {
-    const x = scale(-1, 7, 68, width - 74); // the largest number has room behind its bar
+    const x = scale(-1, 7, 68, width - 74); // the largest number has room behind its dot
     const ticks = (width < 300 ? [0, 3, 6] : [0, 2, 4, 6]).map((power) => [power, `10${"⁰¹²³⁴⁵⁶"[power]}`]);
     axes(grid, x, scale(0, 1, 150, 4), ticks, [], "number of parameters", "");
-    const bar = (name, number, words, y, kind) => [
+    const dot = (name, number, words, y, kind) => [
       svg("text", { x: 62, y: y + 22, "text-anchor": "end" }, name),
-      svg("rect", { class: kind, x: x(-1), y, width: x(Math.log10(number)) - x(-1), height: 34 }),
-      svg("text", { class: "count", x: x(Math.log10(number)) + 6, y: y + 22 }, words),
+      svg("circle", { class: kind, cx: x(Math.log10(number)), cy: y + 17, r: 8 }),
+      svg("text", { class: "count", x: x(Math.log10(number)) + 14, y: y + 22 }, words),
     ];
     const [name, words] = [`SE, r = ${reduction}`, ofSE(se, reduction)];
     set(picture, { width, "aria-label": `ECA: ${grouped(k)}; ${name}: ${words}` });
-    fill(picture, grid, bar("ECA", k, grouped(k), 22, "eca"), bar(name, se || 0.1, words, 88, "se"));
+    fill(picture, grid, dot("ECA", k, grouped(k), 22, "eca"), dot(name, se || 0.1, words, 88, "se"));
   }
   return { node: block("parameters", block("title", "Parameters of one module"), picture), draw };
 }

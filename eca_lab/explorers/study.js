@@ -99,8 +99,8 @@ export default explorer((view) => {
   const [headline, told, about] = [status("headline"), html("div"), block("hint")];
 
   let [rows, x, ticks, held, lit] = [[], null, [], null, null]; // held: what was pressed; lit: a dot
-  let [row, mid] = [0, 0]; // pixels: of an arm, and where its marks stand
-  const middle = (i) => TOP + row * i + mid;
+  let row = 0; // pixels of an arm; the marks of a tall one stand below its name
+  const middle = (i) => TOP + row * i + (row > 54 ? 50 : row / 2 - 3);
 
   // What is meant by a place: a dot, an edge of the margin and how far off it is, or an arm.
   function meant(px, py) {
@@ -162,7 +162,7 @@ export default explorer((view) => {
       const limits = low <= high ? ` (${two(low)} to ${two(high)})` : "";
       write(note, own ? `mean ${mean.toFixed(2)}` : pairs.length ? minus(two(difference) + limits) : "");
       write(word, verdicts[i]);
-      write(more, `${p < 0.01 ? "p<0.01, " : p <= 1 ? `p ${two(p).slice(1)}, ` : ""}n ${(own ? values : pairs).length}`);
+      write(more, `${p < .01 ? "p<0.01, " : p <= 1 ? `p ${two(p).slice(1)}, ` : ""}n ${(own ? values : pairs).length}`);
       set(node, { class: verdicts[i] });
       set(name, { "aria-pressed": String(own) });
     });
@@ -235,8 +235,8 @@ export default explorer((view) => {
       write(about, setting.about);
       fillTable(state, setting, verdicts);
       const [all, width] = [view.root, plot].map(view.width);
-      forest.classList.toggle("narrow", all < 560);
-      [row, mid] = all < 560 ? [66, 50] : [36, 15];
+      row = all < 560 ? 66 : bounded(Math.floor(330 / rows.length), 36, 54);
+      set(forest, { class: all < 560 ? "forest narrow" : "forest", style: `--row: ${row}px` });
       if (!width) return;
       const pair = lit && rows[lit[0]].pairs[lit[1]];
       drawForest(state, verdicts, pair?.seed, width);
