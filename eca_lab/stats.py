@@ -16,6 +16,7 @@ CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
 POWER = 0.8
 RESAMPLES = 9999  # of the sign-flip test where not all flips are counted
+METRICS = {"top1": "top-1", "top5": "top-5"}  # as they are written for readers
 DIFFERENCES = (0.1, 0.2, 0.3)  # for which `compare` gives the seeds needed, in points
 
 
@@ -59,7 +60,7 @@ class Comparison:
     @property
     def unit(self):
         """What a difference is, for the label of an axis."""
-        return f"{self.metric.replace('top', 'top-')} minus that of {self.baseline}, points"
+        return f"{METRICS.get(self.metric, self.metric)} minus that of {self.baseline}, points"
 
     def at(self, margin):
         """The same comparison with another margin: only the equivalence and verdicts change."""

@@ -289,7 +289,7 @@ def test_the_page_judges_a_study_as_python_does(page):
     odd.loc[(odd["seed"] == 1) & (odd["arm"] == "eca"), "device"] = "cpu"
     odd["top1"] = odd["top1"].round() + odd["seed"].isin([2, 4]) * (odd["arm"] == "se") / 4
     alone = odd.assign(dataset="alone", device=odd["arm"])
-    explorer = StudyExplorer(pd.concat([study, odd, alone]))
+    explorer = StudyExplorer(pd.concat([study, tiny, odd, alone]))
 
     def plain(value):
         if isinstance(value, dict):
@@ -297,7 +297,7 @@ def test_the_page_judges_a_study_as_python_does(page):
         return list(value) if isinstance(value, bytes) else value
 
     given = {**explorer.given, "settings": [plain(each) for each in explorer.given["settings"]]}
-    margins, few = explorer.MARGIN_STOPS, [0.625, 3]
+    margins, few = explorer.MARGIN_STOPS, [0.2, 0.625, 3]
     found = iter(page.evaluate(VERDICTS, [explorer._esm, given, margins, few]))
     for setting, metric in itertools.product(given["settings"], explorer.METRICS):
         for baseline in setting["arms"]:

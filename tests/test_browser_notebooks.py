@@ -1,59 +1,43 @@
 """Notebooks as a reader meets them: in JupyterLab, one beside the other, and as a page alone."""
 
 import re
-import shutil
-from pathlib import Path
 
-import nbformat
 import pytest
 from in_browser import (
     NOTEBOOK,
     NOTEBOOKS,
     ROOT,
+    SAVED,
     WIDGET,
     channels_slider,
     check_outputs,
     finish_notebook,
     needs_browser,
     new_page,
+    open_notebook,
     outputs,
     save,
     shown,
     start_notebook,
     told,
 )
-from nbformat.sign import NotebookNotary
 
 from eca_lab.kernel_size import adaptive_kernel_size
 
 pytestmark = needs_browser
-
-# Those that are saved with their explorers.
-SAVED = [
-    Path("notebooks") / f"{name}-saved.ipynb" for name in ("01_kernel_size", "03_kernel_sweep")
-]
 
 
 @pytest.fixture(scope="module")
 def window(lab, browser):
     """A page of JupyterLab with the list of notebooks; what goes wrong in it."""
     for path in SAVED:
-        shutil.copy(ROOT / str(path).replace("-saved", ""), lab.folder / path)
-        notebook = nbformat.read(lab.folder / path, as_version=4)
-        NotebookNotary(data_dir=lab.environment["JUPYTER_DATA_DIR"]).sign(notebook)
+        lab.trusted(path)
     page, wrong = new_page(browser), []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(lab.url(NOTEBOOK.parent))
     page.locator(".jp-DirListing-item").first.wait_for(timeout=60_000)
     yield page, wrong
     page.context.close()
-
-
-def open_notebook(page, path):
-    """Open one from the list of files, or show it where it is open."""
-    page.locator(".jp-DirListing-item", has_text=path.name).dblclick()
-    # The status bar follows after the tab, and says until then how the other kernel does.
-    page.locator(f"#jp-main-statusbar [title='Change kernel for {path.name}']").wait_for()
 
 
 # Cells need the kernel, which is busy starting: the explorers need none.
@@ -70,7 +54,7 @@ def test_explorers_slide_as_soon_as_a_trusted_notebook_is_opened(
     from playwright.sync_api import expect
 
     page, wrong = window
-    open_notebook(page, path)
+    open_notebook(page, path.with_stem(f"{path.stem}-saved"))
     explorer = shown(page).locator(".eca-lab")
     slider = explorer.get_by_label(label, exact=True).and_(explorer.locator("[type=range]"))
     slider.wait_for(timeout=60_000)
@@ -125,6 +109,7 @@ def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, tmp_p
         expect(status).to_have_text(re.compile(rf"k = {adaptive_kernel_size(channels)}$"))
         if channels == 1:  # too few for a hidden unit of SE
             expect(page.locator(".eca-lab")).to_contain_text("SE with r = 16 needs 16 channels.")
+            expect(page.locator(".parameters circle.se")).to_have_attribute("r", "0")
     expect(page.locator(".eca-lab")).to_contain_text("SE with r = 16 has 2C⌊C/r⌋ = 8,388,608.")
     page.wait_for_url(f"{address}#channels=8192&gamma=2&b=1")
     expect(page.get_by_role("button", name="Copy link")).to_be_visible()

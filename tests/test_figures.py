@@ -74,6 +74,7 @@ def test_figures_are_shown_as_small_pngs_that_look_the_same():
     apart = np.abs(small - np.asarray(canvas.buffer_rgba())[:, :, :3])
     assert apart.mean() < 0.2
     assert (apart > 16).mean() < 0.001  # at the edges of letters and lines
+    assert apart.max() < 64
 
 
 def test_near_shades_of_a_scale_stay_apart():
@@ -121,6 +122,7 @@ def test_the_forest_plot_shows_means_seeds_and_margin():
     ax, beside = figures.differences_figure({"all": made, "one": other}).axes
     assert (ax.get_title(loc="left"), beside.get_title(loc="left")) == ("all", "one")
     assert ax.get_xlim() == beside.get_xlim()
+    assert ax.get_xlabel() == "top-1 minus that of eca, points"
     assert [label.get_text() for label in beside.get_yticklabels()] == ["se"]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(DIFFERENCES)
     (margin,) = ax.patches

@@ -105,6 +105,7 @@ def test_the_table_of_a_comparison(capsys):
     assert "p by Holm over 2 comparisons" in out
     row = next(line.split() for line in out.splitlines() if line.strip().startswith("eca(k=3)"))
     assert row[1:3] == ["5", "0.23"]  # of five seeds, as data/results/README.md tells
+    assert [len(p.partition(".")[2]) for p in row[5:7]] == [3, 3]
 
 
 @pytest.mark.parametrize(

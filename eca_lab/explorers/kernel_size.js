@@ -224,7 +224,7 @@ function band(view) {
     rows.count = Math.min(C, SIDE);
     const lit = rows.row();
     paintAll(rows.count, k, lit);
-    const idle = "A row is a channel, its colors those it hears. Point at one.";
+    const idle = "A row is a channel, its colours those it hears. Point at one.";
     write(told, lit === null ? idle : tellRow(lit + 1, C, k));
     rows.tell(told.textContent);
   }
@@ -241,14 +241,14 @@ function parameters(reduction) {
     const x = scale(-1, 7, 68, width - 74); // the largest number has room behind its dot
     const ticks = (width < 300 ? [0, 3, 6] : [0, 2, 4, 6]).map((power) => [power, `10${"⁰¹²³⁴⁵⁶"[power]}`]);
     axes(grid, x, scale(0, 1, 150, 4), ticks, [], "number of parameters", "");
-    const dot = (name, number, words, y, kind) => [
+    const dot = (name, number, words, y, kind, at = x(Math.log10(number || 0.1))) => [ // no dot for none
       svg("text", { x: 62, y: y + 22, "text-anchor": "end" }, name),
-      svg("circle", { class: kind, cx: x(Math.log10(number)), cy: y + 17, r: 8 }),
-      svg("text", { class: "count", x: x(Math.log10(number)) + 14, y: y + 22 }, words),
+      svg("circle", { class: kind, cx: at, cy: y + 17, r: number && 8 }),
+      svg("text", { class: "count", x: at + 14, y: y + 22 }, words),
     ];
     const [name, words] = [`SE, r = ${reduction}`, ofSE(se, reduction)];
     set(picture, { width, "aria-label": `ECA: ${grouped(k)}; ${name}: ${words}` });
-    fill(picture, grid, dot("ECA", k, grouped(k), 22, "eca"), dot(name, se || 0.1, words, 88, "se"));
+    fill(picture, grid, dot("ECA", k, grouped(k), 22, "eca"), dot(name, se, words, 88, "se"));
   }
   return { node: block("parameters", block("title", "Parameters of one module"), picture), draw };
 }
