@@ -1,4 +1,4 @@
-"""Channel attention modules: Table 2 of the ECA paper from top to bottom, and CBAM.
+"""Channel attention modules: Table 2 of the ECA paper from top to bottom, CBAM, and a control.
 
 Papers: ECA and the SE-Var, SE-GC and ECA-NS ladder, Wang et al., CVPR 2020, arXiv:1910.03151;
 SE, Hu et al., CVPR 2018, arXiv:1709.01507; CBAM, Woo et al., ECCV 2018, arXiv:1807.06521.
@@ -29,7 +29,12 @@ class ChannelAttention(nn.Module):
 
     Subclasses give `score`, and have an attribute for each of their arguments. All weights come out
     of `gate`, where `eca_lab.probe` reads and changes them.
+
+    decay is None, or 0 where training is to leave the parameters without weight decay, whatever
+    its recipe: `eca_lab.train` obeys it, and nothing else knows of it.
     """
+
+    decay = None
 
     def __init__(self, channels):
         check_integer("channels", channels)
@@ -60,17 +65,34 @@ class ChannelAttention(nn.Module):
 
 
 class LinearAttention(ChannelAttention):
-    """Attention whose logits are a linear map of the descriptor, score(y) = M y.
+    """Attention whose logits are an affine map of the descriptor, score(y) = M y + score(0).
 
-    M is diagonal for SEVar1 and SEVar2, block-diagonal for SEGroup, banded for ECANS and ECA (in
-    the shuffled order if there is one), full for SEVar3.
+    M is zero for Static, diagonal for SEVar1 and SEVar2, block-diagonal for SEGroup, banded for
+    ECANS and ECA (in the shuffled order if there is one), full for SEVar3. But for Static, score(0)
+    is zero.
     """
 
     @torch.no_grad()
     def interaction_matrix(self):
         """M, (C, C): row i holds what channel i's logit takes from each channel."""
         like = next(self.parameters(), torch.empty(0))
-        return self.score(torch.eye(self.channels, dtype=like.dtype, device=like.device)).T
+        units = torch.eye(self.channels, dtype=like.dtype, device=like.device)
+        return (self.score(units) - self.score(torch.zeros_like(units))).T
+
+
+class Static(LinearAttention):
+    """sigmoid(w), one learned logit per channel that no input moves, C weights in all.
+
+    Not of the paper: the control for all that looks at the image. w begins at 0, so that every
+    weight begins at one half. It is called weight and not bias, of which weight decay is kept off.
+    """
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.weight = nn.Parameter(torch.zeros(channels))
+
+    def score(self, y):
+        return self.weight.expand_as(y)
 
 
 class ECA(LinearAttention):
@@ -219,6 +241,7 @@ class CBAM(SE):
 
 
 _CLASSES = {
+    "static": Static,
     "se": SE,
     "cbam": CBAM,
     "se_var1": SEVar1,
@@ -250,7 +273,10 @@ def make_attention(spec, channels, stage=None):
                 stages = f"stages 0 to {len(sizes) - 1}, not stage={stage}"
                 raise ValueError(f"it gives a kernel size per stage: accepted are {stages}")
             arguments["kernel_size"] = sizes[stage]
-        return _CLASSES[spec.name](channels, **arguments)
+        decay = arguments.pop("decay", None)
+        module = _CLASSES[spec.name](channels, **arguments)
+        module.decay = decay
+        return module
     except ValueError as error:
         raise ValueError(f"attention {str(spec)!r}: {error}") from None
 

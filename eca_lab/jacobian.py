@@ -1,9 +1,10 @@
 """How channel weights depend on channel means: Jacobians and what they tell.
 
 Of a descriptor y (one mean per channel) an attention module makes logits, and of these weights
-s = sigmoid(logits). The Jacobian of ECA's logits is its band, whatever y; that of SE's is W2 D W1,
-where the diagonal D of zeros and ones says which of the C // r hidden units y switches on. That of
-the weights is diag(s (1 - s)) times that of the logits: of the same rank, with the same zeros.
+s = sigmoid(logits). The Jacobian of ECA's logits is its band, whatever y; that of Static's is zero;
+that of SE's is W2 D W1, where the diagonal D of zeros and ones says which of the C // r hidden
+units y switches on. That of the weights is diag(s (1 - s)) times that of the logits: of the same
+rank, with the same zeros.
 
 Shapes: N descriptors, C channels. In a Jacobian, row i holds how channel i's weight (or logit)
 changes with the mean of each channel j.
@@ -88,5 +89,7 @@ def _jacobian(function, module, y):
     for each in y:
         # A copy for each of the rows, of which row i is the gradient of output i.
         copies = each.repeat(module.channels, 1).requires_grad_()
-        matrices += torch.autograd.grad(function(copies).trace(), copies)
+        # Zeros where the input moves nothing, as in Static.
+        logits = function(copies).trace()
+        matrices += torch.autograd.grad(logits, copies, materialize_grads=True)
     return torch.stack(matrices)

@@ -14,12 +14,26 @@ import torch
 
 def provenance(device):
     """Hardware and versions on a torch.device."""
-    name = f"{_processor()}, {torch.get_num_threads()} threads"
+    name = f"{_processor()}, {_instructions()}, {torch.get_num_threads()} threads"
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     versions = {each: version(each) for each in ("torch", "torchvision", "numpy")}
     versions = {"python": platform.python_version(), **versions}
     return {"device": f"{device.type}: {name}", "versions": versions}
+
+
+def cpu_has_bfloat16():
+    """Whether the processor multiplies in bfloat16; others emulate it, ten times as slowly."""
+    cpu = torch.cpu.get_capabilities()
+    return bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16"))
+
+
+def _instructions():
+    """What torch computes with on this processor: one name is that of processors with and without
+    bfloat16, and these round differently.
+    """
+    kind = torch.backends.cpu.get_cpu_capability()
+    return f"{kind} with bfloat16" if cpu_has_bfloat16() else kind
 
 
 def _processor():

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import time
+import tomllib
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -47,15 +48,22 @@ def write_record(folder, record):
 def load_records(folder, set_aside=False):
     """The records in a folder, by identity; FileNotFoundError without such a folder.
 
+    A file `devices.toml` in the folder may say more of a device than its records do, which then
+    have the longer name: (name in the records, without threads) -> device.
+
     What ends in .json and is not a record of this schema, or does not fit its checksum or its
     identity, is named in a warning and left out; set_aside moves it into a folder `rejected`, too.
     """
     records, folder = {}, Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of results")
+    known_devices = _known_devices(folder)
     for path in sorted(folder.glob("*.json")):
         try:
             record = _read(path)
+            if record["status"] == "finished":
+                device, threads = _split_threads(record["device"])
+                record["device"] = known_devices.get(device, device) + threads
             records[record["identity"]] = record
         except FileNotFoundError:  # moved by another sweep in the meantime
             continue
@@ -83,7 +91,7 @@ def run_of(record):
     The number of threads is no part of the device. Records from before precision and path were
     written have float32 on the CPU, bfloat16 on a GPU, and modules.
     """
-    device = re.sub(r", \d+ threads$", "", record["device"])
+    device, _ = _split_threads(record["device"])
     usual = "float32" if device.startswith("cpu") else "bfloat16"
     return device, record.get("precision", usual), record.get("path", "modules")
 
@@ -186,6 +194,22 @@ def _read(path):
     except (KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError) as error:
         raise ValueError(f"no record of a trial: {error!r}") from None
     return record
+
+
+def _known_devices(folder):
+    path = folder / "devices.toml"
+    if not path.exists():
+        return {}
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        return {name: str(entry["device"]) for name, entry in told.items()}
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} tells of no devices: {error!r}") from None
+
+
+def _split_threads(device):
+    """A device as it is recorded, split before its number of threads."""
+    return re.fullmatch(r"(.*?)((?:, \d+ threads)?)", device, re.DOTALL).groups()
 
 
 def _digest(content):

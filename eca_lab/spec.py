@@ -13,17 +13,21 @@ from eca_lab.kernel_size import check_kernel_size, check_mapping
 PADDINGS = ("zeros", "circular")
 ORDERS = ("identity", "shuffled")
 
-# name -> for each argument of the spec string, what the module's constructor calls it.
+# name -> for each argument of the spec string, what the module calls it. An attention without
+# parameters has no "decay": it has nothing that could decay.
+_DECAY = {"decay": "decay"}
+_KERNEL = {"k": "kernel_size", "gamma": "gamma", "b": "b", "padding": "padding", "order": "order"}
 GRAMMAR = {
     "none": {},
-    "se": {"r": "reduction"},
-    "cbam": {"r": "reduction"},
+    "static": {**_DECAY},
+    "se": {"r": "reduction", **_DECAY},
+    "cbam": {"r": "reduction", **_DECAY},
     "se_var1": {},
-    "se_var2": {},
-    "se_var3": {},
-    "se_gc": {"groups": "groups", "group_size": "group_size"},
-    "eca_ns": {"k": "kernel_size"},
-    "eca": {"k": "kernel_size", "gamma": "gamma", "b": "b", "padding": "padding", "order": "order"},
+    "se_var2": {**_DECAY},
+    "se_var3": {**_DECAY},
+    "se_gc": {"groups": "groups", "group_size": "group_size", **_DECAY},
+    "eca_ns": {"k": "kernel_size", **_DECAY},
+    "eca": {**_KERNEL, **_DECAY},
 }
 NAMES = tuple(GRAMMAR)
 
@@ -75,7 +79,7 @@ class Spec:
 
     @property
     def order(self):
-        """Sort key: none, SE and its kin, then ECA, adaptive first, then by kernel size."""
+        """Sort key: none, static, SE and its kin, then ECA, adaptive first, then by kernel size."""
         sizes = self.arguments.get("k", 0)
         sizes = sizes if isinstance(sizes, tuple) else (sizes,)
         rest = tuple(f"{key}={value}" for key, value in self.arguments.items() if key != "k")
@@ -148,6 +152,11 @@ def _value(key, text):
     if key in ("padding", "order"):
         check_choice(key, text, {"padding": PADDINGS, "order": ORDERS}[key])
         return text
+    if key == "decay":
+        if text != "0":
+            accepted = "0, no weight decay for its parameters"
+            raise ValueError(f"decay={shown(text)}: accepted is {accepted}")
+        return 0
     number = _number(int, key, text, "a positive integer")
     check_integer(key, number)
     return number

@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
+from eca_lab.attention import ChannelAttention
 from eca_lab.checks import check_choice, check_integer
 from eca_lab.data.augmentation import augment, channel_statistics, normalize
 from eca_lab.fused import training_path
-from eca_lab.models import add_attention, attention_specs, build_model
+from eca_lab.models import add_attention, attention_specs, blocks, build_model
+from eca_lab.provenance import cpu_has_bfloat16
 from eca_lab.recipe import DECAYS, PRECISIONS, Recipe
 
 
@@ -42,8 +44,9 @@ def train_network(
 
     Gives the network, in evaluation mode on the device, and a dict: top1 and top5 in percent,
     correct (for `eca_lab.results.unpack_correct`), loss_curve (mean training loss of each epoch),
-    seconds (of training), images_per_second, precision ("float32" or "bfloat16") and path
-    ("modules" or "fused"). ValueError for what is not accepted, or fewer images than a batch;
+    attention_norms (see `_norms`), seconds (of training), images_per_second, precision ("float32"
+    or "bfloat16") and path ("modules" or "fused"). ValueError for what is not accepted, or fewer
+    images than a batch;
     FloatingPointError for a loss that is no longer finite.
     """
     recipe = recipe or Recipe()
@@ -55,6 +58,7 @@ def train_network(
     model = model.to(device, memory_format=torch.channels_last)
     dataset = dataset.to(device)
     as_input = input_transform(dataset)
+    initial = {name: each.detach().clone() for name, each in _attention_parameters(model)}
     optimizer, scheduler = _optimizer(model, recipe, len(dataset.train_images))
     order, augmentation = generator(seed, "data order"), generator(seed, "augmentation")
     loss_curve = []
@@ -90,6 +94,7 @@ def train_network(
     return model, {
         **_accuracy(model, dataset, as_input),
         "loss_curve": [round(loss, 5) for loss in loss_curve],
+        "attention_norms": _norms(model, initial),
         "seconds": round(seconds, 3),
         "images_per_second": round(images_seen / seconds, 1),
         "precision": precision,
@@ -102,8 +107,7 @@ def resolve_precision(precision, device):
     check_choice("precision", precision, PRECISIONS)
     if precision != "auto":
         return precision
-    cpu = torch.cpu.get_capabilities()
-    fast = device.type == "cuda" or cpu.get("avx512_bf16") or cpu.get("amx_bf16")
+    fast = device.type == "cuda" or cpu_has_bfloat16()
     return "bfloat16" if fast else "float32"
 
 
@@ -204,9 +208,12 @@ def _stream(seed, purpose):
 def _optimizer(model, recipe, train_size):
     decayed = {"params": [], "weight_decay": recipe.weight_decay}
     undecayed = {"params": [], "weight_decay": 0.0}
+    attention = (each for each in model.modules() if isinstance(each, ChannelAttention))
+    without_decay = {part for each in attention if each.decay == 0 for part in each.modules()}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
             exempt = name == "bias" or isinstance(module, torch.nn.BatchNorm2d)
+            exempt = exempt or module in without_decay
             (undecayed if exempt else decayed)["params"].append(parameter)
     rate, steps = recipe.learning_rate, recipe.epochs * (train_size // recipe.batch_size)
     how = {"pct_start": recipe.warmup, "anneal_strategy": DECAYS[recipe.decay]}
@@ -214,6 +221,25 @@ def _optimizer(model, recipe, train_size):
     optimizer = torch.optim.SGD(groups, rate, recipe.momentum, nesterov=True, fused=True)
     schedules = torch.optim.lr_scheduler
     return optimizer, schedules.OneCycleLR(optimizer, rate, steps, cycle_momentum=False, **how)
+
+
+def _attention_parameters(model):
+    """(name, parameter) of all attention in a model, the names those of its `named_parameters`."""
+    for name, block, *_ in blocks(model):
+        yield from block.attention.named_parameters(f"{name}.attention")
+
+
+@torch.no_grad()
+def _norms(model, initial):
+    """How far training moved each attention parameter from its initial value.
+
+    Name -> the norm it had, the norm it has, and the norm of the difference of the two, each the
+    Euclidean one over all entries. JSON-ready.
+    """
+    return {
+        name: [round(each.norm().item(), 6) for each in (initial[name], now, now - initial[name])]
+        for name, now in _attention_parameters(model)
+    }
 
 
 @torch.inference_mode()

@@ -19,13 +19,16 @@ from eca_lab.attention import (
     SEVar1,
     SEVar2,
     SEVar3,
+    Static,
     make_attention,
 )
 from eca_lab.kernel_size import adaptive_kernel_size
-from eca_lab.spec import NAMES
+from eca_lab.spec import NAMES, Spec, parse_spec
 
 SPECS = [
+    "static",
     "se(r=4)",
+    "se(decay=0)",
     "cbam(r=4)",
     "se_var1",
     "se_var2",
@@ -189,12 +192,21 @@ def test_compiles_to_one_graph(spec):
 def test_interaction_matrices_of_table_2():
     matrices = {
         spec: make_attention(spec, 12).interaction_matrix()
-        for spec in ("se_var1", "se_var2", "se_var3", "se_gc(groups=3)", "eca_ns(k=5)", "eca(k=5)")
+        for spec in (
+            "static",
+            "se_var1",
+            "se_var2",
+            "se_var3",
+            "se_gc(groups=3)",
+            "eca_ns(k=5)",
+            "eca(k=5)",
+        )
     }
     torch.testing.assert_close(matrices["se_var1"], torch.eye(12))
     distance = (torch.arange(12)[:, None] - torch.arange(12)).abs()
     same_group = torch.arange(12)[:, None] // 4 == torch.arange(12) // 4
     for spec, allowed in {
+        "static": distance < 0,
         "se_var2": distance == 0,
         "se_var3": distance >= 0,
         "se_gc(groups=3)": same_group,
@@ -263,8 +275,20 @@ def test_shuffled_eca_is_a_permuted_band():
     torch.testing.assert_close(restored.interaction_matrix(), matrix)
 
 
+def test_static_ignores_its_input():
+    module = Static(8)
+    x, other = features(8), features(8)
+    assert torch.equal(module.weights(x), torch.full((2, 8), 0.5))
+    torch.nn.init.normal_(module.weight)
+    assert torch.equal(module.weights(x), module.weights(other))
+    torch.testing.assert_close(module(x), x * module.weight.sigmoid()[:, None, None])
+    # So that its logits decay: the optimizer's rule keeps decay off what is called bias.
+    assert [name for name, _ in module.named_parameters()] == ["weight"]
+
+
 def test_parameters_of_table_2():
     counts = {
+        Static(64): 64,
         SE(64, 16): 2 * 64**2 // 16,
         CBAM(64, 16): 2 * 64**2 // 16 + 2 * 7 * 7,
         SEVar1(64): 0,
@@ -336,6 +360,9 @@ def test_a_module_is_named_by_its_resolved_spec(name):
     if name == "none":
         assert isinstance(module, torch.nn.Identity)
         return
+    if any(True for _ in module.parameters()):
+        without = Spec(name, {**parse_spec(module.spec).arguments, "decay": 0})
+        assert make_attention(without, 32).spec == str(without)
     again = make_attention(module.spec, 32)
     assert again.spec == module.spec
     assert type(again) is type(module)

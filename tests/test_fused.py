@@ -14,6 +14,7 @@ from eca_lab.train import Recipe, resolve_precision, train_network
 
 SPECS = [
     "none",
+    "static",
     "se(r=4)",
     "se_var1",
     "se_gc(groups=2)",

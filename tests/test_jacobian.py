@@ -18,6 +18,7 @@ from eca_lab.jacobian import (
 )
 
 SPECS = [
+    "static",
     "se_var1",
     "se_var2",
     "se_var3",

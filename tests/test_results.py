@@ -124,6 +124,21 @@ def test_what_is_no_file_of_a_record_is_named_and_left_out(tmp_path, make_record
     assert len(load_results(tmp_path)) == 1
 
 
+def test_what_became_known_of_a_device_later(tmp_path, make_record):
+    write_record(tmp_path, make_record(seed=0, device="cpu: A, 1 threads"))
+    write_record(tmp_path, make_record(seed=1, device="cpu: B, 2 threads"))
+    write_record(tmp_path, make_record(seed=2, device="cpu: A, with bfloat16, 4 threads"))
+    write_record(tmp_path, {**make_record(seed=3), "status": "failed", "device": None})
+    known = tmp_path / "devices.toml"
+    known.write_text('["cpu: A"]\ndevice = "cpu: A, with bfloat16"\n')
+    table = load_results(tmp_path)
+    assert table["device"].tolist() == ["cpu: A, with bfloat16", "cpu: B", "cpu: A, with bfloat16"]
+    for text in ("[", '"cpu: A" = 3', '["cpu: A"]\nname = "B"'):
+        known.write_text(text)
+        with pytest.raises(ValueError, match=r"devices\.toml tells of no devices"):
+            load_results(tmp_path)
+
+
 def test_how_a_trial_was_computed(tmp_path, make_record):
     devices = {"cpu: A, 1 threads": ("cpu: A", "float32"), "cuda: B": ("cuda: B", "bfloat16")}
     for seed, device in enumerate(devices):

@@ -10,6 +10,8 @@ from eca_lab.spec import Spec, parse_spec
         ("se(r=8)", "se(r=8)"),
         ("eca( b=1.0 ,gamma=1.5 )", "eca(gamma=1.5, b=1)"),
         ("eca(k=3-5-5-7)", "eca(k=3-5-5-7)"),
+        ("se( decay = 0, r=8)", "se(r=8, decay=0)"),
+        ("static()", "static"),
         ("eca(order=shuffled,k=5,padding=circular)", "eca(k=5, padding=circular, order=shuffled)"),
     ],
 )
@@ -21,11 +23,17 @@ def test_canonical_specs(text, canonical):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("senet", "accepted are none, se, cbam"),
-        ("eca(k=3", "accepted are none, se, cbam"),
+        ("senet", "accepted are none, static, se, cbam"),
+        ("eca(k=3", "accepted are none, static, se, cbam"),
         ("eca(k=3)(k=5)", "k='3\\)\\(k=5'"),
         ("none(k=3)", "'k=3': accepted are no arguments"),
-        ("se(k=3)", "'k=3': accepted are r=..."),
+        ("none(decay=0)", "'decay=0': accepted are no arguments"),
+        ("se_var1(decay=0)", "'decay=0': accepted are no arguments"),
+        ("static(k=3)", "'k=3': accepted are decay=..."),
+        ("se(decay=1)", "decay='1': accepted is 0, no weight decay for its parameters"),
+        ("se(decay=0.0)", "decay='0.0': accepted is 0"),
+        ("se(decay=)", "decay='': accepted is 0"),
+        ("se(k=3)", "'k=3': accepted are r=..., decay=..."),
         ("eca(3)", "'3': accepted are k=..., gamma=..."),
         ("eca(k=3, k=5)", "k is given twice"),
         ("eca(k=3-4-5)", "kernel_size=4: accepted are odd"),
@@ -47,15 +55,22 @@ def test_specs_that_are_refused(text, message):
 
 def test_order_of_arms():
     arms = [
-        "none", "se", "se(r=4)", "cbam", "se_var1", "eca", "eca(k=1)", "eca(k=3)", "eca(k=3-3-5)",
-        "eca(k=9)", "eca(order=shuffled)",
+        "none", "static", "se", "se(decay=0)", "se(r=4)", "cbam", "se_var1", "eca", "eca(k=1)",
+        "eca(k=3)", "eca(k=3-3-5)", "eca(k=9)", "eca(order=shuffled)",
     ]  # fmt: skip
     assert sorted(reversed(arms), key=lambda arm: parse_spec(arm).order) == arms
 
 
 def test_fixed_kernel_size():
     assert parse_spec("eca(k=3)").fixed_kernel_size == 3
-    for arm in ("eca", "eca(k=3-5)", "eca_ns(k=3)", "se", "eca(k=3, padding=circular)"):
+    for arm in (
+        "eca",
+        "eca(k=3-5)",
+        "eca_ns(k=3)",
+        "se",
+        "eca(k=3, padding=circular)",
+        "eca(k=3, decay=0)",
+    ):
         assert parse_spec(arm).fixed_kernel_size is None
 
 
@@ -73,6 +88,7 @@ def test_different_specs_have_different_file_names():
         "eca(gamma=1, b=1)", "eca(gamma=1, b=-1)", "eca(gamma=1.5, b=1)", "eca(gamma=15, b=1)",
         "eca(b=1e-05)", "eca(b=-1e-05)", "eca(k=3-5)", "eca(k=35)", "eca(k=3, order=shuffled)",
         "eca(k=3, padding=circular)", "se_gc(groups=4)", "se_gc(group_size=4)", "eca_ns(k=3)",
+        "eca(k=3, decay=0)",
     ]  # fmt: skip
     slugs = [parse_spec(spec).slug for spec in specs]
     assert len(set(slugs)) == len(specs)

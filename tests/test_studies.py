@@ -57,6 +57,71 @@ def test_a_primary_arm_is_run_and_is_not_of_the_family(tmp_path):
     assert small.keep == 3
 
 
+CONTRASTS = """
+question = "Why?"
+results = "mine"
+seeds = 4
+beside = ["none"]
+
+[families.first]
+test = "t"
+[families.first.contrasts.slope]
+words = "it rises"
+over = { "se" = -4, "se(r=1)" = 0 }
+per = "halving of r"
+margin = 0.05
+[families.first.contrasts.matched]
+words = "more"
+weights = { "se_var3" = 0.5, "se" = 0.5, "cbam" = -1 }
+
+[families.second]
+test = "sign flips"
+margin = 0.2
+[families.second.contrasts.image]
+words = "less"
+weights = { "static" = 1, "eca" = -1 }
+
+[settings.small]
+data = "shapes"
+size = 32
+backbone = "tiny"
+device = "cpu"
+"""
+
+
+def test_families_of_contrasts(tmp_path):
+    study = declare(tmp_path, CONTRASTS)
+    assert (study.baseline, study.margin) == (None, None)
+    first, second = study.families
+    assert [(each.name, each.test) for each in (first, second)] == [
+        ("first", "t"), ("second", "sign flips"),
+    ]  # fmt: skip
+    assert [each.margin for each in (*first.contrasts, *second.contrasts)] == [0.05, None, 0.2]
+    assert [each.arms for each in first.contrasts] == [("se", "se(r=1)"), ("se_var3", "se", "cbam")]
+    small = study.settings["small"]
+    assert small.arms == ("none", "static", "se", "se(r=1)", "cbam", "se_var3", "eca")
+    assert small.family == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('test = "t"', 'test = "z"', "test='z': accepted are t, sign flips"),
+        ('"cbam" = -1', '"cbam" = 0', "matched: its weights add up to 1, accepted is 0"),
+        ('"cbam" = -1', '"cbam" = "x"', "matched, cbam='x': accepted is a finite number"),
+        ('"cbam" = -1', '"cbam( )" = -1', "matched: 'cbam( )' is written 'cbam'"),
+        ('"se(r=1)" = 0', '"se(r=1)" = -4', "slope: accepted is a slope over two numbers or more"),
+        ('per = "halving of r"', 'weights = { "se" = 0 }', "slope: accepted is one of weights and"),
+        ('over = { "se" = -4, "se(r=1)" = 0 }', "", "slope: accepted is one of weights and over"),
+        ("margin = 0.05", "margin = 0", "margin=0: accepted is a finite number above 0"),
+    ],
+)
+def test_contrasts_that_are_refused(old, new, message, tmp_path):
+    with pytest.raises(ValueError, match=r"which\.toml declares no study") as error:
+        declare(tmp_path, CONTRASTS.replace(old, new))
+    assert message in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -77,15 +142,19 @@ def test_a_file_that_declares_none(old, new, message, tmp_path):
 
 
 def test_what_is_declared_here_can_be_run():
-    assert studies.names() == ["fixed-k", "imagenet-subset", "ladder", "photographs"]
+    assert studies.names() == [
+        "fixed-k", "imagenet-subset", "ladder", "photographs", "why",
+    ]  # fmt: skip
     for name in studies.names():
         study = studies.load_study(name)
         assert study.results.is_dir()
         for setting in study.settings.values():
             assert setting.backbone in BACKBONES
-            assert study.baseline in setting.arms
+            assert study.families or study.baseline in setting.arms
             assert study.baseline not in setting.family
             assert set(setting.family) < set(setting.arms)
+            for family in study.families:
+                assert all(set(each.arms) <= set(setting.arms) for each in family.contrasts)
             assert setting.arms.count("eca") == 1
             assert len(set(setting.arms)) == len(setting.arms)
             assert set(study.slope.over if study.slope else ()) <= set(setting.arms)
@@ -127,7 +196,10 @@ def test_what_is_recorded_belongs_to_the_study(name):
         trials = setting.trials(found)
         assert not trials.duplicated(["arm", "seed"]).any()
         seeds = trials.groupby("seed")
-        # In order, each on one device, and only the last may be under way.
+        # In order, each on one device, and only one may be under way. Arms of another study may
+        # have run before, with all of the seeds.
         assert list(seeds.groups) == list(range(seeds.ngroups))
         assert (seeds[list(results.RUN)].nunique() == 1).all(axis=None)
-        assert (seeds["arm"].nunique()[:-1] == len(setting.arms)).all()
+        arms = seeds["arm"].nunique()
+        assert arms.is_monotonic_decreasing
+        assert arms[arms < len(setting.arms)][1:].nunique() <= 1

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from eca_lab.train import (
 )
 
 QUICK = Recipe(epochs=2, batch_size=16, learning_rate=0.05)
+DECAYING = dataclasses.replace(QUICK, weight_decay=0.1)
 MEASURED = {"seconds", "images_per_second"}
 
 
@@ -211,6 +213,46 @@ def test_weight_decay_leaves_out_biases_and_batchnorm():
     assert {"conv1.weight", "fc.weight", "layer1.attention.weight"} <= decayed
     assert {"fc.bias", "bn1.weight", "bn1.bias", "layer3.0.downsample.1.weight"} <= undecayed
     assert all("bn" in name or "downsample.1" in name or "bias" in name for name in undecayed)
+
+
+@pytest.mark.parametrize("name", ["static", "se", "cbam", "se_var2", "se_var3", "eca"])
+def test_decay_0_changes_the_groups_of_the_optimizer_and_nothing_else(name, dataset):
+    arms = name, f"{name}(decay=0)"
+    models = [initial_model("tiny", arm, 10, "cifar", 0) for arm in arms]
+    states = [model.state_dict() for model in models]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    attention = {key for key in states[0] if ".attention." in key}
+    for recipe in (QUICK, dataclasses.replace(QUICK, weight_decay=0.1)):
+        undecayed = []
+        for model in models:
+            names = {parameter: key for key, parameter in model.named_parameters()}
+            optimizer, _ = train._optimizer(model, recipe, 64)
+            decayed, without = optimizer.param_groups
+            assert (decayed["weight_decay"], without["weight_decay"]) == (recipe.weight_decay, 0)
+            undecayed.append({names[each] for each in without["params"]})
+        assert undecayed[1] - undecayed[0] == attention
+        assert undecayed[0] < undecayed[1]
+    # Without any decay in the recipe the two are one network, to the bit.
+    plain = dataclasses.replace(QUICK, weight_decay=0)
+    for recipe, equal in ((plain, True), (DECAYING, False)):
+        with_decay, without = (outcome(dataset, "tiny", arm, 0, recipe) for arm in arms)
+        assert (with_decay == without) == equal
+
+
+def test_how_far_attention_moved_is_told(dataset):
+    model, outcome = train_network(dataset, "tiny", "se", 0, QUICK)
+    begun = initial_model("tiny", "se", 2, "cifar", 0)
+    parameters = dict(begun.named_parameters())
+    norms = outcome["attention_norms"]
+    assert list(norms) == [name for name in parameters if "attention" in name]
+    for name, ended in model.named_parameters():
+        if name in norms:
+            start = parameters[name]
+            expected = [np.linalg.norm(x.detach()) for x in (start, ended, ended - start)]
+            assert norms[name] == pytest.approx(expected, abs=1e-5)
+            assert norms[name][2] > 0
+    assert train_network(dataset, "tiny", "none", 0, QUICK)[1]["attention_norms"] == {}
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial(dataset):
