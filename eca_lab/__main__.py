@@ -43,7 +43,7 @@ RECORDING = {
     "checkpoints": "data/checkpoints",
     "out": "data/recordings",
 }
-COMPARISON = {"baseline": "eca", "metric": "top1", "margin": 0.2}
+COMPARISON = {"baseline": "eca", "metric": "top1"}
 
 
 def main(arguments=None):
@@ -145,9 +145,17 @@ def _fill(options):
 
 
 def _results(options):
+    """Print mean, standard deviation and n of every arm. Example, all recorded trials in one file:
+    python -m eca_lab results --csv > trials.csv
+    """
     from eca_lab import results
 
-    results.print_results(results.finished(options.path))
+    tables = {path: results.read_results(path) for path in options.paths or results.recorded()}
+    if options.csv:
+        results.write_csv(tables, sys.stdout)
+        return 0
+    for table in tables.values():
+        results.print_results(table)
     return 0
 
 
@@ -158,21 +166,32 @@ def _compare(options):
     from eca_lab import report, results
 
     if options.study is not None:
-        if any(getattr(options, name) is not None for name in ("path", "arms", *COMPARISON)):
-            accepted = "accepted is no folder, baseline, arms, metric or margin beside it"
+        given = ("path", "arms", "baseline", "metric", "margin", "better")
+        if any(getattr(options, name) is not None for name in given):
+            accepted = (
+                "accepted is no folder, baseline, arms, metric, margin or direction beside it"
+            )
             raise ValueError(f"--study {options.study}: {accepted}")
         return 0 if report.print_study(studies.load_study(options.study)) else 1
     if options.path is None:
         raise ValueError("compare: the folder of results is missing, or --study NAME")
     _fill(options)
-    checks.check_number("margin", options.margin, above=0)
-    table = results.finished(options.path)
+    if options.margin is not None:
+        checks.check_number("margin", options.margin, above=0)
+    table = results.read_results(options.path)
     recorded, baseline = tuple(table["arm"].unique()), str(options.baseline)
     checks.check_choice("--baseline", baseline, recorded)
     family = options.arms and list(map(str, options.arms))
     for arm in family or ():
         checks.check_choice("--arms", arm, [other for other in recorded if other != baseline])
-    compared = report.print_comparisons(table, baseline, family, options.metric, options.margin)
+    compared = report.print_comparisons(
+        table,
+        baseline,
+        family,
+        metric=options.metric,
+        margin=options.margin,
+        higher_is_better=None if options.better is None else options.better == "higher",
+    )
     return 0 if compared else 1
 
 
@@ -229,15 +248,17 @@ def _parser():
     add("--any-device", "go on with seeds that another device has begun", action="store_true")
 
     add = command(_results, {}, "print the table of recorded trials")
-    add("path", "folder of results")
+    add("paths", "folders of results; all of data/results, if left out", nargs="*")
+    add("--csv", "write the trials as CSV, one row each", action="store_true")
 
     add = command(_compare, COMPARISON, "print the differences to a baseline arm")
-    add("path", "folder of results", nargs="?")
+    add("path", "folder of results, or a CSV of `results --csv`", nargs="?")
     add("--study", declared, metavar="NAME")
     add("--baseline", "compare with this", type=_arm, metavar="ARM")
     add("--arms", "the family over which p is adjusted", type=_arm, nargs="+", metavar="ARM")
-    add("--metric", "top1 or top5, for example")
-    add("--margin", "differences below this many points do not matter", type=float)
+    add("--metric", "top1, loss, or another column of numbers")
+    add("--margin", "differences below this do not matter; 0.2 for top1", type=float)
+    add("--better", "which values of the metric are better", choices=("higher", "lower"))
 
     add = command(_checkpoints, CHECKPOINTS, "train networks and keep them")
     _add_training_options(add, declared)

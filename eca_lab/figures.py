@@ -136,7 +136,7 @@ def differences_figure(comparisons):
                 style = {"color": BLUE, "markerfacecolor": fill, "markersize": 8}
                 label = f"mean, 95% interval: {verdict}"
                 ax.plot(table["difference"].iloc[chosen], chosen, marker, **style, label=label)
-        dress(ax, title, comparison.unit, "")
+        dress(ax, title, comparison.axis_label, "")
         ax.set_yticks(rows, table.index)
         ax.set_ylim(most - 0.5, -0.5)
         handles, labels = ax.get_legend_handles_labels()

@@ -8,31 +8,45 @@ from eca_lab.spec import parse_spec
 from eca_lab.stats import DIFFERENCES, LEVEL, POWER
 
 
-def print_comparisons(table, baseline, family, metric, margin):
+def print_comparisons(
+    table,
+    baseline,
+    family,
+    *,
+    metric="top1",
+    margin=None,
+    higher_is_better=None,
+    adjust_equivalence=True,
+):
     """Every arm of the family, or all, against the baseline, setting by setting.
 
-    Gives how many were compared: one without the baseline, or a pair, is skipped, saying why.
+    The options are those of `eca_lab.stats.compare`. Gives how many settings were compared: one
+    without the baseline, or a pair, is skipped, saying why. TypeError, ValueError: what could be
+    compared nowhere.
     """
+    stats.resolve_metric(metric, margin, higher_is_better)
     compared = 0
-    for _, trials in table.groupby(list(results.SETTING), sort=False):
+    for trials in results.settings(table):
         results.print_setting(trials)
         there = set(trials["arm"])
         chosen = family and [arm for arm in family if arm in there]
         try:
-            comparison = stats.compare(trials, baseline, chosen, metric, margin)
+            comparison = stats.compare(
+                trials,
+                baseline,
+                chosen,
+                metric=metric,
+                margin=margin,
+                higher_is_better=higher_is_better,
+                adjust_equivalence=adjust_equivalence,
+            )
         except ValueError as error:
             print(f"Skipped: {error}.")
             continue
         compared += 1
-        print(
-            f"Minus {baseline}, in points of {metric}; 95% intervals; p by Holm over "
-            f"{comparison.table['p'].count()} comparisons; p of equivalence within {margin:g}; "
-            "detectable with 80% power\n"
-        )
+        print(f"{_heading(comparison)}\n")
         told = comparison.table[_COLUMNS].reset_index()
-        for p in ("p_holm", "p_equivalence"):
-            told[p] = told[p].map("{:.3f}".format, na_action="ignore")
-        results.print_table(told)
+        results.print_table(_with_digits_of_p(told), _form(comparison.unit))
         for note in notes(comparison):
             print(note)
         if missing := [arm for arm in family or () if arm not in there]:
@@ -40,11 +54,43 @@ def print_comparisons(table, baseline, family, metric, margin):
     return compared
 
 
-_COLUMNS = ["n", "difference", "low", "high", "p_holm", "p_equivalence", "detectable", "verdict"]
+_COLUMNS = [
+    "n", "difference", "low", "high", "p_holm", "p_equivalence", "p_equivalence_holm", "detectable",
+    "verdict",
+]  # fmt: skip
+
+
+def _heading(comparison):
+    """What the columns of a table of `print_comparisons` are, in a sentence."""
+    what = f"{comparison.words} minus that of {comparison.baseline}"
+    way = "higher is better" if comparison.higher_is_better else "lower is better"
+    margin = _with_unit(f"{comparison.margin:g}", comparison.unit)
+    rule = "by Holm as well" if comparison.adjust_equivalence else "as declared, not adjusted"
+    return (
+        f"{' in '.join(filter(None, (what, comparison.unit)))}; {way}; 95% intervals; p by Holm "
+        f"over {comparison.table['p'].count()} comparisons; equivalence within {margin}, {rule}; "
+        "detectable with 80% power"
+    )
+
+
+def _with_unit(number, unit):
+    return f"{number} {unit}" if unit else number
+
+
+def _form(unit):
+    """How numbers are written: points with two digits, what is of any size with four that count."""
+    return "{:.2f}" if unit == "points" else "{:.4g}"
+
+
+def _with_digits_of_p(table):
+    p = [name for name in table if name == "p" or name.startswith("p_")]
+    return table.assign(
+        **{name: table[name].map("{:.3f}".format, na_action="ignore") for name in p}
+    )
 
 
 def print_study(study):
-    """Every setting of a declared study: its family, its primary contrast, and its slope.
+    """Every setting of a declared study: its family, its contrasts, and its slope.
 
     Gives how many settings were compared; LookupError without any finished trial in its folder.
     """
@@ -57,9 +103,19 @@ def print_study(study):
             print(f"\n{setting.name}: no trials yet. python -m eca_lab {command}")
             continue
         # On another data set, such as a reader's own, the same arms are another comparison.
-        for _, alike in trials.groupby(list(results.SETTING), sort=False):
-            family = study.baseline, setting.family, "top1", study.margin
-            compared += print_comparisons(alike, *family)
+        for alike in results.settings(trials):
+            if study.families:
+                results.print_setting(alike)
+                print_families(study, setting, alike)
+                compared += 1
+                continue
+            compared += print_comparisons(
+                alike,
+                study.baseline,
+                setting.family,
+                margin=study.margin,
+                adjust_equivalence=study.adjust_equivalence,
+            )
             if alike.groupby("arm")["seed"].nunique().min() < setting.seeds:
                 print(f"A look on the way: {setting.seeds} seeds are declared.")
             try:
@@ -68,17 +124,55 @@ def print_study(study):
                 if slope := study.slope:
                     found = stats.trend(alike, slope.over)
                     kind = "Primary contrast" if slope.primary else "Contrast beside them"
-                    print(f"{kind}: {found['slope']:+.3f} points per {slope.per} {_told(found)}")
+                    print(f"{kind}: {found['estimate']:+.3f} points per {slope.per} {_told(found)}")
             except ValueError as error:  # not all of its arms have run
                 print(f"No contrast beside the family: {error}.")
     return compared
+
+
+def print_families(study, setting, trials):
+    """The families of contrasts of a study in one of its settings, a table each.
+
+    There is no verdict before the seeds that were declared.
+    """
+    for family in study.families:
+        test = "Student's t" if family.test == "t" else family.test
+        print(
+            f"\n{family.name}: {len(family.contrasts)} contrasts, top-1 in points; 95% intervals; "
+            f"p by {test}; p and p of equivalence within the margin by Holm over them; detectable "
+            "with 80% power\n"
+        )
+        try:
+            table = stats.contrasts(trials, family)
+        except ValueError as error:  # not all of its arms have run
+            print(f"Not yet: {error}.")
+            continue
+        early = table["n"].min() < setting.seeds
+        if early:
+            table["verdict"] = "not yet"
+        results.print_table(_with_digits_of_p(table[_CONTRAST_COLUMNS].reset_index()), "{:.3f}")
+        for one in family.contrasts:
+            per = f", per {one.per}" if one.per else ""
+            print(f"  {one.name}: {one.words}{per}")
+        if left_out := int(table["left_out"].max()):
+            print(
+                f"Left out of some: up to {left_out} seeds that were not all computed in one way."
+            )
+        if early:
+            print(f"A look on the way: {setting.seeds} seeds are declared, and no verdict before.")
+
+
+_CONTRAST_COLUMNS = [
+    "n", "estimate", "low", "high", "p_holm", "margin", "p_equivalence_holm", "detectable",
+    "verdict",
+]  # fmt: skip
 
 
 def primary_contrast(study, setting, trials):
     """The primary contrast of a study in one of its settings, in a sentence; ValueError without
     a pair. There is no verdict before the seeds that were declared.
     """
-    first = stats.compare(trials, study.primary, [study.baseline], "top1", study.margin)
+    first = stats.compare(trials, study.primary, [study.baseline], margin=study.margin)
     row = first.table.loc[study.baseline]
     verdict = f"{study.baseline} is {_WORDS.get(row['verdict'], row['verdict'])}"
     if row["verdict"] == "undecided":
@@ -117,7 +211,7 @@ def conclusions(comparison):
         if not math.isnan(slope["low"]):
             k = slope["values"]
             fixed += (
-                f"; from k = {k[0]} to {k[-1]} the slope is {slope['slope']:+.3f} points per "
+                f"; from k = {k[0]} to {k[-1]} the slope is {slope['estimate']:+.3f} points per "
                 f"unit of k ({slope['low']:+.3f} to {slope['high']:+.3f})"
             )
     others = _verdicts("Other arms", comparison.baseline, table[~is_fixed])
@@ -152,14 +246,16 @@ def _power(comparison):
     if known.empty:
         return f"{seeds} no spread could be measured"
     closest, wanted = known["equivalent_within"].idxmin(), DIFFERENCES[1]
-    equal, least = (known["p_equivalence"] < LEVEL).sum(), comparison.least_p
+    decisive = "p_equivalence_holm" if comparison.adjust_equivalence else "p_equivalence"
+    adjusted = "by Holm" if comparison.adjust_equivalence else "not adjusted"
+    equal, least = (known[decisive] < LEVEL).sum(), comparison.least_p
     blind = "" if least < LEVEL else f"no arm can be told apart (least p {least:.2f} by Holm); "
     return (
         f"{seeds} {blind}a t-test would have found a true difference of "
         f"{_range(known['detectable'], '{:.2f}')} points, depending on the arm, with {POWER:.0%} "
         f"probability (before adjustment), and {wanted} points would take it "
         f"{_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equality within the margin of "
-        f"{comparison.margin:g} points is shown for {equal} of {len(known)} arms (not adjusted), "
+        f"{comparison.margin:g} points is shown for {equal} of {len(known)} arms ({adjusted}), "
         f"and the closest, {closest}, would need a margin of "
         f"{known.loc[closest, 'equivalent_within']:.2f}"
     )

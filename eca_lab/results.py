@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import time
 import tomllib
@@ -17,6 +18,7 @@ from eca_lab.files import written_whole
 from eca_lab.recipe import recipe_text
 from eca_lab.spec import arm_order, parse_spec
 
+ROOT = Path(__file__).resolve().parent.parent / "data" / "results"
 SCHEMA = 2
 # What trials must share to be compared: the columns of `load_results` that tell everything but the
 # arm and the seed. fingerprint is the beginning of that of the data set.
@@ -115,6 +117,39 @@ def as_results(records):
     return results.sort_values(list(SETTING), kind="stable", ignore_index=True)
 
 
+def read_results(path):
+    """The trials in a folder of records, or in a CSV file that `write_csv` made.
+
+    LookupError where there are none; FileNotFoundError; ValueError for a file that is no such CSV.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return finished(path)
+    try:
+        table = pd.read_csv(path, dtype=_TEXTS, keep_default_na=False, na_values=_MISSING)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' own are ValueErrors
+        raise ValueError(f"{path}: no table of trials as CSV: {error}") from None
+    if missing := [name for name in _COLUMNS if name not in table]:
+        raise ValueError(f"{path}: no column {', '.join(missing)}, so no CSV of recorded trials")
+    if table.empty:
+        raise LookupError(f"no trials in {path}")
+    return table
+
+
+def recorded(root=ROOT):
+    """The folders of recorded trials that come with this package, or are made beside them."""
+    return sorted({os.path.relpath(path.parent) for path in root.glob("*/*.json")})
+
+
+def write_csv(tables, file):
+    """Write results of `load_results` to an open text file as one CSV; tables: folder -> results.
+
+    The column "folder" comes first: trials of different folders are not compared.
+    """
+    tables = [table.assign(folder=folder) for folder, table in tables.items()]
+    pd.concat(tables)[["folder", *_COLUMNS]].to_csv(file, index=False, lineterminator="\n")
+
+
 def summarize(results):
     """Mean, standard deviation (of one trial, n - 1) and n of the top-1 of every arm.
 
@@ -147,9 +182,15 @@ def finished(folder):
     return table
 
 
+def settings(table):
+    """The trials of each setting: of one folder, where that is told, data set, backbone, recipe."""
+    columns = [name for name in ("folder", *SETTING) if name in table]
+    return [trials for _, trials in table.groupby(columns, sort=False, dropna=False)]
+
+
 def print_results(table):
     """Mean, standard deviation and n of every arm, setting by setting."""
-    for _, trials in table.groupby(list(SETTING), sort=False):
+    for trials in settings(table):
         print_setting(trials)
         summary = summarize(trials).droplevel(list(SETTING)).reset_index()
         summary = summary.rename(columns={"mean": "top-1 %", "sd": "sd (points)"})
@@ -167,14 +208,22 @@ def print_setting(trials):
             print(f"Caution, more than one {name}: {'; '.join(different)}")
 
 
-def print_table(table):
-    print(table.to_string(index=False, float_format="{:.2f}".format, na_rep="-"))
+def print_table(table, form="{:.2f}"):
+    print(table.to_string(index=False, float_format=form.format, na_rep="-"))
 
 
 _COLUMNS = [
     *SETTING, "test", "epochs", "arm", "kernel_sizes", "seed", "top1", "top5", "loss", "seconds",
     "images_per_second", "parameters", *RUN, "torch", "code", "identity",
 ]  # fmt: skip
+
+
+# Of a CSV: what is text whatever it looks like, and what stands for a number that is missing.
+_TEXTS = dict.fromkeys(
+    ["folder", "dataset", "fingerprint", "backbone", "recipe", "arm", "kernel_sizes", *RUN, "torch",
+     "code", "identity"], str,
+)  # fmt: skip
+_MISSING = {name: [""] for name in ("top1", "top5", "loss", "seconds", "images_per_second")}
 
 
 def _read(path):

@@ -135,7 +135,8 @@ class Study:
     """A declaration. results is the folder of its trials; margin is in points of top-1.
 
     Where there is a primary arm, the baseline minus it is the one test that is not adjusted. A
-    study that asks by families of contrasts has neither baseline nor margin.
+    study that asks by families of contrasts has neither baseline nor margin. adjust_equivalence is
+    for `eca_lab.stats.compare`: studies that were declared before it was there do without.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Study:
     settings: dict = field(repr=False)
     baseline: str | None = None
     margin: float | None = None
+    adjust_equivalence: bool = False
     primary: str | None = None
     slope: Slope | None = None
     families: tuple = ()

@@ -2,10 +2,13 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from eca_lab import stats, studies
+from eca_lab import results, stats, studies
 from eca_lab.__main__ import main
 from eca_lab.checkpoints import load_checkpoint
 from eca_lab.recipe import Recipe
@@ -50,7 +53,7 @@ def test_commands_import_only_what_they_need(arguments, status, imported):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("sweep --arms senet", "attention 'senet': accepted are none, se"),
+        ("sweep --arms senet", "attention 'senet': accepted are none, static, se"),
         ("sweep --backbone resnet9", "invalid choice: 'resnet9'"),
         ("sweep --epochs 0", "epochs=0: accepted is a positive integer"),
         ("sweep --epochs many", "argument --epochs: invalid int value: 'many'"),
@@ -71,6 +74,9 @@ def test_commands_import_only_what_they_need(arguments, status, imported):
         (f"compare {PILOT} --baseline cbam", "--baseline='cbam': accepted are none"),
         (f"compare {PILOT} --arms se cbam", "--arms='cbam': accepted are none, se"),
         (f"compare {PILOT} --arms eca", "--arms='eca': accepted are none, se"),
+        (f"compare {PILOT} --metric loss", "metric='loss': which difference is too small"),
+        (f"compare {PILOT} --metric acc --margin 1", "metric='acc': is more of it better? Say"),
+        ("compare README.md", "README.md: no"),
         ("compare nowhere", "nowhere: no such folder of results"),
         ("results nowhere", "nowhere: no such folder of results"),
     ],
@@ -101,11 +107,11 @@ def test_a_reader_that_has_seen_enough(tmp_path):
 def test_the_table_of_a_comparison(capsys):
     assert main(["compare", PILOT, "--baseline", "eca()", "--arms", "none", " eca( k=3 )"]) == 0
     out = capsys.readouterr().out
-    assert "Minus eca, in points of top1" in out
+    assert "top-1 minus that of eca in points; higher is better" in out
     assert "p by Holm over 2 comparisons" in out
     row = next(line.split() for line in out.splitlines() if line.strip().startswith("eca(k=3)"))
     assert row[1:3] == ["5", "0.23"]  # of five seeds, as data/results/README.md tells
-    assert [len(p.partition(".")[2]) for p in row[5:7]] == [3, 3]
+    assert [len(p.partition(".")[2]) for p in row[5:8]] == [3, 3, 3]
 
 
 @pytest.mark.parametrize(
@@ -222,6 +228,75 @@ def test_data_sets_that_share_the_folder_of_a_study_are_compared_apart(
     lines = [each for each in capsys.readouterr().out.splitlines() if "Primary" in each]
     assert len(lines) == 2
     assert {line.split("minus eca(k=3) ")[1][:6] for line in lines} == {"+1.333", "+2.333"}
+
+
+def test_all_trials_as_one_csv_are_compared_as_their_folders_are(tmp_path, capsys):
+    folders = results.recorded()
+    assert {Path(folder).name for folder in folders} >= {"photographs", "study", "study-xeon"}
+    assert main(["results", "--csv"]) == 0
+    csv = capsys.readouterr().out
+    path = tmp_path / "trials.csv"
+    path.write_text(csv)
+    tables = {folder: results.load_results(folder) for folder in folders}
+    read = results.read_results(path)
+    expected = pd.concat([table.assign(folder=folder) for folder, table in tables.items()])
+    columns = ["folder", *tables[folders[0]].columns]
+    pd.testing.assert_frame_equal(
+        read.astype(object), expected[columns].reset_index(drop=True).astype(object)
+    )
+    assert main(["compare", str(path)]) == 0
+    of_all = capsys.readouterr().out
+    for folder in ("cifar10-tiny", "photographs"):
+        assert main(["compare", next(each for each in folders if each.endswith(folder))]) == 0
+        assert capsys.readouterr().out in of_all
+
+
+def test_what_is_no_csv_of_trials(tmp_path, capsys):
+    path = tmp_path / "runs.csv"
+    for text, message in (
+        ("run,accuracy\n1,60\n", "no column dataset, fingerprint"),
+        ("", "no table of trials as CSV"),
+        ('a,b\n1,2,3\n"', "no table of trials as CSV"),
+        ("\x00\xff", "runs.csv: no "),
+    ):
+        path.write_bytes(text.encode("latin-1"))
+        assert main(["compare", str(path)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_families_of_a_study(tmp_path, make_record, monkeypatch, capsys):
+    study = studies.load_study("why")
+    setting = replace(study.settings["cifar10"], size=16, seeds=3, recipe=Recipe(epochs=4))
+    study = replace(study, results=tmp_path, settings={"cifar10": setting})
+    monkeypatch.setattr(studies, "load_study", lambda _: study)
+    rng = np.random.default_rng(0)
+
+    def record(arms, seeds):
+        for arm in arms:
+            for seed in range(seeds):
+                top1 = 60 + rng.normal()
+                write_record(tmp_path, make_record(arm, seed, top1, recipe=setting.recipe))
+
+    ladder = ["se", "se(r=4)", "se(r=2)", "se(r=1)", "se_gc(groups=8)", "se_var3"]
+    record(ladder, 2)
+    assert main(["compare", "--study", "why"]) == 0
+    out = capsys.readouterr().out
+    assert "A look on the way: 3 seeds are declared, and no verdict before." in out
+    assert out.count("not yet") == 2
+    assert "Not yet: no trial of se_var2, eca(k=1): there are" in out
+    record(setting.arms, 3)
+    assert main(["compare", "--study", "why"]) == 0
+    out = capsys.readouterr().out
+    assert "not yet" not in out.lower()
+    table = load_results(tmp_path)
+    for family in study.families:
+        found = stats.contrasts(table, family)
+        for name, row in found.iterrows():
+            line = next(each.split() for each in out.splitlines() if each.split()[:1] == [name])
+            shown = [f"{row[column]:.3f}" for column in ("estimate", "low", "high", "p_holm")]
+            assert line[1:6] == ["3", *shown]
+            assert line[-1] == row["verdict"]
+    assert "slope: SE's top-1 rises as its reduction goes away, per halving of r" in out
 
 
 def test_a_mistake_of_ours_is_no_message(tmp_path, monkeypatch):

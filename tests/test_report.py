@@ -24,7 +24,7 @@ def test_conclusions_name_what_the_table_says(results):
     }  # fmt: skip
     assert f"better eca(k=3) ({rows.loc['eca(k=3)', 'difference']:+.2f})" in fixed
     assert f"as good eca(k=1) ({rows.loc['eca(k=1)', 'difference']:+.2f})" in fixed
-    slope = trend(frame, {"eca(k=1)": 1, "eca(k=3)": 3})["slope"]
+    slope = trend(frame, {"eca(k=1)": 1, "eca(k=3)": 3})["estimate"]
     assert f"slope is {slope:+.3f}" in fixed
     assert f"worse none ({rows.loc['none', 'difference']:+.2f})" in others
     assert f"not told apart se ({rows.loc['se', 'difference']:+.2f})" in others
@@ -32,7 +32,7 @@ def test_conclusions_name_what_the_table_says(results):
     assert f"{rows['detectable'].min():.2f} to {rows['detectable'].max():.2f} points" in power
     assert "80% probability" in power
     assert (
-        "margin of 0.25 points is shown for 1 of 4 arms (not adjusted), and the closest, eca(k=1), "
+        "margin of 0.25 points is shown for 1 of 4 arms (by Holm), and the closest, eca(k=1), "
         in power
     )
     assert "told apart" not in power  # with twelve seeds they could be

@@ -1,5 +1,7 @@
 import itertools
 import math
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,15 +14,25 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
 import eca_lab.stats
-from eca_lab.stats import compare, detectable_effect, needed_pairs, trend
+from eca_lab.stats import (
+    METRICS,
+    compare,
+    contrast,
+    contrasts,
+    detectable_effect,
+    needed_pairs,
+    slope_weights,
+    trend,
+)
+from eca_lab.studies import Contrast, Family
 
 NEEDS_SPREAD = [
-    "low", "high", "p_equivalence", "equivalent_within", "detectable",
+    "low", "high", "p_equivalence", "p_equivalence_holm", "equivalent_within", "detectable",
     "seeds_0.1", "seeds_0.2", "seeds_0.3",
 ]  # fmt: skip
 COLUMNS = [
     "n", "mean", "difference", "sd", "low", "high", "p", "p_holm", "p_equivalence",
-    "equivalent_within", "correlation", "detectable",
+    "p_equivalence_holm", "equivalent_within", "correlation", "detectable",
     "seeds_0.1", "seeds_0.2", "seeds_0.3", "verdict",
 ]  # fmt: skip
 
@@ -69,7 +81,7 @@ def test_columns_and_their_kinds(results, pair):
     assert table.columns.tolist() == COLUMNS
     assert table.index.tolist() == ["se", "none"]
     kinds = table.dtypes.astype(str).to_dict()
-    assert {kinds[column] for column in COLUMNS[1:12]} == {"float64"}
+    assert {kinds[column] for column in COLUMNS[1:13]} == {"float64"}
     assert {kinds[f"seeds_{points}"] for points in (0.1, 0.2, 0.3)} == {"Int64"}
     assert kinds["n"] == "int64"
 
@@ -152,7 +164,7 @@ def test_verdicts(results):
     ("n", "arms", "verdict"),
     [
         *((5, 1, "undecided"), (6, 1, "better"), (8, 11, "undecided"), (9, 11, "better")),
-        *((13, 1, "better"), (15, 1, "better")),  # of all flips, and of 9,999 random ones
+        *((13, 1, "better"), (20, 1, "better")),  # of all flips, and of 9,999 random ones
     ],
 )
 def test_what_few_seeds_can_show(results, n, arms, verdict):
@@ -227,6 +239,9 @@ def test_what_cannot_be_compared(results):
         compare(frame, "eca", metric="dataset")
     with pytest.raises(ValueError, match="metric='top2': accepted are top1, top5"):
         compare(frame, "eca", metric="top2")
+    for metric in ("seed", "arm"):
+        with pytest.raises(ValueError, match=f"metric='{metric}': accepted are top1, top5"):
+            compare(frame, "eca", metric=metric)
     with pytest.raises(ValueError, match="two results of eca with seed 0"):
         compare(pd.concat([frame, frame]), "eca")
     with pytest.raises(ValueError, match="several dataset, shapes, cifar10"):
@@ -345,15 +360,58 @@ def test_family_error_of_a_large_family(results):
     rng = np.random.default_rng(2)
     top1 = rng.normal(0, 0.4, (families, arms + 1, n))
     differences = top1[:, 1:] - top1[:, :1]
+    # What `compare` says of the first families is computed by it, the rest as it is seen to do.
     signs = np.array(list(itertools.product([-1.0, 1.0], repeat=n)))[: 2 ** (n - 1)]
     observed = np.abs(differences.sum(-1, keepdims=True))
     p = np.array([
         (np.abs(family @ signs.T) >= at - 1e-9).mean(1)
         for family, at in zip(differences, observed, strict=True)
     ])  # fmt: skip
-    one = dict(zip("abcdefghijkl", 60 + top1[0], strict=True))
-    assert compare(results(one), "a").table["p"].to_numpy() == pytest.approx(p[0])
-    assert 0.02 <= (p.min(1) * arms < 0.05).mean() <= 0.06
+    wrong = p.min(1) * arms < 0.05
+    for family in range(60):
+        frame = results(dict(zip("abcdefghijkl", 60 + top1[family], strict=True)))
+        table = compare(frame, "a").table
+        assert table["p"].to_numpy() == pytest.approx(p[family])
+        assert table["verdict"].isin(["better", "worse"]).any() == wrong[family]
+    assert 0.02 <= wrong.mean() <= 0.06
+
+
+# Four arms that are as far from the baseline as the margin: none is to be called equivalent.
+def test_family_error_of_equivalence(results):
+    n, arms, families, margin = 12, 4, 250, 0.2
+    rng = np.random.default_rng(3)
+    any_wrong = {True: 0, False: 0}
+    for _ in range(families):
+        seeds = rng.normal(60, 1, n)
+        shifts = margin * rng.choice([-1, 1], arms)
+        top1 = {f"a{i}": seeds + shift + rng.normal(0, 0.1, n) for i, shift in enumerate(shifts)}
+        frame = results(top1, eca=seeds + rng.normal(0, 0.1, n))
+        comparison = compare(frame, "eca", margin=margin)
+        for adjusted in any_wrong:
+            called = replace(comparison, adjust_equivalence=adjusted).at(margin)
+            # By p and not by the verdict, which is that of a difference wherever one is shown.
+            p = called.table["p_equivalence_holm" if adjusted else "p_equivalence"]
+            any_wrong[adjusted] += (p < 0.05).any()
+            assert (p[called.table["verdict"] == "equivalent"] < 0.05).all()
+    assert 0.01 <= any_wrong[True] / families <= 0.08
+    assert any_wrong[False] / families > 0.1
+
+
+def test_equivalence_is_adjusted_by_holm(results):
+    rng = np.random.default_rng(3)
+    base = rng.normal(60, 1, 10)
+    arms = {f"a{i}": base + rng.normal(0, 0.1 + 0.05 * i, 10) for i in range(5)}
+    frame = results(arms, eca=base, alone=[None] * 9 + [70])
+    comparison = compare(frame, "eca", margin=0.15)
+    table = comparison.table.loc[list(arms)]
+    expected = multipletests(table["p_equivalence"], method="holm")[1]
+    assert table["p_equivalence_holm"].to_numpy() == pytest.approx(expected)
+    assert comparison.table.loc["alone", "p_equivalence_holm":"p_equivalence_holm"].isna().all()
+    each = compare(frame, "eca", margin=0.15, adjust_equivalence=False).table.loc[list(arms)]
+    apart = table["p_holm"] < 0.05
+    for verdicts, p in ((table["verdict"], expected), (each["verdict"], table["p_equivalence"])):
+        assert ((verdicts == "equivalent") == (~apart & (p < 0.05))).all()
+    assert (table["verdict"] != each["verdict"]).any()
 
 
 # Published for the 5% level and 80% power: paired seeds for differences of 0.1, 0.2 and 0.3 points
@@ -415,10 +473,13 @@ def test_a_trend_is_the_mean_slope_of_the_seeds(fixed):
     slopes = [stats.linregress([1, 3, 5, 9], seed).slope for seed in top1.T]
     test = stats.ttest_1samp(slopes, 0)
     found = trend(frame, SIZES)
-    assert list(found) == ["values", "n", "left_out", "slope", "low", "high", "p", "detectable"]
+    assert list(found) == [
+        "values", "n", "left_out", "estimate", "sd", "low", "high", "p", "p_equivalence",
+        "detectable",
+    ]  # fmt: skip
     assert found["values"] == (1, 3, 5, 9)
     assert found["n"] == 6
-    assert found["slope"] == pytest.approx(np.mean(slopes))
+    assert found["estimate"] == pytest.approx(np.mean(slopes))
     assert (found["low"], found["high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
     assert found["p"] == pytest.approx(test.pvalue)
     assert found["detectable"] == pytest.approx(detectable_effect(6) * np.std(slopes, ddof=1))
@@ -435,7 +496,7 @@ def test_a_trend_over_numbers_of_ones_own(results):
         stats.linregress([-4, -2, 0], seed).slope
         for seed in table[["se", "se(r=4)", "se(r=1)"]].to_numpy()
     ]
-    assert found["slope"] == pytest.approx(np.mean(slopes))
+    assert found["estimate"] == pytest.approx(np.mean(slopes))
     with pytest.raises(ValueError, match=r"a trend over \[-4\]: accepted are at least two"):
         trend(frame, {"se": -4})
     with pytest.raises(ValueError, match=r"a trend over \[1, 1\]: accepted are at least two"):
@@ -457,8 +518,8 @@ def test_other_arms_do_not_count_in_the_trend(results):
     found = trend(frame, SIZES)
     assert found["values"] == (1, 5, 9)
     assert found["n"] == 2
-    assert found["slope"] == pytest.approx((4 / 8 + 6 / 8) / 2)
-    assert trend(frame, SIZES, metric="top5")["slope"] == 0
+    assert found["estimate"] == pytest.approx((4 / 8 + 6 / 8) / 2)
+    assert trend(frame, SIZES, metric="top5")["estimate"] == 0
 
 
 @pytest.mark.parametrize(
@@ -471,7 +532,7 @@ def test_other_arms_do_not_count_in_the_trend(results):
 def test_a_trend_without_a_spread(fixed, k1, k9, n, slope):
     found = trend(fixed(k1=k1, k9=k9), SIZES)
     assert found["n"] == n
-    assert found["slope"] == pytest.approx(slope, nan_ok=True)
+    assert found["estimate"] == pytest.approx(slope, nan_ok=True)
     assert np.isnan([found[name] for name in ("low", "high", "p", "detectable")]).all()
 
 
@@ -552,3 +613,225 @@ def test_what_ran_otherwise_is_no_pair(results, column):
         trend(frame, SIZES)
     with pytest.raises(ValueError, match="nothing to pair with eca: no arm has a seed in common"):
         compare(results(eca=[60, None], se=[None, 60]), "eca")
+
+
+def test_a_contrast_is_what_scipy_says_of_its_sums(results):
+    rng = np.random.default_rng(5)
+    top1 = {arm: rng.normal(60, 1, 9) for arm in ("se", "eca", "none")}
+    frame = results(top1)
+    weights = {"se": 0.5, "eca": 0.5, "none": -1}
+    sums = (top1["se"] + top1["eca"]) / 2 - top1["none"]
+    found = contrast(frame, weights, margin=0.7)
+    test = stats.ttest_1samp(sums, 0)
+    assert (found["n"], found["left_out"]) == (9, 0)
+    assert found["estimate"] == pytest.approx(sums.mean())
+    assert found["sd"] == pytest.approx(sums.std(ddof=1))
+    assert (found["low"], found["high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert found["p"] == pytest.approx(test.pvalue)
+    assert found["p_equivalence"] == pytest.approx(ttost_paired(sums, 0 * sums, -0.7, 0.7)[0])
+    assert found["detectable"] == pytest.approx(detectable_effect(9) * sums.std(ddof=1))
+    flips = contrast(frame, weights, test="sign flips")
+    assert math.isnan(flips["p_equivalence"])
+    signs = np.array(list(itertools.product([-1, 1], repeat=9)))
+    assert flips["p"] == (np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9).mean()
+    assert {name: flips[name] for name in ("estimate", "low", "high")} == {
+        name: found[name] for name in ("estimate", "low", "high")
+    }
+
+
+@QUICK
+@given(PAIRS)
+def test_a_contrast_of_two_arms_is_their_comparison(results, pairs):
+    frame = results(eca=pairs[:, 1], se=pairs[:, 0])
+    row = only_row(compare(frame, "eca"))
+    found = contrast(frame, {"se": 1, "eca": -1}, margin=0.2, test="sign flips")
+    same = ["n", "sd", "low", "high", "p", "p_equivalence", "detectable"]
+    assert [found[name] for name in same] == close(numbers(row, same))
+    assert found["estimate"] == close(row["difference"])
+
+
+def test_contrasts_are_adjusted_over_their_family(results):
+    rng = np.random.default_rng(6)
+    seeds = rng.normal(60, 1, 12)
+    shifts = {"none": 0, "se": 0.02, "eca": 1, "cbam": 0.3}
+    frame = results({arm: seeds + shift + rng.normal(0, 0.1, 12) for arm, shift in shifts.items()})
+    family = Family(
+        name="any",
+        test="sign flips",
+        contrasts=(
+            Contrast("slope", "a slope", over={"none": 0, "se": 1, "cbam": 2}),
+            Contrast("se", "se", weights={"se": 1, "none": -1}, margin=0.2),
+            Contrast("eca", "eca", weights={"none": 1, "eca": -1}, margin=0.2),
+            Contrast("cbam", "cbam", weights={"cbam": 1, "none": -1}, margin=0.2),
+        ),
+    )
+    table = contrasts(frame, family)
+    assert table.index.tolist() == ["slope", "se", "eca", "cbam"]
+    assert table["p_holm"].to_numpy() == pytest.approx(multipletests(table["p"], method="holm")[1])
+    with_margin = table.loc[["se", "eca", "cbam"]]
+    expected = multipletests(with_margin["p_equivalence"], method="holm")[1]
+    assert with_margin["p_equivalence_holm"].to_numpy() == pytest.approx(expected)
+    assert table.loc["slope", ["margin", "p_equivalence", "p_equivalence_holm"]].isna().all()
+    assert table["verdict"].tolist() == ["better", "equivalent", "worse", "better"]
+    slope = trend(frame, {"none": 0, "se": 1, "cbam": 2})
+    assert table.loc["slope", "estimate"] == pytest.approx(slope["estimate"])
+
+
+# The size of the declared primary family, by `contrasts` itself: with nothing there, how often is
+# something found, and how often does the interval hold the truth?
+def test_family_error_and_coverage_of_contrasts(results):
+    n, families = 12, 200
+    rng = np.random.default_rng(7)
+    rungs = {"se": -4, "se(r=4)": -2, "se(r=2)": -1, "se(r=1)": 0}
+    matched = {"se_gc(groups=8)": 0.5, "se": -0.5, "se_var3": 0.5, "se(r=2)": -0.5}
+    family = Family(
+        name="primary",
+        test="t",
+        contrasts=(
+            Contrast("slope", "rises", over=rungs, margin=0.05),
+            Contrast("matched", "more", weights=matched),
+        ),
+    )
+    any_wrong, covered = [], []
+    for _ in range(families):
+        seeds = rng.normal(85, 0.3, n)
+        frame = results({arm: seeds + rng.normal(0, 0.22, n) for arm in {**rungs, **matched}})
+        table = contrasts(frame, family)
+        any_wrong.append(table["verdict"].isin(["better", "worse"]).any())
+        covered += list(table["low"].lt(0) & table["high"].gt(0))
+    assert 0.01 <= np.mean(any_wrong) <= 0.09
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
+def test_slope_weights_are_those_of_least_squares():
+    over = {"a": 1, "b": 3, "c": 4, "d": 9}
+    values = np.random.default_rng(0).normal(size=4)
+    slope = np.dot(list(slope_weights(over).values()), values)
+    assert slope == pytest.approx(stats.linregress(list(over.values()), values).slope)
+    assert sum(slope_weights(over).values()) == pytest.approx(0)
+
+
+def test_contrasts_that_cannot_be_computed(results):
+    frame = results(eca=[60, 61], se=[61, 62])
+    with pytest.raises(ValueError, match="no trial of cbam, none: there are eca, se"):
+        contrast(frame, {"cbam": 1, "none": -1})
+    with pytest.raises(ValueError, match="test='z': accepted are t, sign flips"):
+        contrast(frame, {"se": 1, "eca": -1}, test="z")
+    with pytest.raises(ValueError, match="no seed has all of se, eca"):
+        contrast(results(eca=[60, None], se=[None, 62]), {"se": 1, "eca": -1})
+    equal = contrast(frame, {"se": 1, "eca": -1}, margin=0.2)
+    assert (equal["n"], equal["estimate"]) == (2, 1)
+    assert math.isnan(equal["p"])
+
+
+# Metrics of which less is better, and those of which nobody knows.
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_verdicts_know_which_way_a_metric_is_good(results, metric):
+    base = np.array([60, 61, 62, 63, 64, 65.5, 66, 69])
+    more = base + 5 + np.linspace(0, 1, 8)
+    frame = results(eca=base, se=more).rename(columns={"top1": metric, "top5": "other"})
+    row = only_row(compare(frame, "eca", metric=metric, margin=0.1))
+    assert row["verdict"] == ("better" if METRICS[metric].higher_is_better else "worse")
+    turned = compare(
+        frame, "eca", metric=metric, margin=0.1, higher_is_better=row["verdict"] == "worse"
+    )
+    assert {row["verdict"], only_row(turned)["verdict"]} == {"better", "worse"}
+
+
+def test_only_percent_is_in_points(results):
+    frame = results(eca=[60, 61, 62], se=[61, 63, 65]).assign(loss=[3.0, 2, 1, 5, 5, 5])
+    assert compare(frame, "eca").unit == "points"
+    assert compare(frame, "eca").axis_label == "top-1 minus that of eca, points"
+    loss = compare(frame, "eca", metric="loss", margin=0.1)
+    assert (loss.unit, loss.axis_label) == ("", "training loss minus that of eca")
+
+
+def test_what_is_not_known_of_a_metric_is_asked_for(results):
+    frame = results(eca=[60, 61, 62], se=[61, 63, 65]).assign(loss=1.0, recall=[1, 2, 3, 4, 5, 6])
+    with pytest.raises(ValueError, match=r"metric='loss': which difference is too small .*margin="):
+        compare(frame, "eca", metric="loss")
+    with pytest.raises(ValueError, match=r"metric='recall': is more of it better\? .*--better"):
+        compare(frame, "eca", metric="recall", margin=1)
+    with pytest.raises(ValueError, match="metric='recall': which difference is too small"):
+        compare(frame, "eca", metric="recall", higher_is_better=True)
+    with pytest.raises(TypeError, match="higher_is_better='yes': accepted is True or False"):
+        compare(frame, "eca", metric="recall", margin=1, higher_is_better="yes")
+    named = compare(frame, "eca", metric="recall", margin=1, higher_is_better=True)
+    assert named.axis_label == "recall minus that of eca"
+
+
+def test_fractions_are_no_percent(results):
+    frame = results(eca=[0.60, 0.61, 0.62], se=[0.61, 0.63, 0.65])
+    with pytest.raises(ValueError, match=r"top1 from 0\.6 to 0\.65 looks like fractions"):
+        compare(frame, "eca")
+    in_fractions = compare(frame, "eca", margin=0.002)
+    assert (in_fractions.unit, in_fractions.margin) == ("", 0.002)
+
+
+# Tables of others.
+
+
+def test_an_arm_that_is_named_twice_counts_once(results):
+    frame = results(eca=[60, 61, 63], se=[61, 62, 65], none=[1, 2, 3])
+    once = compare(frame, "eca", ["se", "none"]).table
+    pd.testing.assert_frame_equal(compare(frame, "eca", ["se", "none", "se"]).table, once)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_what_is_infinite_is_refused(results, value):
+    frame = results(eca=[60, 61, 63], se=[61, value, 65])
+    with pytest.raises(ValueError, match=rf"top1={value} of se with seed 1: accepted are finite"):
+        compare(frame, "eca")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop(columns="seed"), "no column seed: there are arm, top1"),
+        (lambda frame: frame.rename(columns={"arm": "method"}), "no column arm: there are method"),
+        (lambda frame: frame.drop(columns=["arm", "seed"]), "no column arm or seed"),
+        (lambda frame: frame.assign(top1=frame["top1"].map(str)), "metric='top1': accepted are"),
+        (lambda frame: frame.assign(top1=frame["top1"] > 60), "metric='top1': accepted are"),
+        (lambda frame: frame.assign(top1=frame["top1"] * 1j), "metric='top1': accepted are"),
+        (lambda frame: frame.assign(arm=["eca", None, "se", "se"]), "a trial without arm"),
+        (lambda frame: frame.assign(seed=[0, 1, np.nan, 1]), "a trial without seed"),
+        (lambda frame: pd.concat([frame, frame["top1"]], axis=1), "two columns called top1"),
+        (lambda frame: frame.to_dict("list"), "results of type dict: accepted is a DataFrame"),
+    ],
+)
+def test_what_is_no_table_of_trials(results, change, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        compare(change(results(eca=[60, 61], se=[61, 62])), "eca")
+
+
+def test_tables_of_other_kinds_are_read(results):
+    frame = results(eca=[60, 61, 63], se=[61, 62, 65])
+    expected = compare(frame, "eca").table
+    index = [7, 7, 7, 1, 1, 1]
+    for other in (
+        frame.assign(top1=frame["top1"].astype("Float64")),
+        frame.assign(seed=frame["seed"].astype("Int64")),
+        frame.assign(arm=frame["arm"].astype("category")),
+        frame.assign(device=np.nan, precision=16),
+        frame.set_index(pd.Index(index)),
+    ):
+        pd.testing.assert_frame_equal(compare(other, "eca").table, expected)
+    named = compare(frame.assign(seed=frame["seed"].map("run {}".format)), "eca")
+    pd.testing.assert_frame_equal(named.table, expected)
+    assert named.differences.index.tolist() == ["run 0", "run 1", "run 2"]
+    missing = frame.assign(top1=frame["top1"].astype("Float64").mask(frame["seed"] == 1))
+    assert compare(missing, "eca").table["n"].tolist() == [2]
+
+
+def test_many_seeds_take_little_time_and_memory(results):
+    rng = np.random.default_rng(0)
+    n = 20_000
+    base = rng.normal(60, 1, n)
+    tracemalloc.start()
+    row = only_row(compare(results(eca=base, se=base + rng.normal(0.1, 1, n)), "eca"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert row["p"] == pytest.approx(2 / 10_000)
+    assert peak < 100e6

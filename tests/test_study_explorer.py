@@ -53,7 +53,7 @@ def test_every_state_is_what_the_module_computes_and_told_to_the_page(results):
         for baseline, metric in itertools.product(told["arms"], StudyExplorer.METRICS):
             state = {name: told[name] for name in ("data", "backbone")}
             panel.set_state({**state, "metric": metric, "baseline": baseline, "margin": 0.5})
-            expected = stats.compare(group, baseline, None, metric, 0.5)
+            expected = stats.compare(group, baseline, metric=metric, margin=0.5)
             pd.testing.assert_frame_equal(panel.comparison.table, expected.table)
             sent = told["compared"][metric][baseline]
             numbers = np.frombuffer(sent["numbers"]).reshape(len(told["arms"]), -1)

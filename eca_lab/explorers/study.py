@@ -26,7 +26,7 @@ class StudyExplorer(Explorer):
     MODULE = "study.js"
     ARGUMENTS = ("recorded",)
     STATE = ("data", "backbone", "metric", "baseline", "margin")
-    METRICS = stats.METRICS
+    METRICS: ClassVar = {name: stats.METRICS[name].words for name in ("top1", "top5")}
     MARGIN_STOPS = tuple(sorted({min(round(10 ** (step / 20 - 2), 2), 5) for step in range(55)}))
     NUMBERS: ClassVar = ["difference", "low", "high", "p_holm", "equivalent_within"]
 
