@@ -100,7 +100,7 @@ class Comparison:
         """The same comparison with another margin: only the equivalence and verdicts change."""
         check_number("margin", margin, above=0)
         p_equivalence = _equivalence_p(self.table, margin)
-        p_equivalence_holm = _holm(p_equivalence)
+        p_equivalence_holm = holm(p_equivalence)
         decisive = p_equivalence_holm if self.adjust_equivalence else p_equivalence
         better = self.table["difference"] > 0
         if not self.higher_is_better:
@@ -245,8 +245,8 @@ def contrast(results, weights, *, metric="top1", margin=None, test="t"):
         test: "t", Student's over the seeds, or "sign flips", that of `compare`.
 
     Returns:
-        A dict: n, of seeds; left_out, of seeds that all arms have, but not computed in one way;
-        estimate, the mean over the seeds, its standard deviation over them sd, and its 95% interval
+        A dict: by_seed, the sum of every seed, a Series; n, of seeds; left_out, of seeds that all
+        arms have, but not computed in one way; estimate, the mean over the seeds, its standard deviation over them sd, and its 95% interval
         low and high by Student's t; p of no effect; p_equivalence, of TOST with the margin;
         detectable, the true value that a t-test at 5% finds with 80% probability for this spread.
         What needs a spread is NaN without one.
@@ -270,6 +270,7 @@ def contrast(results, weights, *, metric="top1", margin=None, test="t"):
     sums = values @ np.array(list(weights.values()))
     n = len(sums)
     found = {
+        "by_seed": pd.Series(sums, complete.index[in_one_way]),
         "n": n,
         "left_out": int((~in_one_way).sum()),
         "estimate": float(sums.mean()),
@@ -307,12 +308,19 @@ def contrasts(results, family, metric="top1"):
         rows[one.name] = {**found, "margin": one.margin}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("contrast")
     table["margin"] = table["margin"].astype(float)
-    table["p_holm"] = _holm(table["p"])
-    table["p_equivalence_holm"] = _holm(table["p_equivalence"])
+    table["p_holm"] = holm(table["p"])
+    table["p_equivalence_holm"] = holm(table["p_equivalence"])
     table["verdict"] = _verdicts(
         table["n"], table["p_holm"], table["p_equivalence_holm"], table["estimate"] > 0
     )
     return table[_CONTRAST_COLUMNS]
+
+
+def holm(p):
+    """p, a Series, adjusted for the number of those that are not missing (Holm 1979)."""
+    ordered = p.dropna().sort_values()
+    factors = np.arange(len(ordered), 0, -1)
+    return (ordered * factors).cummax().clip(upper=1).reindex(p.index)
 
 
 @functools.cache
@@ -439,7 +447,7 @@ def _table(pairs):
     kinds = {name: float for name in _COLUMNS} | {"n": int, "verdict": object}
     kinds |= {f"seeds_{difference}": "Int64" for difference in DIFFERENCES}
     table = table.astype(kinds)
-    table["p_holm"] = _holm(table["p"])
+    table["p_holm"] = holm(table["p"])
     return table
 
 
@@ -507,13 +515,6 @@ def _verdicts(n, p_holm, p_equivalence, better):
     apart = p_holm < LEVEL
     cases = [n == 0, apart & better, apart, p_equivalence < LEVEL]
     return np.select(cases, ["no pair", "better", "worse", "equivalent"], "undecided")
-
-
-def _holm(p):
-    """p adjusted for the number of those that are not missing (Holm 1979)."""
-    ordered = p.dropna().sort_values()
-    factors = np.arange(len(ordered), 0, -1)
-    return (ordered * factors).cummax().clip(upper=1).reindex(p.index)
 
 
 def _varies(sample, values):

@@ -474,7 +474,7 @@ def test_a_trend_is_the_mean_slope_of_the_seeds(fixed):
     test = stats.ttest_1samp(slopes, 0)
     found = trend(frame, SIZES)
     assert list(found) == [
-        "values", "n", "left_out", "estimate", "sd", "low", "high", "p", "p_equivalence",
+        "values", "by_seed", "n", "left_out", "estimate", "sd", "low", "high", "p", "p_equivalence",
         "detectable",
     ]  # fmt: skip
     assert found["values"] == (1, 3, 5, 9)
@@ -571,7 +571,7 @@ def test_another_margin_changes_equivalence_and_verdict_alone(results, pair):
 @given(st.lists(st.floats(0, 1) | st.none(), min_size=1, max_size=12))
 def test_holm_as_statsmodels_has_it(p):
     p = pd.Series(p, dtype=float)
-    adjusted = eca_lab.stats._holm(p)
+    adjusted = eca_lab.stats.holm(p)
     assert adjusted.isna().tolist() == p.isna().tolist()
     if p.notna().any():
         assert adjusted.dropna().to_numpy() == pytest.approx(
@@ -624,6 +624,7 @@ def test_a_contrast_is_what_scipy_says_of_its_sums(results):
     found = contrast(frame, weights, margin=0.7)
     test = stats.ttest_1samp(sums, 0)
     assert (found["n"], found["left_out"]) == (9, 0)
+    assert found["by_seed"].to_dict() == pytest.approx(dict(enumerate(sums)))
     assert found["estimate"] == pytest.approx(sums.mean())
     assert found["sd"] == pytest.approx(sums.std(ddof=1))
     assert (found["low"], found["high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
