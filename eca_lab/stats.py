@@ -246,10 +246,10 @@ def contrast(results, weights, *, metric="top1", margin=None, test="t"):
 
     Returns:
         A dict: by_seed, the sum of every seed, a Series; n, of seeds; left_out, of seeds that all
-        arms have, but not computed in one way; estimate, the mean over the seeds, its standard deviation over them sd, and its 95% interval
-        low and high by Student's t; p of no effect; p_equivalence, of TOST with the margin;
-        detectable, the true value that a t-test at 5% finds with 80% probability for this spread.
-        What needs a spread is NaN without one.
+        arms have, but not computed in one way; estimate, the mean over the seeds, its standard
+        deviation over them sd, and its 95% interval low and high by Student's t; p of no effect;
+        p_equivalence, of TOST with the margin; detectable, the true value that a t-test at 5% finds
+        with 80% probability for this spread. What needs a spread is NaN without one.
 
     Raises:
         TypeError, ValueError: no such arm; no seed that counts; otherwise as `compare`.
