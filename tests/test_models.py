@@ -165,7 +165,7 @@ def test_add_attention_replaces_every_module():
     [
         ({"backbone": "vgg16"}, "backbone='vgg16': accepted are tiny, resnet10"),
         ({"stem": "patch"}, "stem='patch': accepted are imagenet, cifar"),
-        ({"attention": "senet"}, "attention 'senet': accepted are none, se"),
+        ({"attention": "senet"}, "attention 'senet': accepted are none, static, se"),
         ({"attention": "eca(k=3-5)"}, "2 kernel sizes: accepted is one, or one for each of 3"),
         ({"attention": "eca(k=17)"}, "kernel_size=17: accepted are at most channels=16"),
     ],

@@ -189,7 +189,7 @@ def rewrite(folder, change):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("tiny", ["senet"], 1), "attention 'senet': accepted are none, se"),
+        (("tiny", ["senet"], 1), "attention 'senet': accepted are none, static, se"),
         (("tiny", [], 1), "arms="),
         (("tiny", ["eca"], 0), "seeds=0: accepted is a positive integer"),
         (("vgg16", ["eca"], 1), "backbone='vgg16': accepted are tiny"),
