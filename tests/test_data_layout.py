@@ -197,7 +197,7 @@ def test_a_split_or_a_file_in_place_of_the_folder(tmp_path, load):
         load(folder / "cifar-10-python.tar.gz")
     with pytest.raises(NotADirectoryError, match=r"meta.bin: a file; .*Unpack it, if"):
         load(_write(folder, ["meta.bin"]) / "meta.bin")
-    with pytest.raises(FileNotFoundError, match="set/none: no such folder; accepted is one of"):
+    with pytest.raises(FileNotFoundError, match="set/none: no such folder; accepted is one with"):
         load(folder / "none")
 
 

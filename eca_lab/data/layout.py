@@ -65,9 +65,11 @@ def list_folder(folder, root):
     """
     if folder.is_file():
         advice = _known({folder.name}, root) or "Unpack it, if it is an archive."
-        raise NotADirectoryError(f"{folder}: a file; accepted is a folder of {ACCEPTED}. {advice}")
+        raise NotADirectoryError(
+            f"{folder}: a file; accepted is a folder with {ACCEPTED}. {advice}"
+        )
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; accepted is one of {ACCEPTED}")
+        raise FileNotFoundError(f"{folder}: no such folder; accepted is one with {ACCEPTED}")
     train = folder / "train"
     if not train.is_dir():
         raise _missing(train, root)
