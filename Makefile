@@ -35,7 +35,7 @@ test-browser: .venv/.installed
 
 # The unit tests on the lowest versions that pyproject.toml admits.
 test-lowest: .venv-lowest/.installed
-	$(QUIET) OMP_NUM_THREADS=1 $(LOWEST)/python -m pytest $(XDIST) -p no:nbval tests \
+	$(QUIET) OMP_NUM_THREADS=1 $(LOWEST)/python -m pytest $(XDIST) tests \
 	    --ignore-glob "tests/test_browser*.py" --ignore tests/test_notebooks.py $(ARGS)
 
 lint: .venv/.installed

