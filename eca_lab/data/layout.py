@@ -227,13 +227,20 @@ def _advice(folder, root):
         return known
     if folder.name in ("train", "test", "val") and (folder.parent / "train").is_dir():
         return f"Give the folder above it: folder:{folder.parent}"
-    nested = [each.parent for depth in (1, 2, 3) for each in folder.glob("*/" * depth + "train")]
-    nested = [each for each in nested if all(map(_is_content, each.relative_to(folder).parts))]
-    if nested:
-        return f"Is {' or '.join(f'folder:{each}' for each in sorted(nested)[:3])} meant?"
+    if nested := _nested(folder):
+        return f"Is {' or '.join(f'folder:{each}' for each in nested[:3])} meant?"
     if any(name.lower().endswith(ARCHIVES) for name in names):
         return "Unpack the archives first."
     return "Rename what is named otherwise, or make these folders: no split is made here."
+
+
+def _nested(folder):
+    """The folders with a train/ that lie highest within a folder, down to ILSVRC/Data/CLS-LOC."""
+    for depth in range(1, 4):
+        found = sorted(each.parent for each in folder.glob("*/" * depth + "train"))
+        if found := [each for each in found if LEFTOVERS.isdisjoint(each.parts)]:
+            return found
+    return []
 
 
 def _known(names, root):
