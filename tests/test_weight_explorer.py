@@ -224,3 +224,5 @@ def test_200_classes_have_an_image_each(dataset):
     panel = ChannelWeightExplorer({"eca": build_model("tiny", "eca", 200, "cifar")}, many)
     assert len(panel.weights) == 200
     assert panel.given["counts"] == [1] * 200
+    named = [label.get_text() for label in panel._figure().axes[0].get_yticklabels()]
+    assert named == [str(label) for label in range(0, 200, 10)]

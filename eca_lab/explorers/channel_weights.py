@@ -103,7 +103,9 @@ class ChannelWeightExplorer(Explorer):
         dress(ax, f"Weights, dark 0, bright 1; {chosen}", "channel", "images, sorted by class")
         ax.grid(visible=False)
         ax.imshow(self.weights, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        ax.set_yticks(np.cumsum(self._counts) - np.array(self._counts) / 2, self._classes)
+        middles = np.cumsum(self._counts) - np.array(self._counts) / 2
+        every = -(-len(middles) // 20)  # more names than 20 would overlap
+        ax.set_yticks(middles[::every], self._classes[::every])
         ax.plot(self.channel, self.image, "wo", fillstyle="none", markersize=9)
         return figure
 
