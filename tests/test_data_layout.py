@@ -142,7 +142,7 @@ def test_a_test_split_without_labels_is_passed_over(test, tmp_path, load):
             r"classes=\[\].*train holds 7 images \(1.png, 2.png, 3.png, …\)\. Move each image",
         ),
         # ImageNet
-        (["ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"], "ImageNet unpacks ImageNet's"),
+        (["ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"], r"'val'\) unpack these arch"),
         (
             [f"train/{wnid}.tar" for wnid in WNIDS],
             r"train holds 3 archives \(n01440764.tar, .*into a folder of its name: cd \S+/train; ",

@@ -38,7 +38,8 @@ def load_dataset(
         classes: None for all, a number of classes to draw, or their names.
         per_class: number of training images to draw from each class; None for all. Draws are
             nested: 100 images of a class are among the 200, whatever the other classes.
-        skip_unreadable: leave out the images that cannot be decoded, which are an error else.
+        skip_unreadable: leave out the images that cannot be decoded, or have an ending that is not
+            read, such as .gif: they are an error else.
 
     Gives a `Dataset` on the CPU, whose tensors may be shared with others: never write into them.
     TypeError, ValueError: what is not accepted, or not there; images of different sizes without a

@@ -51,7 +51,8 @@ _KNOWN = [
     ),
     (
         {"ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"},
-        "torchvision.datasets.ImageNet unpacks ImageNet's archives and sorts their images.",
+        "torchvision.datasets.ImageNet(PATH, 'train') and (PATH, 'val') unpack these archives and "
+        "sort their images, with ILSVRC2012_devkit_t12.tar.gz beside them.",
     ),
 ]
 
