@@ -35,8 +35,8 @@ test-browser: .venv/.installed
 
 # The unit tests on the lowest versions that pyproject.toml admits.
 test-lowest: .venv-lowest/.installed
-	$(LOWEST)/python -m pytest tests --ignore-glob "tests/test_browser*.py" \
-	    --ignore tests/test_notebooks.py $(ARGS)
+	$(QUIET) OMP_NUM_THREADS=1 $(LOWEST)/python -m pytest $(XDIST) tests \
+	    --ignore-glob "tests/test_browser*.py" --ignore tests/test_notebooks.py $(ARGS)
 
 lint: .venv/.installed
 	$(BIN)/ruff check

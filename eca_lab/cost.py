@@ -75,8 +75,15 @@ def table_3(published):
 _ATEN = torch.ops.aten
 # What else the paper's convention counts, from the shapes of an operator's inputs and output.
 _ONE_EACH = _ATEN.relu, _ATEN.relu_, _ATEN.hardtanh_, _ATEN.mean, _ATEN.amax
-_PAPER = {
+_COUNTS = {
     _ATEN.native_batch_norm: lambda x, *_, **__: 4 * math.prod(x),
     **dict.fromkeys(_ONE_EACH, lambda x, *_, **__: math.prod(x)),
     _ATEN.max_pool2d_with_indices: lambda *_, out_shape, **__: math.prod(out_shape[0]),
+}
+# torch 2.11 takes an operator apart, without counting it, unless it finds the overload that was
+# called; all versions look up the formula by the operator.
+_PAPER = {
+    key: count
+    for operator, count in _COUNTS.items()
+    for key in (operator, *(getattr(operator, name) for name in operator.overloads()))
 }

@@ -88,6 +88,15 @@ def test_multiply_adds_of_a_module(spec, expected):
     assert multiply_adds(make_attention(spec, 64), 7, channels=64) == expected
 
 
+def test_operators_are_found_by_their_overloads_too():
+    """Torch 2.11 looks for the overload that was called, later versions for the operator."""
+    assert torch.ops.aten.native_batch_norm.default in cost._PAPER
+    overloads = [key for key in cost._PAPER if isinstance(key, torch._ops.OpOverload)]
+    for overload in overloads:
+        assert cost._PAPER[overload] is cost._PAPER[overload._overloadpacket]
+    assert len({each._overloadpacket for each in overloads}) == len(cost._PAPER) - len(overloads)
+
+
 # Layer by layer, for 6 x 6 images.
 LAYERS = nn.Sequential(
     nn.Conv2d(3, 8, 3, padding=1, bias=False),

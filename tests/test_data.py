@@ -104,6 +104,13 @@ def test_more_than_there_are():
     [
         (ValueError, "name='mnist': accepted are shapes, cifar10.*folder:PATH", {"name": "mnist"}),
         (ValueError, "name='folder:': accepted are", {"name": "folder:"}),
+        (
+            ValueError,
+            "name='folder:~nosuchuser/x': .*; accepted is",
+            {"name": "folder:~nosuchuser/x"},
+        ),
+        (ValueError, "name='folder:a.x00b': embedded null", {"name": "folder:a\0b"}),
+        (ValueError, "name='folder:a.udcff': 'utf-8' codec", {"name": "folder:a\udcff"}),
         (ValueError, "size=3: accepted is an integer from 4 to 1024", {"size": 3}),
         (ValueError, "classes=1: accepted is an integer of at least 2", {"classes": 1}),
         (ValueError, "classes='disc': accepted are None, a number, or two", {"classes": "disc"}),

@@ -1,4 +1,5 @@
 import os
+import resource
 import shutil
 import subprocess
 
@@ -186,8 +187,8 @@ def test_unreadable_images_are_an_error_or_skipped_and_counted(folder, load, mon
 def test_links_that_repeat_a_folder_are_refused(link, target, folder, load):
     (folder / "val" / "cow").mkdir()
     (folder / "train" / "cow").mkdir()
-    for split in ("train", "val"):
-        shutil.copy(folder / "val" / "cat" / "000.bmp", folder / split / "cow")
+    for seed, split in ((200, "train"), (250, "val")):
+        Image.fromarray(_pixels(seed)).save(folder / split / "cow" / "000.bmp")
     assert load(folder).classes == ("cat", "cow", "dog")
     shutil.rmtree(folder / link, ignore_errors=True)
     (folder / link).symlink_to(target)
@@ -226,11 +227,61 @@ def test_unusable_folder(edit, match, folder, load):
         load(folder, skip_unreadable=True)
 
 
-def test_root_that_cannot_be_written(folder, load, tmp_path, monkeypatch):
-    monkeypatch.delattr(module, "_decode")
+def test_a_cache_that_cannot_be_written_costs_the_cache_alone(folder, load, tmp_path):
+    expected = load(folder)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="/file"):
-        load(folder, root="file")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"/file/pets-.*/file'; the decoded images are not k"):
+            decoded = load(folder, root="file")
+        assert decoded.fingerprint == expected.fingerprint
+        assert torch.equal(decoded.train_images, expected.train_images)
+
+
+def test_a_full_disk_costs_the_cache_alone(folder, load, tmp_path):
+    expected = load(folder)
+    (tmp_path / "full").mkdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # bytes: no file gets larger
+    try:
+        with pytest.warns(UserWarning, match=r"/full/pets-.*File too large; the decoded images"):
+            decoded = load(folder, root="full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert torch.equal(decoded.train_images, expected.train_images)
+    assert decoded.fingerprint == expected.fingerprint
+    assert list((tmp_path / "full").iterdir()) == []
+    load(folder, root="full")
+    assert len(list((tmp_path / "full").iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["x" * 230, "x" * 255, "像" * 76], ids=len)
+def test_names_as_long_as_the_file_system_takes(name, folder, load, monkeypatch):
+    expected = load(folder)
+    folder = folder.rename(folder.parent / name)
+    for source in ("decoded", "from the cache"):
+        if source == "from the cache":
+            monkeypatch.delattr(module, "_decode")
+        loaded = load(folder)
+        assert (loaded.name, loaded.fingerprint) == (name, expected.fingerprint)
+
+
+def test_what_is_no_image_is_named_alone(folder, load):
+    path = folder / "train" / "cat" / "000.bmp"
+    path.write_text("not an image")
+    with pytest.raises(ValueError, match=rf"{path}: no image that Pillow can identify; skip_"):
+        load(folder)
+
+
+def test_the_fingerprint_of_records_stays(tmp_path, load):
+    """Records of trials name their images by it: this one was computed when the first were made."""
+    for split, colours in (("train", b"abcd"), ("val", b"efgh")):
+        for i, colour in enumerate(colours):
+            path = tmp_path / "set" / split / "xy"[i % 2] / f"{i}.ppm"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"P6 4 4 255\n" + bytes([colour]) * 48)
+    assert load(tmp_path / "set").fingerprint == (
+        "e205a8d34170e443bc03f9bb1a83e7eea36a66fbda4746eb7f8c4705e20cd47e"
+    )
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "zeroed", "older"])

@@ -1,5 +1,6 @@
 """The explorer of the channel weights in Python; what its page draws is in test_browser.py."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -122,3 +123,106 @@ def test_what_cannot_be_shown(networks, dataset):
     three = dataclasses.replace(dataset, classes=(*dataset.classes, "blue"))
     with pytest.raises(ValueError, match="class 'blue' has no test image"):
         ChannelWeightExplorer(networks, three)
+
+
+class Changed(torch.nn.Module):
+    """A model whose output is changed by a function."""
+
+    def __init__(self, model, change):
+        super().__init__()
+        self.model, self.change = model, change
+
+    def forward(self, x):
+        return self.change(self.model(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        (
+            lambda out: (out, out),
+            TypeError,
+            r"gives a tuple: accepted is a tensor \(1, 2\), o",
+        ),
+        (lambda out: {"out": out}, TypeError, r"networks\['odd'\] gives a dict"),
+        (
+            lambda out: out[:, :1],
+            ValueError,
+            r"gives a tensor \(1, 1\): accepted is a te",
+        ),
+        (lambda out: out[0], ValueError, r"gives a tensor \(2,\)"),
+        (lambda out: out * torch.nan, ValueError, r"networks\['odd'\] gives NaN or infinity: acc"),
+        (lambda out: out + torch.inf, ValueError, "gives NaN or infinity"),
+    ],
+)
+def test_models_that_do_not_give_a_number_for_each_class(change, error, match, networks, dataset):
+    models = {**networks, "odd": Changed(networks["eca"], change)}
+    with pytest.raises(error, match=match):
+        ChannelWeightExplorer(models, dataset)
+
+
+def test_weights_that_are_not_finite(networks, dataset):
+    class Gate(torch.nn.Module):
+        """Finite for the first image, by which networks are checked, but not for the fourth."""
+
+        def forward(self, weights):
+            fourth = torch.arange(len(weights))[:, None] == 3
+            return weights.masked_fill(fourth, torch.nan)
+
+    odd = copy.deepcopy(networks["se"])
+    attention = odd.get_submodule("layer3.1.attention")
+    attention.gate = torch.nn.Sequential(attention.gate, Gate())
+    with pytest.raises(ValueError, match=r"\['odd'\]: weights of layer3.1.attention are not fin"):
+        ChannelWeightExplorer({"odd": odd}, dataset)
+
+
+@pytest.mark.parametrize(
+    ("networks", "match"),
+    [
+        (torch.nn.ReLU(), r"networks=ReLU\(\): accepted is a dict of models by name"),
+        ({"eca": "eca"}, r"networks\['eca'\]='eca': accepted is a torch.nn.Module"),
+    ],
+)
+def test_what_is_no_network(networks, match, dataset):
+    with pytest.raises(TypeError, match=match):
+        ChannelWeightExplorer(networks, dataset)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (
+            lambda data: {"test_images": data.test_images.to(torch.int16)},
+            r"test_images=torch.int16 \(20, 3, 16, 16\): accepted is torch.uint8 \(N, 3, H, W\)",
+        ),
+        (lambda data: {"train_images": data.train_images / 255}, "train_images=torch.float32"),
+        (lambda data: {"test_images": data.test_images[:, :1]}, r"torch.uint8 \(20, 1, 16, 16\)"),
+        (
+            lambda data: {"test_labels": data.test_labels + 1},
+            "test_labels: one is 2; accepted are 0 to 1, for 2 classes",
+        ),
+        (lambda data: {"test_labels": data.test_labels - 1}, "test_labels: one is -1; accepted"),
+        (lambda data: {"test_labels": data.test_labels * 1.0}, "are 20 integers, one for each"),
+        (lambda data: {"test_labels": data.test_labels[:4]}, r"test_labels=torch.int64 \(4,\)"),
+        (
+            lambda data: {"classes": tuple(map(str, range(1000)))},
+            "dataset: 1,000 classes; accepted are at most 200, of each",
+        ),
+    ],
+)
+def test_data_sets_that_cannot_be_shown(change, match, networks, dataset):
+    with pytest.raises(ValueError, match=match):
+        ChannelWeightExplorer(networks, dataclasses.replace(dataset, **change(dataset)))
+
+
+def test_200_classes_have_an_image_each(dataset):
+    labels = torch.arange(400) % 200
+    images = dataset.test_images[:1].expand(400, -1, -1, -1)
+    many = dataclasses.replace(
+        dataset, test_images=images, test_labels=labels, classes=tuple(map(str, range(200)))
+    )
+    panel = ChannelWeightExplorer({"eca": build_model("tiny", "eca", 200, "cifar")}, many)
+    assert len(panel.weights) == 200
+    assert panel.given["counts"] == [1] * 200
+    named = [label.get_text() for label in panel._figure().axes[0].get_yticklabels()]
+    assert named == [str(label) for label in range(0, 200, 10)]

@@ -28,19 +28,23 @@ def load_dataset(
     Args:
         name: "shapes", ten shapes drawn on the spot, 32 x 32; "cifar10", "cifar100"; "imagenette",
             from the smallest of its archives whose shorter side is at least size, or 160; or
-            "folder:PATH", with PATH/train and PATH/test, or PATH/val where there is no test, which
-            hold a folder of images for each class.
-        root: folder for downloads, and for the decoded images of a folder.
+            "folder:PATH", with PATH/train and PATH/test, or PATH/val where there is no test or one
+            without labels, which hold a folder of images for each class. Tiny ImageNet is read as
+            it is unpacked.
+        root: folder for downloads, and for the decoded images of a folder: where it cannot be
+            written, they are decoded each time.
         size: side to resize to, 4 to 1024 pixels, or None. Of an image that is not square, the
             shorter side is resized and the centre kept.
         classes: None for all, a number of classes to draw, or their names.
         per_class: number of training images to draw from each class; None for all. Draws are
             nested: 100 images of a class are among the 200, whatever the other classes.
-        skip_unreadable: leave out the images that cannot be decoded, which are an error else.
+        skip_unreadable: leave out the images that cannot be decoded, or have an ending that is not
+            read, such as .gif: they are an error else.
 
     Gives a `Dataset` on the CPU, whose tensors may be shared with others: never write into them.
     TypeError, ValueError: what is not accepted, or not there; images of different sizes without a
-    size. OSError: no such folder, a failed download, or root cannot be written.
+    size. OSError: no such folder, a failed download. Warnings tell which folder of test images was
+    passed over, and how many test images are training images, too.
     """
     _check_arguments(name, size, classes, per_class)
     if name == "shapes":
@@ -55,15 +59,29 @@ def load_dataset(
     elif name in NAMES:
         source = load_cifar(name, root)
     else:
-        folder = Path(name.removeprefix("folder:")).expanduser().resolve()
+        folder = _folder_of(name)
         # Named without the rest of its path, which is nobody else's business in a recorded result.
         source = load_folder(folder.name, folder, root, size, skip_unreadable)
     return _select(source, size, classes, per_class)
 
 
+def _folder_of(name):
+    """The absolute path in folder:PATH; ValueError, naming it, for one that cannot be."""
+    try:
+        folder = Path(name.removeprefix("folder:")).expanduser().resolve()
+        str(folder).encode()  # its name is recorded
+        return folder
+    # No such user, links in a circle; a null byte, or bytes that are not UTF-8.
+    except (RuntimeError, ValueError) as error:
+        accepted = "accepted is folder:PATH with the path of a folder of images"
+        raise ValueError(f"name={shown(name)}: {str(error).rstrip('.')}; {accepted}") from None
+
+
 def _check_arguments(name, size, classes, per_class):
     """Raise for whatever is wrong without looking at any data."""
-    if not (isinstance(name, str) and name.startswith("folder:") and name != "folder:"):
+    if isinstance(name, str) and name.startswith("folder:") and name != "folder:":
+        _folder_of(name)
+    else:
         check_choice("name", name, (*NAMES, "folder:PATH"))
     if size is not None:
         check_integer("size", size, 4, 1024)

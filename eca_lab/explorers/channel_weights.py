@@ -1,5 +1,6 @@
 """The explorer of the channel weights of trained networks."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import torch
 
 from eca_lab import probe
-from eca_lab.checks import check_choice, check_integer, check_number
+from eca_lab.checks import check_choice, check_integer, check_number, shown
 from eca_lab.explorers.explorer import Explorer, plain
 from eca_lab.figures import dress, new_figure
 from eca_lab.train import input_transform
@@ -22,12 +23,16 @@ class ChannelWeightExplorer(Explorer):
     Args:
         networks: name -> model with channel attention, trained on the data set, see
             `eca_lab.probe.attention_layers`. They are put into evaluation mode.
-        dataset: an `eca_lab.data.Dataset` with a test image of every class.
+        dataset: an `eca_lab.data.Dataset` with a test image of every class, at most `IMAGES`
+            classes.
         network: one of `networks`, the first if left out.
         layer: one of the network's attention layers, the last if left out.
         image: number among the images shown, from 0.
         channel: number of the channel, from 0.
         factor: of the channel's weight, within `FACTOR_LIMITS`.
+
+    TypeError, ValueError: what cannot be shown, such as a model that does not give a finite number
+    for each class; and, as a `StateError`, what is not accepted of the last five.
 
     In the page, another network keeps the layer where it has one of that name, and a layer with too
     few channels lowers the channel.
@@ -44,15 +49,14 @@ class ChannelWeightExplorer(Explorer):
     FACTOR_STOPS = tuple(tenths / 10 for tenths in range(41))
 
     def __init__(self, networks, dataset, network=None, layer=None, image=0, channel=0, factor=1):
+        _check_networks(networks)
+        _check_dataset(dataset, self.IMAGES)
         labels = dataset.test_labels.cpu().numpy()
         self._classes = tuple(dataset.classes)
         indices, self._counts = _first_of_each(labels, self._classes, self.IMAGES)
         self._images, self._prepare = dataset.test_images[indices], input_transform(dataset)
         self._networks, self._records, self._seen = dict(networks), {}, (None, None)
-        if not networks:
-            raise ValueError("networks: there are none; accepted is at least one")
-        looked = self._images[:1], self._prepare
-        self._channels = {name: _channels(name, networks[name], *looked) for name in networks}
+        self._channels = {name: self._channels_of(name) for name in networks}
         network = next(iter(networks)) if network is None else network
         if layer is None and network in networks:
             layer = list(self._channels[network])[-1]
@@ -72,7 +76,14 @@ class ChannelWeightExplorer(Explorer):
         """(N, C) weights of the layer for all images, as `eca_lab.probe.record_weights` gives."""
         if self.network not in self._records:
             model = self._networks[self.network]
-            self._records[self.network] = probe.record_weights(model, self._images, self._prepare)
+            record = probe.record_weights(model, self._images, self._prepare)
+            for layer, weights in record.weights.items():
+                if not np.isfinite(weights).all():
+                    raise ValueError(
+                        f"networks[{self.network!r}]: weights of {layer} are not finite; accepted "
+                        "are networks that give finite numbers for every image"
+                    )
+            self._records[self.network] = record
         return self._records[self.network].weights[self.layer]
 
     @property
@@ -92,7 +103,9 @@ class ChannelWeightExplorer(Explorer):
         dress(ax, f"Weights, dark 0, bright 1; {chosen}", "channel", "images, sorted by class")
         ax.grid(visible=False)
         ax.imshow(self.weights, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        ax.set_yticks(np.cumsum(self._counts) - np.array(self._counts) / 2, self._classes)
+        middles = np.cumsum(self._counts) - np.array(self._counts) / 2
+        every = -(-len(middles) // 20)  # more names than 20 would overlap
+        ax.set_yticks(middles[::every], self._classes[::every])
         ax.plot(self.channel, self.image, "wo", fillstyle="none", markersize=9)
         return figure
 
@@ -109,12 +122,12 @@ class ChannelWeightExplorer(Explorer):
         model, weights = self._networks[self.network], self.weights
         if self._seen[0] != (key := (self.network, self.image)):
             maps = probe.feature_maps(model, self._images[self.image, None], self._prepare)
-            self._seen = key, (maps, self._forward(model))
+            self._seen = key, (maps, self._forward(self.network, self.image))
         maps, plain = self._seen[1]
         before, factors = maps[self.layer][0, self.channel], torch.ones(weights.shape[1])
         factors[self.channel] = self.factor
         with probe.intervene(model, self.layer, probe.scale(factors)):
-            changed = plain if self.factor == 1 else self._forward(model)
+            changed = plain if self.factor == 1 else self._forward(self.network, self.image)
         shades = np.rint(255 * weights.clip(0, 1)).astype(np.uint8)  # (N, C)
         weight = float(weights[self.image, self.channel])
         answer = {"weights": shades.tobytes(), "weight": weight, "plain": plain, "changed": changed}
@@ -126,22 +139,66 @@ class ChannelWeightExplorer(Explorer):
                 channel = min(self.given["initial"]["channel"], channels - 1)
                 yield {"network": network, "layer": layer, "channel": channel, "factor": 1}
 
-    def _forward(self, model):
-        """The probabilities of the chosen image, by class."""
-        like = next(model.parameters())
+    def _channels_of(self, name):
+        """Layer -> channels, of a network, which is in evaluation mode then."""
+        model = self._networks[name]
+        if not probe.attention_layers(model.eval()):
+            raise ValueError(
+                f"networks[{name!r}] has no channel attention: accepted are models with some"
+            )
+        self._forward(name, image=0)
+        weights = probe.record_weights(model, self._images[:1], self._prepare).weights
+        return {layer: each.shape[1] for layer, each in weights.items()}
+
+    def _forward(self, name, image):
+        """The probabilities that a network gives an image, by class."""
+        model = self._networks[name]
+        like = next(model.parameters(), torch.empty(0))
         with torch.inference_mode():
-            batch = self._prepare(self._images[self.image, None].to(like.device))
-            return model(batch.to(like.dtype))[0].float().softmax(0).tolist()
+            batch = self._prepare(self._images[image, None].to(like.device))
+            out = model(batch.to(like.dtype))
+        shape = (1, len(self._classes))
+        accepted = f"accepted is a tensor {shape}, of one finite number for each class"
+        if not isinstance(out, torch.Tensor):
+            raise TypeError(f"networks[{name!r}] gives a {type(out).__name__}: {accepted}")
+        if out.shape != shape:
+            raise ValueError(f"networks[{name!r}] gives a tensor {tuple(out.shape)}: {accepted}")
+        chances = out[0].float().softmax(0)
+        if not chances.isfinite().all():
+            raise ValueError(f"networks[{name!r}] gives NaN or infinity: {accepted}")
+        return chances.tolist()
 
 
-def _channels(name, model, image, prepare):
-    """Layer -> channels, of a network, which is in evaluation mode then."""
-    if not probe.attention_layers(model.eval()):
+def _check_networks(networks):
+    if not isinstance(networks, Mapping):
+        raise TypeError(f"networks={shown(networks)}: accepted is a dict of models by name")
+    if not networks:
+        raise ValueError("networks: there are none; accepted is at least one")
+    for name, model in networks.items():
+        if not isinstance(model, torch.nn.Module):
+            raise TypeError(f"networks[{name!r}]={shown(model)}: accepted is a torch.nn.Module")
+
+
+def _check_dataset(dataset, most):
+    """Raise TypeError, ValueError for what cannot be shown, with at most so many classes."""
+    for name in ("train_images", "test_images"):
+        images = getattr(dataset, name)
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            has = f"{images.dtype} {tuple(images.shape)}"
+            raise ValueError(f"dataset.{name}={has}: accepted is torch.uint8 (N, 3, H, W)")
+    labels, count = dataset.test_labels, len(dataset.classes)
+    if count > most:
         raise ValueError(
-            f"networks[{name!r}] has no channel attention: accepted are models with some"
+            f"dataset: {count:,} classes; accepted are at most {most}, of each of which an image "
+            "is shown. probe.record_weights records the weights of more"
         )
-    weights = probe.record_weights(model, image, prepare).weights
-    return {layer: each.shape[1] for layer, each in weights.items()}
+    if labels.shape != (len(dataset.test_images),) or labels.is_floating_point():
+        has = f"{labels.dtype} {tuple(labels.shape)}"
+        accepted = f"accepted are {len(dataset.test_images)} integers"
+        raise ValueError(f"dataset.test_labels={has}: {accepted}, one for each test image")
+    if len(wrong := labels[(labels < 0) | (labels >= count)]):
+        accepted = f"accepted are 0 to {count - 1}, for {count} classes"
+        raise ValueError(f"dataset.test_labels: one is {wrong[0]}; {accepted}")
 
 
 def _first_of_each(labels, classes, most):
@@ -150,5 +207,5 @@ def _first_of_each(labels, classes, most):
     for name, images in zip(classes, found, strict=True):
         if not len(images):
             raise ValueError(f"class {name!r} has no test image: accepted is at least one")
-    found = [images[: max(1, most // len(classes))] for images in found]
+    found = [images[: most // len(classes)] for images in found]
     return np.concatenate(found), [len(images) for images in found]
