@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from eca_lab.attention import ChannelAttention
-from eca_lab.checks import check_choice, check_integer
+from eca_lab.checks import check_choice, check_integer, shown
 from eca_lab.data.augmentation import augment, channel_statistics, normalize
 from eca_lab.fused import training_path
 from eca_lab.models import add_attention, attention_specs, blocks, build_model
@@ -181,12 +181,15 @@ def stem_for(size):
 
 def check_device(device):
     """The torch.device of that name; ValueError unless it is the CPU or a CUDA device here."""
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", str(device)):
-        raise ValueError(f"device={str(device)!r}: accepted are 'cpu' and 'cuda'")
-    found = torch.device(device)
-    if found.type == "cuda" and (found.index or 0) >= (count := torch.cuda.device_count()):
-        raise ValueError(f"device={str(device)!r}: torch sees {count} CUDA devices here")
-    return found
+    name, count = str(device), torch.cuda.device_count()
+    here = ["cuda", *(f"cuda:{index}" for index in range(count))] if count else []
+    if name not in ("cpu", *here):
+        is_cuda = re.fullmatch("cuda(:[0-9]+)?", name)
+        words = (
+            f"torch sees {count} CUDA devices here" if is_cuda else "accepted are 'cpu' and 'cuda'"
+        )
+        raise ValueError(f"device={shown(name)}: {words}")
+    return torch.device(name)
 
 
 @contextmanager

@@ -50,13 +50,13 @@ def test_commands_import_only_what_they_need(arguments, status, imported):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("sweep --arms senet", "attention 'senet': accepted are none, se"),
+        ("sweep --arms senet", "attention 'senet': accepted are none, static, se"),
         ("sweep --backbone resnet9", "invalid choice: 'resnet9'"),
-        ("sweep --epochs 0", "epochs=0: accepted is a positive integer"),
+        ("sweep --epochs 0", "epochs=0: accepted is an integer from 1 to 100000"),
         ("sweep --epochs many", "argument --epochs: invalid int value: 'many'"),
         ("sweep --learning-rate inf", "learning_rate=inf: accepted is a finite number above 0"),
-        ("sweep --seeds 0", "seeds=0: accepted is a positive integer"),
-        ("sweep --workers 0", "workers=0: accepted is a positive integer"),
+        ("sweep --seeds 0", "seeds=0: accepted is an integer from 1 to 10000"),
+        ("sweep --workers 0", "workers=0: accepted is an integer from 1 to 1000"),
         ("sweep --arms eca(gamma=1e-310)", "gamma=1e-310: accepted is a finite number from"),
         (f"sweep --size {'9' * 400}", "accepted is an integer from 4 to 1024"),
         ("sweep --budget 25", "'25': accepted is a time such as 90s"),
@@ -242,8 +242,8 @@ def test_failed_trials_alone(tmp_path, make_record, capsys):
 
 def test_warnings_come_without_lines_of_code(tmp_path, make_record):
     write_record(tmp_path, make_record())
-    (tmp_path / "bad.json").write_text("[]")
+    (tmp_path / f"{'0' * 16}.json").write_text("[")
     status, _, errors, _ = run(["results", str(tmp_path)])
     assert status == 0
     assert len(errors) == 1
-    assert errors[0].startswith(f"warning: {tmp_path / 'bad.json'} is not counted")
+    assert errors[0].startswith(f"warning: {tmp_path}/{'0' * 16}.json is not counted")

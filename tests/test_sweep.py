@@ -1,9 +1,12 @@
 import dataclasses
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from contextlib import suppress
@@ -189,9 +192,9 @@ def rewrite(folder, change):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("tiny", ["senet"], 1), "attention 'senet': accepted are none, se"),
+        (("tiny", ["senet"], 1), "attention 'senet': accepted are none, static, se"),
         (("tiny", [], 1), "arms="),
-        (("tiny", ["eca"], 0), "seeds=0: accepted is a positive integer"),
+        (("tiny", ["eca"], 0), "seeds=0: accepted is an integer from 1 to 10000"),
         (("vgg16", ["eca"], 1), "backbone='vgg16': accepted are tiny"),
     ],
 )
@@ -394,26 +397,199 @@ def test_an_estimate_that_fails_ends_nothing(tmp_path, capsys):
     assert [record["status"] for record in records] == ["failed", "failed"]
 
 
-def test_invalid_files_are_set_aside_and_their_trials_run_again(dataset, tmp_path, trained):
+def test_invalid_records_are_set_aside_and_their_trials_run_again(dataset, tmp_path, trained):
     plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
     run_sweep(plan, tmp_path)
     truncated, whole = sorted(tmp_path.glob("*.json"))
     kept, text = whole.read_bytes(), truncated.read_text()
     truncated.write_text(text[:100])
-    (tmp_path / "notes.json").write_text("{}")
-    with pytest.warns(UserWarning, match="was moved to .*rejected") as caught:
+    others = {"notes.json": "{}", f"{'0' * 16}.json": text[:100]}  # not in the way of any trial
+    for name, content in others.items():
+        (tmp_path / name).write_text(content)
+    with pytest.warns(UserWarning, match="was moved to .*rejected"):
         assert run_sweep(plan, tmp_path) == []
-    assert len(caught) == 2
-    moved = {path.name.split("-")[0]: path for path in (tmp_path / "rejected").iterdir()}
-    assert moved[truncated.stem].read_text() == text[:100]
-    assert moved["notes"].read_text() == "{}"
-    assert len(load_records(tmp_path)) == 2
+    (moved,) = (tmp_path / "rejected").iterdir()
+    assert moved.name.startswith(f"{truncated.stem}-")
+    assert moved.read_text() == text[:100]
+    with pytest.warns(UserWarning, match="is not counted"):
+        assert len(load_records(tmp_path)) == 2
     assert whole.read_bytes() == kept
 
-    truncated.write_text("")
-    with pytest.warns(UserWarning, match="rejected"):
-        run_sweep(plan, tmp_path)
-    assert len(list((tmp_path / "rejected").iterdir())) == 3  # the first is not overwritten
+    for number, text in enumerate(["", "{}"], 2):
+        truncated.write_text(text)
+        with pytest.warns(UserWarning, match="was moved to .*rejected"):
+            run_sweep(plan, tmp_path)
+        assert len(list((tmp_path / "rejected").iterdir())) == number  # none is overwritten
+    assert {name: (tmp_path / name).read_text() for name in others} == others
+
+
+def test_a_sweep_into_a_folder_of_other_files_leaves_them_alone(dataset, tmp_path, trained):
+    saved = Path(STUDY).parents[1] / "checkpoints"
+    for path in saved.glob("shapes*-seed0-*"):
+        shutil.copy(path, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.warns(UserWarning, match="of what ends in .json, 3 are no records"):
+        run_sweep(plan_sweep(dataset, "tiny", ["eca"], 1, QUICK), tmp_path)
+    assert before == {name: (tmp_path / name).read_bytes() for name in before}
+    assert len(list(tmp_path.iterdir())) == len(before) + 1
+    with pytest.raises(ValueError, match="out='': accepted is the path of a folder"):
+        run_sweep(plan_sweep(dataset, "tiny", ["eca"], 1, QUICK), "")
+
+
+def test_records_that_cannot_be_read_stop_a_sweep_before_it_trains(
+    dataset, tmp_path, monkeypatch, trained
+):
+    run_sweep(plan_sweep(dataset, "tiny", ["eca"], 1, QUICK), tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+    def failing(path):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(OSError, match="cannot be read: Too many open files"):
+        run_sweep(plan_sweep(dataset, "tiny", ["eca", "se"], 2, QUICK), tmp_path)
+    assert len(trained) == 1
+    assert before == {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+
+def test_no_record_is_moved_for_lack_of_file_handles(tmp_path, make_record):
+    identities = []
+    for seed in range(3):
+        record = make_record(seed=seed)
+        identities.append(record["identity"])
+        write_record(tmp_path, record)
+    code = f"""
+import os, resource
+from eca_lab.results import load_records
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+taken = []
+try:
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    os.close(taken.pop())  # enough to list a folder, and a thread to read a file in
+genuine = os.listdir
+def listdir(folder):
+    names = genuine(folder)
+    taken.append(os.open(os.devnull, os.O_RDONLY))
+    return names
+os.listdir = listdir
+try:
+    load_records({str(tmp_path)!r}, set_aside={identities!r})
+except OSError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cannot be read: Too many open files" in done.stdout
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json"}
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_folder_that_moves_away_ends_the_sweep_and_loses_no_trial(
+    dataset, tmp_path, monkeypatch, workers
+):
+    out, away, calls = tmp_path / "out", tmp_path / "away", []
+
+    def fake(dataset, backbone, arm, seed, *_, **__):
+        calls.append((str(arm), seed))
+        if len(calls) == 2:
+            out.rename(away)
+        return None, DONE
+
+    class Pool:  # of one process, which begins two trials before the first ends
+        size = 2
+
+        def __init__(self, job, *_):
+            self.job, self.events = job, []
+
+        def start(self):
+            self.events.append((len(self.events), "ready"))
+
+        def submit(self, worker, trial):
+            self.events.append((worker, self.job(trial, "cpu", id)))
+
+        def wait(self):
+            events, self.events = self.events, []
+            return events
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(sweep, "train_network", fake)
+    monkeypatch.setattr(sweep, "ProcessPool", Pool)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 1, QUICK)
+    with pytest.raises(OSError, match=f"{out} was moved or removed while the sweep ran") as error:
+        run_sweep(plan, out, workers=workers)
+    assert "is in a new folder of that name; put the two together" in str(error.value)
+    assert len(calls) == 2  # no other trial is started
+    recorded = {path.name for path in (*out.glob("*.json"), *away.glob("*.json"))}
+    assert len(recorded) == 2
+    assert len(list(out.glob("*.json"))) == (workers or 1)
+
+
+def test_a_folder_that_moves_away_between_trials(dataset, tmp_path, monkeypatch, trained):
+    out = tmp_path / "out"
+    genuine = results.write_record
+
+    def moved_then(folder, record):
+        genuine(folder, record)
+        out.rename(tmp_path / "away")
+
+    monkeypatch.setattr(results, "write_record", moved_then)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
+    with pytest.raises(FileNotFoundError, match=f"{out} was moved or removed while the sweep ran"):
+        run_sweep(plan, out)
+    assert len(trained) == 1
+    assert not out.exists()
+
+
+def test_a_record_that_its_folder_cannot_take_is_kept_elsewhere(
+    dataset, tmp_path, monkeypatch, trained
+):
+    out, genuine = tmp_path / "out", results.write_record
+
+    def full(folder, record):
+        if Path(folder) == out:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        genuine(folder, record)
+
+    monkeypatch.setattr(results, "write_record", full)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
+    with pytest.raises(OSError, match=r"No space left on device: the record of none, seed 0") as e:
+        run_sweep(plan, out)
+    (rescued,) = tmp_path.glob("eca-lab-*/*.json")
+    assert f"is kept in {rescued.parent}; move it to {out}" in str(e.value)
+    assert list(load_records(rescued.parent)) == [plan.trials[0].identity]
+    assert len(trained) == 1
+
+
+def test_the_message_of_a_folder_that_moved_away(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+
+    def fake(*_, **__):
+        out.rename(tmp_path / "away")
+        return None, DONE
+
+    monkeypatch.setattr(sweep, "train_network", fake)
+    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 1.0)
+    arguments = [*ARGUMENTS, "--arms", "eca", "se", "--seeds", "1", "--out"]
+    assert __main__.main([*arguments, str(out)]) == 1
+    error = capsys.readouterr().err
+    assert f"error: {out} was moved or removed while the sweep ran: the record of eca" in error
+    assert "1 of 2 trials are finished" in error
+
+    other = tmp_path / "other"
+
+    def gone(*_, **__):
+        shutil.rmtree(other)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "train_network", gone)
+    assert __main__.main([*arguments, str(other)]) == 130
+    assert f"cannot be told: {other}: no such folder of results" in capsys.readouterr().err
 
 
 # Ctrl-C in a terminal reaches every process of it; a job scheduler's SIGTERM only the first.

@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(dataset):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epochs": 0}, "epochs=0: accepted is a positive integer"),
+        ({"epochs": 0}, "epochs=0: accepted is an integer from 1 to 100000"),
         ({"batch_size": -1}, "batch_size=-1"),
         ({"learning_rate": 0}, "learning_rate=0: accepted is a finite number above 0"),
         ({"momentum": 1}, "momentum=1: accepted is a finite number from 0 below 1"),
