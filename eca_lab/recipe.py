@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from eca_lab.checks import check_choice, check_integer, check_number, shown
 
 MOST_EPOCHS = 100_000  # the scale of each is a number in a list
+MOST_SEEDS = 10_000  # to plan their trials takes a second
 PRECISIONS = ("auto", "float32", "bfloat16")
 DECAYS = {"linear": "linear", "cosine": "cos"}  # ours -> torch's name
 

@@ -23,7 +23,7 @@ from eca_lab.files import check_folder
 from eca_lab.fused import obstacle
 from eca_lab.models import add_attention, build_model
 from eca_lab.provenance import cpu_has_bfloat16, provenance
-from eca_lab.recipe import PRECISIONS, Recipe
+from eca_lab.recipe import MOST_SEEDS, PRECISIONS, Recipe
 from eca_lab.spec import Spec, arm_order, parse_spec
 from eca_lab.train import (
     check_device,
@@ -34,7 +34,6 @@ from eca_lab.train import (
 )
 from eca_lab.workers import ProcessPool, RayPool, check_ray, outcomes
 
-MOST_SEEDS = 10_000  # to plan so many takes a second
 MOST_WORKERS = 1000
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -6,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from eca_lab import stats, studies
-from eca_lab.__main__ import main
+from eca_lab.__main__ import _parser, main
 from eca_lab.checkpoints import load_checkpoint
 from eca_lab.recipe import Recipe
 from eca_lab.results import load_results, trial_identity, write_record
@@ -60,6 +61,15 @@ def test_commands_import_only_what_they_need(arguments, status, imported):
         ("sweep --arms eca(gamma=1e-310)", "gamma=1e-310: accepted is a finite number from"),
         (f"sweep --size {'9' * 400}", "accepted is an integer from 4 to 1024"),
         ("sweep --budget 25", "'25': accepted is a time such as 90s"),
+        (f"sweep --budget {'9' * 30}h", "accepted is a time such as 90s"),
+        (f"sweep --budget {'9' * 5000}h", "accepted is a time such as 90s"),
+        ("sweep --budget \u0661m", "accepted is a time such as 90s"),
+        ("sweep --setting small", "--setting small: its --study is missing"),
+        ("checkpoints --setting small", "--setting small: its --study is missing"),
+        ("record --out= --data shapes", "out='': accepted is the path of a folder"),
+        ("record --checkpoints= --data shapes", "checkpoints='': accepted is the path of a folder"),
+        ("checkpoints --out=", "out='': accepted is the path of a folder"),
+        ("results /dev/null", "folder: Not a directory: '/dev/null', since '/dev/null' is none"),
         ("sweep --study ladder", "--study ladder: its --setting is missing; accepted are small"),
         ("sweep --study ladder --setting big", "--setting='big': accepted are small, resnet10"),
         ("sweep --study ladder --setting small --epochs 2", "--epochs with --study ladder"),
@@ -84,6 +94,23 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message, capsys):
     assert status == 2
     assert message in error
     assert len(error) < 400
+
+
+def test_arms_that_are_given_in_several_places():
+    options = _parser().parse_args(["sweep", "--arms", "none", "se", "--arms", "eca"])
+    assert list(map(str, options.arms)) == ["none", "se", "eca"]
+    assert _parser().parse_args(["sweep"]).arms is None
+
+
+def test_an_output_that_knows_no_accents(tmp_path, make_record):
+    record = make_record()
+    record["trial"]["dataset"]["name"] = "fl\u00f6he"
+    write_record(tmp_path, record)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "eca_lab", "results", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "fl\\xf6he, 64 training images" in done.stdout
+    assert done.stderr == ""
 
 
 def test_version(capsys):

@@ -233,6 +233,133 @@ def test_seeds_begun_elsewhere_are_left_alone(dataset, tmp_path, trained):
     assert begun_elsewhere(another, load_records(tmp_path)) == {}
 
 
+def test_another_kind_of_processor_under_the_same_name_is_elsewhere(
+    dataset, tmp_path, monkeypatch, trained
+):
+    kind = ["AVX2"]
+    monkeypatch.setattr("eca_lab.provenance._processor", lambda: "AMD EPYC")
+    monkeypatch.setattr("eca_lab.provenance._instructions", lambda: kind[0])
+    run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK), tmp_path)
+    kind[0] = "AVX512 with bfloat16"
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 2, QUICK)
+    with pytest.warns(
+        UserWarning, match=r"seeds 0 were .* \(cpu: AMD EPYC, AVX2, float32"
+    ) as caught:
+        run_sweep(plan, tmp_path)
+    assert "devices.toml" not in str(caught[0].message)
+    assert trained[2:] == [("none", 1), ("eca", 1), ("se", 1)]
+
+
+def test_a_kind_of_processor_that_older_records_do_not_tell(
+    dataset, tmp_path, monkeypatch, trained
+):
+    monkeypatch.setattr("eca_lab.provenance._processor", lambda: "AMD EPYC")
+    monkeypatch.setattr("eca_lab.provenance._instructions", lambda: "AVX2")
+    run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK), tmp_path)
+    rewrite(tmp_path, lambda record: record.update(device="cpu: AMD EPYC, 1 threads"))
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 1, QUICK)
+    with pytest.warns(UserWarning, match="seeds 0 were begun elsewhere") as caught:
+        run_sweep(plan, tmp_path)
+    assert len(trained) == 2
+    told = str(caught[0].message)
+    assert "Records from before say cpu: AMD EPYC alone, which this processor is called" in told
+    lines = '["cpu: AMD EPYC"]', 'device = "cpu: AMD EPYC, AVX2"'
+    assert all(line in told for line in lines)
+    # What the message says is what helps.
+    (tmp_path / "devices.toml").write_text("\n".join(lines))
+    run_sweep(plan, tmp_path)
+    assert trained[2:] == [("se", 0)]
+    assert load_results(tmp_path)["device"].unique().tolist() == ["cpu: AMD EPYC, AVX2"]
+
+
+def test_emulated_bfloat16_is_told_with_its_time(dataset, tmp_path, monkeypatch, trained):
+    order = []
+    monkeypatch.setattr(
+        sweep.Plan, "estimate_seconds", lambda plan, trial, device: order.append("estimate") or 90.0
+    )
+    monkeypatch.setattr(sweep, "cpu_has_bfloat16", lambda: False)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 1, QUICK, "bfloat16")
+    with pytest.warns(UserWarning, match="bfloat16 is emulated on this processor, cpu: ") as caught:
+        run_sweep(plan, tmp_path / "a")
+    assert "3 trials take about 0:04:30. precision='float32'" in str(caught[0].message)
+    assert order == ["estimate"]
+    with pytest.warns(UserWarning, match="3 trials take about 0:00:30"):
+        run_sweep(plan, tmp_path / "b", estimate=10.0)
+    assert order == ["estimate"]  # what is known is not measured
+
+    def failing(*_):
+        return None
+
+    monkeypatch.setattr(sweep.Plan, "estimate_seconds", failing)
+    with pytest.warns(UserWarning, match="3 trials take an unknown time"):
+        run_sweep(plan, tmp_path / "c")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_sweep(plan, tmp_path / "c")  # nothing is left to run
+        for precision in ("float32", "auto"):
+            monkeypatch.setattr("eca_lab.train.cpu_has_bfloat16", lambda: False)
+            other = plan_sweep(dataset, "tiny", ["none"], 1, QUICK, precision)
+            run_sweep(other, tmp_path / precision)
+        monkeypatch.setattr(sweep, "cpu_has_bfloat16", lambda: True)
+        run_sweep(plan, tmp_path / "d")
+
+
+def test_the_command_tells_of_emulated_bfloat16_before_it_trains(tmp_path, monkeypatch, capsys):
+    said = []
+
+    def fake(*_, **__):
+        said.append(capsys.readouterr())
+        return None, DONE
+
+    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 100.0)
+    monkeypatch.setattr(sweep, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(sweep, "train_network", fake)
+    arguments = [*ARGUMENTS, "--arms", "eca", "se", "--seeds", "1", "--precision", "bfloat16"]
+    assert __main__.main([*arguments, "--out", str(tmp_path)]) == 0
+    assert "2 to run on cpu, about 0:03:20" in said[0].out
+    assert "warning: bfloat16 is emulated on this processor" in said[0].err
+    assert "2 trials take about 0:03:20" in said[0].err
+
+
+def test_seeds_that_are_left_alone_are_not_estimated(tmp_path, monkeypatch, trained, capsys):
+    arguments = [*ARGUMENTS, "--seeds", "2", "--out", str(tmp_path), "--precision", "float32"]
+    arguments = [*arguments, "--arms", "eca"]
+    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 1.0)
+    assert __main__.main([*arguments[:-1], "eca", "--seeds", "1"]) == 0
+    rewrite(tmp_path, lambda record: record.update(device="cpu: Another, 1 threads"))
+    assert __main__.main([*arguments, "se"]) == 0
+    printed = capsys.readouterr()
+    assert "1 of 4 trials are finished" in printed.out
+    assert "2 to run on cpu" in printed.out
+    assert "seeds 0 were begun elsewhere (cpu: Another" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch-size", "131"], "batch_size=131: accepted is an integer from 1 to 130"),
+        (["--classes", "3"], "batch_size=128: accepted is an integer from 1 to 39"),
+        (
+            ["--data", "cifar100", "--per-class", "1"],
+            "batch_size=128: accepted is an integer from 1",
+        ),
+    ],
+)
+def test_a_batch_of_more_than_all_images_is_known_before_they_are_loaded(
+    arguments, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("eca_lab.data.load_dataset", None)
+    arguments = [*ARGUMENTS, "--arms", "eca", "--out", str(tmp_path / "out"), *arguments]
+    assert __main__.main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_of_more_than_all_images_is_no_plan(dataset):
+    with pytest.raises(ValueError, match="batch_size=65: accepted is an integer from 1 to 64"):
+        plan_sweep(dataset, "tiny", ["eca"], 1, Recipe(batch_size=65))
+
+
 def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, monkeypatch, trained):
     genuine, written = results.write_record, []
 
@@ -674,6 +801,20 @@ def test_a_failed_trial_gives_a_nonzero_exit(tmp_path, monkeypatch, capsys):
         (["--gpu-share", "0.5", "--workers", "2"], "gpu_share=0.5: accepted with workers or ray"),
         (["--ray", "auto", "--workers", "2"], "workers=2 with ray='auto'"),
         (["--ray", "auto", "--device", "cuda:1"], "device='cuda:1': accepted are cpu, cuda"),
+        (["--device", ""], "device='': accepted are 'cpu' and 'cuda'"),
+        (["--device", "cuda:" + "9" * 20], "device='cuda:99999999999999999999': torch sees"),
+        (["--device", "cuda:\u0661"], "device='cuda:\u0661': accepted are 'cpu' and 'cuda'"),
+        (["--epochs", "9" * 30], "accepted is an integer from 1 to 100000"),
+        (["--seeds", "1000000"], "seeds=1000000: accepted is an integer from 1 to 10000"),
+        (["--seeds", "1" + "0" * 30], "accepted is an integer from 1 to 10000"),
+        (["--workers", "1" + "0" * 30], "accepted is an integer from 1 to 1000"),
+        (
+            ["--gpu-share", "1e-320", "--ray", "auto"],
+            "gpu_share=1e-320: accepted is a finite number",
+        ),
+        (["--out", ""], "out='': accepted is the path of a folder"),
+        (["--out", __file__], f"out: Not a directory: '{__file__}', since '{__file__}' is none"),
+        (["--setting", "small"], "--setting small: its --study is missing"),
     ],
 )
 def test_bad_input_gives_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):
