@@ -48,10 +48,10 @@ COMPARISON = {"baseline": "eca", "metric": "top1", "margin": 0.2}
 
 def main(arguments=None):
     """Run a command; the exit status is 0 done, 1 failed, 2 bad input, 130 interrupted."""
-    options = _parser().parse_args(arguments)
     # Whoever reads a warning here is not the one who wrote the line that gave it.
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
+        options = _parser().parse_args(arguments)
         return options.run(options)
     except LookupError as error:  # nothing to show, and why
         if isinstance(error, KeyError | IndexError):  # a mistake of ours
@@ -279,5 +279,6 @@ def _add_training_options(add, declared):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
-    sys.stdout.reconfigure(errors="backslashreplace")  # a name is not worth a traceback
+    if sys.stdout is not None:  # as it is where it was closed
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name is not worth a traceback
     sys.exit(main())

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from eca_lab.attention import ECA
 from eca_lab.checks import shown
-from eca_lab.files import check_folder, listed, written_whole
+from eca_lab.files import check_folder, listed, read_regular, written_whole
 from eca_lab.models import attention_specs, blocks, build_model
 from eca_lab.provenance import code_version, provenance
 from eca_lab.results import trial_identity
@@ -127,9 +127,9 @@ def load_checkpoint(path):
     FileNotFoundError without the file or its card; ValueError where they do not fit, and in what.
     """
     path = Path(path)
-    tensors = path.read_bytes()
     try:
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        tensors = read_regular(path)
+        card = json.loads(read_regular(path.with_suffix(".json")))
         trial, classes = card["trial"], card["trial"]["dataset"]["classes"]
         if (found := hashlib.sha256(tensors).hexdigest()) != card["sha256"]:
             raise ValueError(f"it has SHA-256 {found}, not {card['sha256']}")

@@ -140,9 +140,7 @@ def _complain(text):
 def _plan(options):
     """The plan that the options ask for. What needs no data is checked before a download."""
     arms = sweep.check_arms(options.backbone, options.arms, options.seeds)
-    check_folder("out", options.out)
-    out = Path(options.out).absolute()
-    place = next(each for each in (out, *out.parents) if each.exists())
+    place = check_folder("out", options.out)
     TemporaryFile(dir=place).close()  # OSError where nothing can be written
     _check_batch(options)
     names = ("size", "classes", "per_class", "skip_unreadable")

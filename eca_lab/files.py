@@ -25,10 +25,15 @@ def written_whole(path):
 
 
 def read_regular(path):
-    """The bytes of a file. ValueError for a FIFO and its kind, which might never end; OSError."""
+    """The bytes of a file. OSError, and ValueError as `check_regular`."""
+    check_regular(path)
+    return Path(path).read_bytes()
+
+
+def check_regular(path):
+    """Raise ValueError for a FIFO, a device or a folder: to open one might take for ever."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("it is no regular file")
-    return Path(path).read_bytes()
 
 
 def listed(folder, ending):
@@ -40,7 +45,10 @@ def listed(folder, ending):
 
 
 def check_folder(name, value):
-    """Raise ValueError for an empty path, OSError for one where there is, or can be, no folder."""
+    """Raise ValueError for an empty path, OSError for one where there is, or can be, no folder.
+
+    Gives the folder itself, or the one that is there on the way to it.
+    """
     if not os.fspath(value):
         raise ValueError(f"{name}='': accepted is the path of a folder, '.' for this one")
     path = Path(value).absolute()
@@ -49,3 +57,4 @@ def check_folder(name, value):
         accepted = "accepted is a folder, or where one can be made"
         why = f"Not a directory: {str(value)!r}, since {str(place)!r} is none"
         raise NotADirectoryError(f"{name}: {why}; {accepted}")
+    return place

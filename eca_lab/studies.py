@@ -156,7 +156,10 @@ class Study:
 
 def names(folder=FOLDER):
     """The names of the declared studies; OSError for a folder that cannot be listed."""
-    return [path.stem for path in listed(folder, ".toml")]
+    try:
+        return [path.stem for path in listed(folder, ".toml")]
+    except FileNotFoundError:  # of an installed package
+        return []
 
 
 def load_study(name, folder=FOLDER):
@@ -165,7 +168,9 @@ def load_study(name, folder=FOLDER):
     It is checked as a whole before anything is made of it: each key that is unknown, missing, or
     has a value that is not accepted is named.
     """
-    check_choice("study", name, names(folder))
+    if not (known := names(folder)):
+        raise ValueError(f"study={shown(name)}: no study is declared in {folder}")
+    check_choice("study", name, known)
     path = Path(folder) / f"{name}.toml"
     try:
         declared = tomllib.loads(read_regular(path).decode())

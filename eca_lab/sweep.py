@@ -136,7 +136,10 @@ def duration(trials, at_once, seconds):
     """How long so many trials take, at_once side by side, of so many seconds each: in words."""
     if seconds is None:
         return "an unknown time"
-    return f"about {timedelta(seconds=round(ceil(trials / at_once) * seconds))}"
+    try:
+        return f"about {timedelta(seconds=round(ceil(trials / at_once) * seconds))}"
+    except OverflowError:
+        return "more than a million years"
 
 
 def check_arms(backbone, arms, seeds):
@@ -233,7 +236,11 @@ def run_sweep(
                 return
             if lost or not out.is_dir():  # a lock would make it anew
                 return
-            claim = _claim(out, trial)
+            try:
+                claim = _claim(out, trial)
+            except OSError as error:
+                lost.append(f"{out} cannot be used any more: {error}")
+                return
             if claim is None:
                 bar.total -= epochs
                 continue

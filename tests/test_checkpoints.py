@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +217,13 @@ def test_checkpoints_that_do_not_fit_their_card_are_refused(tmp_path):
     })  # fmt: skip
     card_path.write_text("{")
     with pytest.raises(ValueError, match="does not fit its card: JSONDecodeError"):
+        load_checkpoint(path)
+    card_path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="does not fit its card: RecursionError"):
+        load_checkpoint(path)
+    card_path.unlink()
+    os.mkfifo(card_path)  # whoever opens it waits
+    with pytest.raises(ValueError, match="does not fit its card: ValueError: it is no regular"):
         load_checkpoint(path)
     card_path.unlink()
     with pytest.raises(FileNotFoundError, match=r"net\.json"):

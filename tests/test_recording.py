@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -147,6 +148,10 @@ def test_a_file_gives_back_what_was_recorded(network, dataset, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="is no recording of this network"):
         load_recording(path, card)
+    path.unlink()
+    os.mkfifo(path)  # whoever opens it waits
+    with pytest.raises(ValueError, match="is no recording of this network: it is no regular"):
+        load_recording(path, card)
 
 
 def test_the_command_records_what_was_trained_on_the_data(
@@ -168,6 +173,14 @@ def test_the_command_records_what_was_trained_on_the_data(
     assert "no network was trained on colours of this size" in capsys.readouterr().err
 
 
+@pytest.fixture
+def _few_orders(monkeypatch):
+    """What takes the most time is no matter here."""
+    told = measures.NeighbourCorrelation(0.5, 0.5, 0.4, 0.6, 1.0)
+    monkeypatch.setattr(measures, "neighbour_correlation", lambda *_, **__: told)
+
+
+@pytest.mark.usefixtures("_few_orders")
 def test_recordings_that_do_not_fit_are_not_kept_in_silence(
     trained, dataset, tmp_path, monkeypatch, capsys
 ):
@@ -192,6 +205,7 @@ def test_recordings_that_do_not_fit_are_not_kept_in_silence(
     assert second.read_bytes() == kept
 
 
+@pytest.mark.usefixtures("_few_orders")
 def test_other_people_s_files_among_the_networks_are_left_out(
     trained, dataset, tmp_path, monkeypatch, capsys
 ):

@@ -291,6 +291,12 @@ def test_a_declaration_that_is_no_file(tmp_path, monkeypatch):
         studies.load_study("which", folder)
 
 
+def test_without_studies(tmp_path):
+    assert studies.names(tmp_path / "nowhere") == []  # as where the package alone is installed
+    with pytest.raises(ValueError, match="study='why': no study is declared in "):
+        studies.load_study("why", tmp_path / "nowhere")
+
+
 def test_the_names_of_data_sets_are_those_that_can_be_loaded():
     from eca_lab import data
 

@@ -482,6 +482,12 @@ def test_the_budget_counts_from_the_start_of_the_command(tmp_path, monkeypatch, 
     assert len(estimates) == 2  # one a command
 
 
+def test_a_duration_in_words():
+    assert sweep.duration(5, 2, 60.4) == "about 0:03:01"
+    assert sweep.duration(5, 2, None) == "an unknown time"
+    assert sweep.duration(10**6, 1, 1e9) == "more than a million years"
+
+
 def test_estimate_is_from_the_rate_of_a_few_batches(dataset, monkeypatch):
     given = []
 
@@ -495,6 +501,12 @@ def test_estimate_is_from_the_rate_of_a_few_batches(dataset, monkeypatch):
     # Thirty epochs of 64 images, and a forward pass, a third of the work, of 20.
     assert plan.estimate_seconds(plan.trials[0]) == pytest.approx((30 * 64 + 20 / 3) / 10)
     assert given == [(16, 1)] * 2
+
+    def none_in_sight(*_):  # as it is recorded
+        return None, {"images_per_second": 0.0}
+
+    monkeypatch.setattr(sweep, "train_network", none_in_sight)
+    assert plan.estimate_seconds(plan.trials[0]) is None
 
 
 def test_the_estimate_of_workers_is_with_their_threads(tmp_path, monkeypatch, capsys):
@@ -653,6 +665,21 @@ def test_a_folder_that_moves_away_ends_the_sweep_and_loses_no_trial(
     recorded = {path.name for path in (*out.glob("*.json"), *away.glob("*.json"))}
     assert len(recorded) == 2
     assert len(list(out.glob("*.json"))) == (workers or 1)
+
+
+def test_a_lock_that_cannot_be_taken_loses_no_trial(dataset, tmp_path, monkeypatch, trained):
+    genuine = sweep.FileLock
+
+    def out_of_handles(path):
+        if trained:
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return genuine(path)
+
+    monkeypatch.setattr(sweep, "FileLock", out_of_handles)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
+    with pytest.raises(OSError, match=f"{tmp_path} cannot be used any more: .*Too many open"):
+        run_sweep(plan, tmp_path)
+    assert [each["arm"] for each in load_records(tmp_path).values()] == ["none"]
 
 
 def test_a_folder_that_moves_away_between_trials(dataset, tmp_path, monkeypatch, trained):
