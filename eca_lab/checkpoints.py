@@ -190,8 +190,9 @@ def _state_dict(content):
     """The state dict in a checkpoint, its names as the network itself has them."""
     if not isinstance(content, dict):
         raise TypeError(f"it holds a {type(content).__name__}, accepted is a dict of tensors")
-    while holder := next((each for each in HOLDERS if isinstance(content.get(each), dict)), None):
-        content = content[holder]
+    for _ in HOLDERS:  # not for ever, where one holds itself
+        holder = next((each for each in HOLDERS if isinstance(content.get(each), dict)), None)
+        content = content.get(holder, content)
     return {_WRAPPERS.sub("", name): value for name, value in content.items()}
 
 

@@ -8,6 +8,7 @@ import time
 import tomllib
 import warnings
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +87,9 @@ def load_records(folder, set_aside=()):
             if path.stem in set_aside:
                 rejected = folder / "rejected" / f"{path.stem}-{time.time_ns()}.json"
                 rejected.parent.mkdir(exist_ok=True)
-                path.rename(rejected)
-                warnings.warn(f"{path} was moved to {rejected}: {error}", stacklevel=2)
+                with suppress(FileNotFoundError):  # another sweep was faster
+                    path.rename(rejected)
+                    warnings.warn(f"{path} was moved to {rejected}: {error}", stacklevel=2)
             elif isinstance(error, _ForeignError):
                 others.append(path.name)
             else:

@@ -130,6 +130,11 @@ def test_a_checkpoint_without_a_network_is_told_by_its_first_keys(tmp_path):
     torch.save({"state_dict": {}}, path)
     with pytest.raises(ValueError, match="the first keys are none"):
         load_released_checkpoint(path, "resnet18")
+    endless = {}
+    endless["model"] = endless
+    torch.save(endless, path)
+    with pytest.raises(ValueError, match="the first keys are 'model'"):
+        load_released_checkpoint(path, "resnet18")
 
 
 @pytest.mark.parametrize("zipped", [True, False])  # the authors' are of torch before 1.6

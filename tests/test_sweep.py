@@ -828,6 +828,8 @@ def test_a_failed_trial_gives_a_nonzero_exit(tmp_path, monkeypatch, capsys):
         (["--gpu-share", "0.5", "--workers", "2"], "gpu_share=0.5: accepted with workers or ray"),
         (["--ray", "auto", "--workers", "2"], "workers=2 with ray='auto'"),
         (["--ray", "auto", "--device", "cuda:1"], "device='cuda:1': accepted are cpu, cuda"),
+        (["--ray", ""], "ray='': accepted is auto, or HOST:PORT"),
+        (["--ray", "localhost:" + "9" * 30], "no cluster answers: "),
         (["--device", ""], "device='': accepted are 'cpu' and 'cuda'"),
         (["--device", "cuda:" + "9" * 20], "device='cuda:99999999999999999999': torch sees"),
         (["--device", "cuda:\u0661"], "device='cuda:\u0661': accepted are 'cpu' and 'cuda'"),
