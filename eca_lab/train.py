@@ -47,7 +47,7 @@ def train_network(
     attention_norms (see `_norms`), seconds (of training), images_per_second, precision ("float32"
     or "bfloat16") and path ("modules" or "fused"). ValueError for what is not accepted, or fewer
     images than a batch;
-    FloatingPointError for a loss that is no longer finite.
+    FloatingPointError for a loss that is no longer finite, or logits or weights that are not.
     """
     recipe = recipe or Recipe()
     device = check_device(device)
@@ -237,24 +237,32 @@ def _norms(model, initial):
     """How far training moved each attention parameter from its initial value.
 
     Name -> the norm it had, the norm it has, and the norm of the difference of the two, each the
-    Euclidean one over all entries. JSON-ready.
+    Euclidean one over all entries. JSON-ready: FloatingPointError for one that is not finite.
     """
-    return {
+    norms = {
         name: [round(each.norm().item(), 6) for each in (initial[name], now, now - initial[name])]
         for name, now in _attention_parameters(model)
     }
+    if not np.isfinite([*norms.values()]).all():
+        raise FloatingPointError("the weights of an attention are not finite after the last epoch")
+    return norms
 
 
 @torch.inference_mode()
 @_without_tf32()
 def _accuracy(model, dataset, as_input):
-    """top1 and top5 in percent, and which test images were right."""
+    """top1 and top5 in percent, and which test images were right.
+
+    FloatingPointError: the last step of a training may have no loss that tells that it diverged.
+    """
     model.eval()
     ranks = []  # how many classes score above the true one: 0 is right, below 5 is in the top 5
     tests = dataset.test_images.split(500), dataset.test_labels.split(500)
     for images, labels in zip(*tests, strict=True):
         # In float32 on any device: bfloat16 logits would tie.
         logits = model(as_input(images))
+        if not logits.isfinite().all():  # above NaN there is no logit, so all would be right
+            raise FloatingPointError("the logits are not finite after the last epoch")
         ranks.append((logits > logits.gather(1, labels[:, None])).sum(1).cpu())
     ranks = torch.cat(ranks).numpy()
     return {

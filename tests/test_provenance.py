@@ -13,6 +13,7 @@ def repository(tmp_path, monkeypatch):
     path.write_text("")
     (tmp_path / "own.txt").write_text("")
     monkeypatch.setattr(provenance, "__file__", str(path))
+    provenance._code_version.cache_clear()
     who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
 
     def git(*arguments):
