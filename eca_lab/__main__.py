@@ -48,10 +48,10 @@ COMPARISON = {"baseline": "eca", "metric": "top1"}
 
 def main(arguments=None):
     """Run a command; the exit status is 0 done, 1 failed, 2 bad input, 130 interrupted."""
-    options = _parser().parse_args(arguments)
     # Whoever reads a warning here is not the one who wrote the line that gave it.
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
+        options = _parser().parse_args(arguments)
         return options.run(options)
     except LookupError as error:  # nothing to show, and why
         if isinstance(error, KeyError | IndexError):  # a mistake of ours
@@ -101,6 +101,8 @@ def _record(options):
 def _train(options, command, free=()):
     if options.study is not None:
         _declare(options, free)
+    elif options.setting is not None:
+        raise ValueError(f"--setting {options.setting}: its --study is missing")
     _fill(options)
     how = options.epochs, options.batch_size, options.learning_rate
     options.recipe = options.recipe or Recipe(*how)
@@ -108,7 +110,8 @@ def _train(options, command, free=()):
 
     from eca_lab import commands
 
-    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if options.device is None:
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
     return getattr(commands, command)(options)
 
 
@@ -203,12 +206,13 @@ def _arm(text):
 
 
 def _classes(text):
-    return int(text) if text.isdecimal() else text.split(",")
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else text.split(",")
 
 
 def _deadline(text):
     """When a time from now such as "25m" will be over, by `time.monotonic`."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    number = "([0-9]{1,9})"
+    match = re.fullmatch(f"(?:{number}h)?(?:{number}m)?(?:{number}s)?", text)
     hours, minutes, seconds = (int(each or 0) for each in match.groups()) if match else (0, 0, 0)
     seconds += 60 * minutes + 3600 * hours
     if not seconds:
@@ -279,7 +283,7 @@ def _add_training_options(add, declared):
     add("--data", "shapes, cifar10, cifar100, imagenette, or folder:PATH with train/ and test/")
     add("--backbone", f"one of {', '.join(BACKBONES)}", choices=BACKBONES, metavar="NAME")
     text = 'attention specs such as none, se, cbam, eca, "eca(k=5)", "eca(k=3-5-5-7)"'
-    add("--arms", text, nargs="+", type=_arm, metavar="ARM")
+    add("--arms", text, nargs="+", action="extend", type=_arm, metavar="ARM")
     add("--seeds", "seeds 0 to N - 1", type=int, metavar="N")
     add("--epochs", "epochs a trial", type=int, metavar="N")
     add("--batch-size", "images a training step", type=int, metavar="N")
@@ -296,4 +300,6 @@ def _add_training_options(add, declared):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
+    if sys.stdout is not None:  # as it is where it was closed
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name is not worth a traceback
     sys.exit(main())

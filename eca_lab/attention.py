@@ -44,8 +44,14 @@ class ChannelAttention(nn.Module):
 
     @property
     def spec(self):
-        """The spec string of the module as resolved: "eca(k=5)" for an adaptive ECA of C = 256."""
-        name = next(name for name, kind in _CLASSES.items() if type(self) is kind)
+        """The spec string of the module as resolved: "eca(k=5)" for an adaptive ECA of C = 256.
+
+        TypeError for a class from elsewhere, such as one's own ECA: what it computes has no name.
+        """
+        name = next((name for name, kind in _CLASSES.items() if type(self) is kind), None)
+        if name is None:
+            accepted = f"accepted are {', '.join(kind.__name__ for kind in _CLASSES.values())}"
+            raise TypeError(f"{type(self).__name__} has no spec: {accepted}, and no subclass")
         values = {key: getattr(self, there, None) for key, there in GRAMMAR[name].items()}
         usual = (None, PADDINGS[0], ORDERS[0])  # goes without saying
         return str(Spec(name, {key: v for key, v in values.items() if v not in usual}))

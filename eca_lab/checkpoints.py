@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+import re
 import textwrap
 import warnings
 from datetime import UTC, datetime
-from glob import escape
 from pathlib import Path
 
 import safetensors.torch
@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 
 from eca_lab.attention import ECA
-from eca_lab.files import written_whole
+from eca_lab.checks import shown
+from eca_lab.files import check_folder, listed, read_regular, written_whole
 from eca_lab.models import attention_specs, blocks, build_model
 from eca_lab.provenance import code_version, provenance
 from eca_lab.results import trial_identity
@@ -37,7 +38,8 @@ def find_checkpoint(folder, arm, seed, dataset="shapes32", backbone="tiny"):
     where there is none, ValueError where there are several, such as of two recipes.
     """
     beginning = _beginning(dataset, backbone, arm, seed)
-    found = sorted(Path(folder).glob(f"{escape(beginning)}{'[0-9a-f]' * 8}{SUFFIX}"))
+    name = re.compile(f"{re.escape(beginning)}[0-9a-f]{{8}}{re.escape(SUFFIX)}")
+    found = [path for path in listed(folder, SUFFIX) if name.fullmatch(path.name)]
     if not found:
         raise FileNotFoundError(f"{folder}: no network {beginning}*{SUFFIX}")
     if len(found) > 1:
@@ -73,10 +75,13 @@ def train_checkpoints(plan, out, device="cpu"):
     Gives all their paths. Before any training, errors as `load_checkpoint` for a network that does
     not fit its card; FloatingPointError for a loss that is no longer finite.
     """
-    device, out = check_device(device), Path(out)
+    device = check_device(device)
+    check_folder("out", out)
+    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     paths = {out / checkpoint_name(trial.description, trial.arm): trial for trial in plan.trials}
     todo = {path: trial for path, trial in paths.items() if not _is_saved(path)}
+    plan.warn_of_emulation(list(todo.values()), device)
     with progress_bar(len(todo) * plan.recipe.epochs) as bar:
         for path, trial in todo.items():
             bar.set_postfix_str(path.stem)
@@ -122,9 +127,9 @@ def load_checkpoint(path):
     FileNotFoundError without the file or its card; ValueError where they do not fit, and in what.
     """
     path = Path(path)
-    tensors = path.read_bytes()
     try:
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        tensors = read_regular(path)
+        card = json.loads(read_regular(path.with_suffix(".json")))
         trial, classes = card["trial"], card["trial"]["dataset"]["classes"]
         if (found := hashlib.sha256(tensors).hexdigest()) != card["sha256"]:
             raise ValueError(f"it has SHA-256 {found}, not {card['sha256']}")
@@ -140,7 +145,8 @@ def load_checkpoint(path):
 def load_released_checkpoint(path, backbone):
     """The model of a checkpoint of the authors' code release, in evaluation mode, on the CPU.
 
-    path is a file written by torch.save: a state dict, or a dict that holds one as "state_dict".
+    path is a file written by torch.save: a state dict, or a dict that holds one under one of
+    `HOLDERS`. What wrappers put before its names, such as ``module.``, does not count.
     ECA's weights are ``layer1.0.eca.conv.weight`` in ResNets, and stand last in the ``conv``
     sequence of MobileNetV2's blocks. Kernel sizes and the number of classes are read from them.
     ValueError for a file that holds more than tensors, or does not fit the backbone.
@@ -149,12 +155,20 @@ def load_released_checkpoint(path, backbone):
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception:  # many kinds; torch's own words are long, and advise to load it unsafely
-        raise ValueError(f"{path} is not a file of tensors alone that torch.save wrote") from None
+    except Exception as error:  # many kinds; torch's words are long, and advise to load it unsafely
+        words = f"{path} is not a file of tensors alone that torch.save wrote"
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            words += (
+                f": it holds a {shown(found[1])}. Where you trust it, load it with what made it, "
+                "and save the weights alone: torch.save(model.state_dict(), path)"
+            )
+        raise ValueError(words) from None
+    classifier = "classifier.1.bias" if backbone == "mobilenet_v2" else "fc.bias"
     try:
-        state = content.get("state_dict", content)
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-        classifier = "classifier.1.bias" if backbone == "mobilenet_v2" else "fc.bias"
+        state = _state_dict(content)
+        if classifier not in state:
+            first = ", ".join(shown(name) for name in list(state)[:5])
+            raise ValueError(f"there is no {classifier}; the first keys are {first or 'none'}")
         model = build_model(backbone, num_classes=len(state[classifier]))
         for name, block, channels, _ in blocks(model):
             place = f"conv.{len(block.conv)}" if backbone == "mobilenet_v2" else "eca"
@@ -165,6 +179,21 @@ def load_released_checkpoint(path, backbone):
     except (KeyError, AttributeError, TypeError, IndexError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not fit {backbone}: {_one_line(error)}") from None
     return model.eval()
+
+
+# Where training scripts put the state dict of a network, and what wrappers put before its names.
+HOLDERS = ("state_dict", "model_state_dict", "model", "net")
+_WRAPPERS = re.compile(r"^((module|model|net|_orig_mod)\.)+")
+
+
+def _state_dict(content):
+    """The state dict in a checkpoint, its names as the network itself has them."""
+    if not isinstance(content, dict):
+        raise TypeError(f"it holds a {type(content).__name__}, accepted is a dict of tensors")
+    for _ in HOLDERS:  # not for ever, where one holds itself
+        holder = next((each for each in HOLDERS if isinstance(content.get(each), dict)), None)
+        content = content.get(holder, content)
+    return {_WRAPPERS.sub("", name): value for name, value in content.items()}
 
 
 def _beginning(dataset, backbone, arm, seed):

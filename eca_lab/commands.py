@@ -1,14 +1,16 @@
 """The commands that train, for `eca_lab.__main__`: what they check, print and leave behind."""
 
 import sys
-from datetime import timedelta
-from math import ceil
+import warnings
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import torch
 
 from eca_lab import checkpoints, data, probe, recording, results, sweep
+from eca_lab.checks import check_integer
+from eca_lab.files import check_folder, listed
+from eca_lab.spec import DATASETS
 from eca_lab.train import check_device, progress_bar
 from eca_lab.workers import threads_each
 
@@ -22,9 +24,11 @@ def run_sweep(options):
     plan = _plan(options)
     out, count = Path(options.out), len(plan.trials)
     out.mkdir(parents=True, exist_ok=True)
-    todo = sweep.remaining(plan, results.load_records(out, set_aside=True))
+    records = results.load_records(out, set_aside=plan.identities)
+    todo, _ = sweep.to_run(plan, records, options.device, options.ray, options.any_device)
     _print_plan(plan)
-    print(f"\n{count - len(todo)} of {count} trials are finished in {out}")
+    left = len(sweep.remaining(plan, records))
+    print(f"\n{count - left} of {count} trials are finished in {out}")
     estimate = None
     try:
         if todo and devices:
@@ -35,16 +39,13 @@ def run_sweep(options):
                 at_once = min(options.workers, len(todo))
                 torch.set_num_threads(threads_each(at_once))  # those of a worker
             estimate = plan.estimate_seconds(todo[-1], options.device)
-            whole = estimate and timedelta(seconds=round(ceil(len(todo) / at_once) * estimate))
-            print(f"about {whole}." if estimate else "for an unknown time.")
+            whole = sweep.duration(len(todo), at_once, estimate)
+            print(f"{whole}." if estimate else f"for {whole}.")
         failed = sweep.run_sweep(plan, out, *where, options.budget, estimate, options.any_device)
     except (KeyboardInterrupt, OSError, RuntimeError) as stop:
-        left = len(sweep.remaining(plan, results.load_records(out)))
         interrupted = isinstance(stop, KeyboardInterrupt)
-        _complain(
-            f"\n{'Interrupted' if interrupted else f'error: {stop}'}: {count - left} of {count} "
-            f"trials are finished in {out}. {AGAIN} do the other {left}."
-        )
+        why = "Interrupted" if interrupted else f"error: {stop}"
+        _complain(f"\n{why}: {_kept(plan, out)}")
         return 130 if interrupted else 1
     table = sweep.plan_results(plan, out)
     results.print_results(table)
@@ -56,6 +57,16 @@ def run_sweep(options):
         why = "the budget is used up, another sweep runs them, or they were begun elsewhere"
         print(f"\n{left} of {count} trials are left: {why}. {AGAIN} go on.")
     return 1 if failed else 0
+
+
+def _kept(plan, out):
+    """How many trials of a plan are finished when it ends early, and how to go on."""
+    count = len(plan.trials)
+    try:
+        left = len(sweep.remaining(plan, results.load_records(out)))
+    except OSError as error:
+        return f"how many trials are finished cannot be told: {error}"
+    return f"{count - left} of {count} trials are finished in {out}. {AGAIN} do the other {left}."
 
 
 def train_checkpoints(options):
@@ -73,16 +84,27 @@ def train_checkpoints(options):
 
 
 def record_networks(options):
-    """Record the networks of a data set that are not recorded yet; the exit status."""
+    """Record the networks of a data set that are not recorded yet; the exit status.
+
+    ValueError, before anything is recorded, for a recording that is there and does not fit.
+    """
     folder, out = Path(options.checkpoints), Path(options.out)
+    check_folder("checkpoints", options.checkpoints)
+    check_folder("out", options.out)
+    paths = listed(folder, checkpoints.SUFFIX)
     dataset = data.load_dataset(options.data, size=options.size)
     todo, found = [], 0
-    for path in sorted(folder.glob("*.safetensors")):
-        model, card = checkpoints.load_checkpoint(path)
-        if card["trial"]["dataset"]["fingerprint"] == dataset.fingerprint:
-            found += 1
-            if probe.attention_layers(model) and not (out / path.name).exists():
-                todo.append((path, model, card))
+    for path in paths:
+        try:
+            model, card = checkpoints.load_checkpoint(path)
+        except (FileNotFoundError, ValueError) as error:  # no card, or another one
+            warnings.warn(f"{path} is left out: {error}", stacklevel=1)
+            continue
+        if card["trial"]["dataset"].get("fingerprint") != dataset.fingerprint:
+            continue
+        found += 1
+        if probe.attention_layers(model) and not _is_recorded(out / path.name, card, options):
+            todo.append((path, model, card))
     if not found:
         raise ValueError(f"{folder}: no network was trained on {dataset.name} of this size")
     out.mkdir(parents=True, exist_ok=True)
@@ -96,6 +118,21 @@ def record_networks(options):
     return 0
 
 
+def _is_recorded(path, card, options):
+    """Whether a network has a recording of as many images; ValueError for one that does not fit."""
+    advice = "remove it to record the network again"
+    try:
+        images = len(recording.load_recording(path, card).labels)
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        raise ValueError(f"{error}; {advice}") from None
+    wanted = options.per_class * card["trial"]["dataset"]["classes"]
+    if images != wanted:
+        raise ValueError(f"{path} is of {images} images, asked for are {wanted}; {advice}")
+    return True
+
+
 def _complain(text):
     print(text, file=sys.stderr)
 
@@ -103,13 +140,22 @@ def _complain(text):
 def _plan(options):
     """The plan that the options ask for. What needs no data is checked before a download."""
     arms = sweep.check_arms(options.backbone, options.arms, options.seeds)
-    out = Path(options.out).absolute()
-    place = next(each for each in (out, *out.parents) if each.exists())
+    place = check_folder("out", options.out)
     TemporaryFile(dir=place).close()  # OSError where nothing can be written
+    _check_batch(options)
     names = ("size", "classes", "per_class", "skip_unreadable")
     dataset = data.load_dataset(options.data, **{name: getattr(options, name) for name in names})
     how = options.seeds, options.recipe, options.precision, options.fused, options.keep
     return sweep.plan_sweep(dataset, options.backbone, arms, *how)
+
+
+def _check_batch(options):
+    """Raise ValueError for more images a batch than there will be, as far as that is known."""
+    classes = options.classes or DATASETS.get(options.data)
+    if classes and options.per_class:
+        count = classes if isinstance(classes, int) else len(classes)
+        most = count * options.per_class
+        check_integer("batch_size", options.recipe.batch_size, most=most)
 
 
 def _print_plan(plan):

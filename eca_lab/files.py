@@ -1,6 +1,7 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that are read whole or not at all."""
 
 import os
+import stat
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,3 +22,39 @@ def written_whole(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_regular(path):
+    """The bytes of a file. OSError, and ValueError as `check_regular`."""
+    check_regular(path)
+    return Path(path).read_bytes()
+
+
+def check_regular(path):
+    """Raise ValueError for a FIFO, a device or a folder: to open one might take for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("it is no regular file")
+
+
+def listed(folder, ending):
+    """Sorted paths of what ends so in a folder; OSError where it cannot be listed.
+
+    `Path.glob` would give an empty list there.
+    """
+    return sorted(Path(folder, name) for name in os.listdir(folder) if name.endswith(ending))
+
+
+def check_folder(name, value):
+    """Raise ValueError for an empty path, OSError for one where there is, or can be, no folder.
+
+    Gives the folder itself, or the one that is there on the way to it.
+    """
+    if not os.fspath(value):
+        raise ValueError(f"{name}='': accepted is the path of a folder, '.' for this one")
+    path = Path(value).absolute()
+    place = next(each for each in (path, *path.parents) if each.is_symlink() or each.exists())
+    if not place.is_dir():
+        accepted = "accepted is a folder, or where one can be made"
+        why = f"Not a directory: {str(value)!r}, since {str(place)!r} is none"
+        raise NotADirectoryError(f"{name}: {why}; {accepted}")
+    return place

@@ -8,7 +8,7 @@ torchvision takes longer than torch, so it is done where one of these is built. 
 from torch import nn
 
 from eca_lab import fused
-from eca_lab.attention import make_attention
+from eca_lab.attention import ChannelAttention, make_attention
 from eca_lab.checks import check_choice
 from eca_lab.spec import BACKBONES, RESNETS, parse_spec
 
@@ -178,8 +178,18 @@ def add_attention(model, attention):
 
 
 def attention_specs(model):
-    """The attention of every block, as resolved spec strings: where equal, it is one network."""
-    return [getattr(block.attention, "spec", "none") for _, block, *_ in blocks(model)]
+    """The attention of every block, as resolved spec strings: where equal, it is one network.
+
+    TypeError for a module that no spec names.
+    """
+    specs = []
+    for name, block, *_ in blocks(model):
+        module = block.attention
+        if not isinstance(module, ChannelAttention | nn.Identity):
+            accepted = "accepted are nn.Identity and the modules of eca_lab.attention"
+            raise TypeError(f"{name}.attention is a {type(module).__name__}: {accepted}")
+        specs.append("none" if isinstance(module, nn.Identity) else module.spec)
+    return specs
 
 
 def blocks(model):

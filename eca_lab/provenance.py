@@ -43,14 +43,29 @@ def _processor():
     return platform.processor() or platform.machine()
 
 
-@cache  # of the code that runs, whatever is changed meanwhile
 def code_version():
-    """Commit of this package's checkout and whether it has changes; empty outside a checkout."""
-    git = ["git", "-C", Path(__file__).resolve().parent]
+    """Commit of this package's checkout and whether it has changes; empty outside a checkout.
+
+    Where the package is installed into a folder of another repository, that one says nothing of it.
+    """
+    return dict(_code_version())
+
+
+@cache  # of the code that runs, whatever is changed meanwhile
+def _code_version():
+    here = Path(__file__).resolve()
+    # Git tells the commands that it runs, such as hooks, of a repository by GIT_DIR and others.
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("GIT_")}
+    how = {"capture_output": True, "text": True, "check": True, "env": environment}
+    commands = (
+        ["ls-files", "--error-unmatch", here.name],  # fails for a file that is not tracked
+        ["rev-parse", "HEAD"],
+        ["status", "--porcelain", "--", "."],
+    )
     try:
-        commit, status = (
-            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "."])
+        _, commit, status = (
+            subprocess.run(["git", "-C", here.parent, *command], **how).stdout
+            for command in commands
         )
     except (OSError, subprocess.CalledProcessError):
         return {}

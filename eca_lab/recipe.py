@@ -2,8 +2,10 @@
 
 from dataclasses import asdict, dataclass
 
-from eca_lab.checks import check_choice, check_integer, check_number
+from eca_lab.checks import check_choice, check_integer, check_number, shown
 
+MOST_EPOCHS = 100_000  # the scale of each is a number in a list
+MOST_SEEDS = 10_000  # to plan their trials takes a second
 PRECISIONS = ("auto", "float32", "bfloat16")
 DECAYS = {"linear": "linear", "cosine": "cos"}  # ours -> torch's name
 
@@ -31,7 +33,7 @@ class Recipe:
     scales: tuple = ()
 
     def __post_init__(self):
-        check_integer("epochs", self.epochs)
+        check_integer("epochs", self.epochs, most=MOST_EPOCHS)
         check_integer("batch_size", self.batch_size)
         check_number("learning_rate", self.learning_rate, above=0)
         for name in ("momentum", "label_smoothing", "warmup"):
@@ -40,13 +42,18 @@ class Recipe:
         check_choice("decay", self.decay, DECAYS)
         if self.crop is not None:
             check_integer("crop", self.crop, least=0, most=32)
+        if not isinstance(self.scales, (list, tuple)):
+            raise TypeError(
+                f"scales={shown(self.scales)}: accepted are pairs of a scale and epochs"
+            )
         for pair in self.scales:
             if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-                raise TypeError(f"scales={pair!r}: accepted are pairs of a scale and epochs")
+                raise TypeError(f"scales={shown(pair)}: accepted are pairs of a scale and epochs")
             scale, epochs = pair
             check_number("scales", scale, above=0, most=1)
             check_integer("epochs in scales", epochs)
-        check_integer("epochs in scales", len(self._small), least=0, most=self.epochs)
+        small = sum(epochs for _, epochs in self.scales)
+        check_integer("epochs in scales", small, least=0, most=self.epochs)
 
     @property
     def _small(self):

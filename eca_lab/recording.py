@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from eca_lab import measures, probe
 from eca_lab.checks import check_integer
-from eca_lab.files import written_whole
+from eca_lab.files import check_regular, written_whole
 from eca_lab.kernel_size import adaptive_kernel_size
 from eca_lab.provenance import code_version, provenance
 from eca_lab.train import input_transform
@@ -141,6 +141,7 @@ def load_recording(path, card):
     FileNotFoundError; ValueError for another file, or one of another network than the card's.
     """
     try:
+        check_regular(path)
         with safe_open(path, "numpy") as file:
             about = json.loads(file.metadata()["about"])
             parts = {tuple(name.split("/")): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

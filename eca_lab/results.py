@@ -9,12 +9,14 @@ import time
 import tomllib
 import warnings
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from eca_lab.files import written_whole
+from eca_lab.checks import check_choice, check_integer, check_number, shown
+from eca_lab.files import check_folder, listed, read_regular, written_whole
 from eca_lab.recipe import recipe_text
 from eca_lab.spec import arm_order, parse_spec
 
@@ -47,20 +49,30 @@ def write_record(folder, record):
         file.write(text.encode())
 
 
-def load_records(folder, set_aside=False):
+def load_records(folder, set_aside=()):
     """The records in a folder, by identity; FileNotFoundError without such a folder.
+
+    A record is in a file that has its identity as its name. One that was read and is not valid (of
+    another schema, or it does not fit its checksum or its identity) is named in a warning and left
+    out. Of other people's files that end in .json, one warning tells how many there are.
+
+    set_aside are the identities of trials that are to be recorded here: what stands in the place of
+    one and is no valid record moves into a folder `rejected`. All else is left as it is.
 
     A file `devices.toml` in the folder may say more of a device than its records do, which then
     have the longer name: (name in the records, without threads) -> device.
 
-    What ends in .json and is not a record of this schema, or does not fit its checksum or its
-    identity, is named in a warning and left out; set_aside moves it into a folder `rejected`, too.
+    OSError: the folder, or a file that may be a record, cannot be read. It is not left out, since
+    nobody knows what is in it.
     """
-    records, folder = {}, Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of results")
+    check_folder("folder", folder)
+    records, others, folder = {}, [], Path(folder)
+    try:
+        paths = listed(folder, ".json")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder}: no such folder of results") from None
     known_devices = _known_devices(folder)
-    for path in sorted(folder.glob("*.json")):
+    for path in paths:
         try:
             record = _read(path)
             if record["status"] == "finished":
@@ -69,18 +81,31 @@ def load_records(folder, set_aside=False):
             records[record["identity"]] = record
         except FileNotFoundError:  # moved by another sweep in the meantime
             continue
+        except OSError as error:
+            why = error.strerror or error
+            advice = "It may be a finished trial: make it readable, or move it to another folder"
+            raise OSError(f"{path} cannot be read: {why}. {advice}") from error
         except ValueError as error:
-            done = "is not counted"
-            if set_aside:
+            if path.stem in set_aside:
                 rejected = folder / "rejected" / f"{path.stem}-{time.time_ns()}.json"
                 rejected.parent.mkdir(exist_ok=True)
-                done = f"was moved to {path.rename(rejected)}"
-            warnings.warn(f"{path} {done}: {error}", stacklevel=2)
+                with suppress(FileNotFoundError):  # another sweep was faster
+                    path.rename(rejected)
+                    warnings.warn(f"{path} was moved to {rejected}: {error}", stacklevel=2)
+            elif isinstance(error, _ForeignError):
+                others.append(path.name)
+            else:
+                warnings.warn(f"{path} is not counted: {error}", stacklevel=2)
+    if others:
+        first = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
+        told = f"of what ends in .json, {len(others)} are no records and are left alone"
+        # From this line whoever calls, and so Python tells it once.
+        warnings.warn(f"{folder}: {told}: {first}", stacklevel=1)
     return records
 
 
 def is_finished(folder, identity):
-    """Whether a folder has a valid record of that trial as finished."""
+    """Whether a folder has a valid record of that trial as finished; OSError: it cannot be read."""
     try:
         return _read(Path(folder) / f"{identity}.json")["status"] == "finished"
     except (FileNotFoundError, ValueError):
@@ -218,42 +243,76 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
+# What `load_results` has of numbers; the rest is text.
+_NUMBERS = {
+    "size", "train", "test", "epochs", "seed", "top1", "top5", "loss", "seconds",
+    "images_per_second", "parameters",
+}  # fmt: skip
 # Of a CSV: what is text whatever it looks like, and what stands for a number that is missing.
-_TEXTS = dict.fromkeys(
-    ["folder", "dataset", "fingerprint", "backbone", "recipe", "arm", "kernel_sizes", *RUN, "torch",
-     "code", "identity"], str,
-)  # fmt: skip
-_MISSING = {name: [""] for name in ("top1", "top5", "loss", "seconds", "images_per_second")}
+_TEXTS = {name: str for name in ("folder", *_COLUMNS) if name not in _NUMBERS}
+_MISSING = {name: [""] for name in _NUMBERS}
+
+
+class _ForeignError(ValueError):
+    """Of a file that does not claim to be a record."""
 
 
 def _read(path):
-    """The record in a file; ValueError if it has none that counts."""
+    """The record in a file; ValueError if it has none that counts, OSError if nobody can tell."""
+    if not re.fullmatch("[0-9a-f]{16}", path.stem):
+        raise _ForeignError("its name is no identity of a trial")
+    content = read_regular(path)
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(content)
+        if not isinstance(record, dict) or not record.keys() >= {"schema", "identity"}:
+            raise _ForeignError("no record of a trial")
         if record["schema"] != SCHEMA:
-            raise ValueError(f"schema {record['schema']}, read is {SCHEMA}")
+            raise ValueError(f"schema {shown(record['schema'])}, read is {SCHEMA}")
         if record.pop("checksum") != _digest(record):
             raise ValueError("its checksum does not fit, so it was changed")
         if trial_identity(record["trial"]) != record["identity"]:
             raise ValueError("its trial does not hash to its identity")
-        if record["status"] == "finished":
-            _row(record)  # has all that it needs
-    except FileNotFoundError:
-        raise
-    except (KeyError, TypeError, AttributeError, IndexError, RecursionError, OSError) as error:
+        if record["identity"] != path.stem:
+            raise ValueError(f"it is the record of the trial {record['identity']}")
+        _check(record)
+    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(f"no record of a trial: {error!r}") from None
     return record
 
 
+def _check(record):
+    """Raise unless a record has all that is needed of it."""
+    check_choice("status", record["status"], ("finished", "failed"))
+    parse_spec(record["arm"])
+    if record["status"] == "failed":
+        _check_text("reason", record["reason"])
+        return
+    row = _row(record)
+    check_integer("seed", row["seed"], least=0)
+    for name, value in row.items():
+        if name in _NUMBERS:
+            check_number(name, value)
+        else:
+            _check_text(name, value)
+
+
+def _check_text(name, value):
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={shown(value)}: accepted is text")
+
+
 def _known_devices(folder):
     path = folder / "devices.toml"
-    if not path.exists():
-        return {}
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-        return {name: str(entry["device"]) for name, entry in told.items()}
-    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        told = tomllib.loads(read_regular(path).decode())
+        devices = {name: entry["device"] for name, entry in told.items()}
+        for name, device in devices.items():
+            _check_text(name, device)
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} tells of no devices: {error!r}") from None
+    return devices
 
 
 def _split_threads(device):

@@ -1,4 +1,5 @@
-"""Arms: short specs of an attention, such as "se(r=8)" or "eca(k=3-5-5-7)"; names of backbones.
+"""Arms: short specs of an attention, such as "se(r=8)" or "eca(k=3-5-5-7)"; names of backbones
+and data sets.
 
 What takes a `Spec` takes its text as well, which is parsed once. Needs no torch.
 """
@@ -6,6 +7,7 @@ What takes a `Spec` takes its text as well, which is parsed once. Needs no torch
 import re
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 
 from eca_lab.checks import check_choice, check_integer, shown
 from eca_lab.kernel_size import check_kernel_size, check_mapping
@@ -41,6 +43,8 @@ RESNETS = {
     "resnet152": ("bottleneck", (3, 8, 36, 3)),
 }
 BACKBONES = ("tiny", *RESNETS, "mobilenet_v2")
+# Data sets that have a name, and how many classes each has.
+DATASETS = {"shapes": 10, "cifar10": 10, "cifar100": 100, "imagenette": 10}
 # name -> arguments of which exactly one is to be given.
 _REQUIRED = {"se_gc": ("groups", "group_size"), "eca_ns": ("k",)}
 
@@ -50,10 +54,17 @@ class Spec:
     """A parsed spec; ``str`` gives its canonical text, the label of the arm wherever it is shown.
 
     arguments has the names of the grammar, in its order; k is an int, or a tuple of one per stage.
+    It cannot be changed: `parse_spec` gives one object to all who ask.
     """
 
     name: str
-    arguments: dict
+    arguments: MappingProxyType
+
+    def __post_init__(self):
+        object.__setattr__(self, "arguments", MappingProxyType(dict(self.arguments)))
+
+    def __reduce__(self):  # a proxy cannot be pickled
+        return Spec, (self.name, dict(self.arguments))
 
     def __str__(self):
         if not self.arguments:
@@ -120,7 +131,8 @@ def arm_order(arms):
 
 def _read(text):
     """Name and arguments of a spec string, the arguments in the order of the grammar."""
-    match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
+    # Blanks before the end would be tried in two places: quadratic in their number.
+    match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", text.strip())
     if match is None or match[1] not in GRAMMAR:
         examples = "se(r=8), eca(k=5) or eca(k=3-5-5-7)"
         raise ValueError(f"accepted are {', '.join(NAMES)}, with arguments as in {examples}")
@@ -141,7 +153,11 @@ def _read(text):
 
 def _value(key, text):
     if key == "k":
-        sizes = tuple(_number(int, key, size, "an odd integer") for size in text.split("-"))
+        accepted = "an odd integer, or one for each stage as in 3-5-5-7"
+        parts = [part.strip() for part in text.split("-")]
+        if not all(part.isascii() and part.isdecimal() for part in parts):
+            raise ValueError(f"{key}={shown(text)}: accepted is {accepted}")
+        sizes = tuple(_number(int, key, part, accepted) for part in parts)
         for size in sizes:
             check_kernel_size(size)
         return sizes if len(sizes) > 1 else sizes[0]

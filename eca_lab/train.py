@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from eca_lab.attention import ChannelAttention
-from eca_lab.checks import check_choice, check_integer
+from eca_lab.checks import check_choice, check_integer, shown
 from eca_lab.data.augmentation import augment, channel_statistics, normalize
 from eca_lab.fused import training_path
 from eca_lab.models import add_attention, attention_specs, blocks, build_model
@@ -47,7 +47,7 @@ def train_network(
     attention_norms (see `_norms`), seconds (of training), images_per_second, precision ("float32"
     or "bfloat16") and path ("modules" or "fused"). ValueError for what is not accepted, or fewer
     images than a batch;
-    FloatingPointError for a loss that is no longer finite.
+    FloatingPointError for a loss that is no longer finite, or logits or weights that are not.
     """
     recipe = recipe or Recipe()
     device = check_device(device)
@@ -181,12 +181,15 @@ def stem_for(size):
 
 def check_device(device):
     """The torch.device of that name; ValueError unless it is the CPU or a CUDA device here."""
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", str(device)):
-        raise ValueError(f"device={str(device)!r}: accepted are 'cpu' and 'cuda'")
-    found = torch.device(device)
-    if found.type == "cuda" and (found.index or 0) >= (count := torch.cuda.device_count()):
-        raise ValueError(f"device={str(device)!r}: torch sees {count} CUDA devices here")
-    return found
+    name, count = str(device), torch.cuda.device_count()
+    here = ["cuda", *(f"cuda:{index}" for index in range(count))] if count else []
+    if name not in ("cpu", *here):
+        is_cuda = re.fullmatch("cuda(:[0-9]+)?", name)
+        words = (
+            f"torch sees {count} CUDA devices here" if is_cuda else "accepted are 'cpu' and 'cuda'"
+        )
+        raise ValueError(f"device={shown(name)}: {words}")
+    return torch.device(name)
 
 
 @contextmanager
@@ -234,25 +237,35 @@ def _norms(model, initial):
     """How far training moved each attention parameter from its initial value.
 
     Name -> the norm it had, the norm it has, and the norm of the difference of the two, each the
-    Euclidean one over all entries. JSON-ready.
+    Euclidean one over all entries. JSON-ready: FloatingPointError for one that is not finite.
     """
-    return {
+    norms = {
         name: [round(each.norm().item(), 6) for each in (initial[name], now, now - initial[name])]
         for name, now in _attention_parameters(model)
     }
+    if not np.isfinite([*norms.values()]).all():
+        raise FloatingPointError("the weights of an attention are not finite after the last epoch")
+    return norms
 
 
 @torch.inference_mode()
 @_without_tf32()
 def _accuracy(model, dataset, as_input):
-    """top1 and top5 in percent, and which test images were right."""
+    """top1 and top5 in percent, and which test images were right.
+
+    FloatingPointError: the last step of a training may have no loss that tells that it diverged.
+    """
     model.eval()
     ranks = []  # how many classes score above the true one: 0 is right, below 5 is in the top 5
+    broken = []  # above NaN there is no logit, so all would be right
     tests = dataset.test_images.split(500), dataset.test_labels.split(500)
     for images, labels in zip(*tests, strict=True):
         # In float32 on any device: bfloat16 logits would tie.
         logits = model(as_input(images))
         ranks.append((logits > logits.gather(1, labels[:, None])).sum(1).cpu())
+        broken.append((~logits.isfinite()).any(1).cpu())
+    if torch.cat(broken).numpy().any():
+        raise FloatingPointError("the logits are not finite after the last epoch")
     ranks = torch.cat(ranks).numpy()
     return {
         "top1": round(100 * float((ranks < 1).mean()), 4),

@@ -234,8 +234,11 @@ class _Actor:
 def check_ray(address):
     """The module ray, if a cluster can be reached at the address: "auto", or HOST:PORT.
 
-    ImportError: Ray is not installed. OSError: nobody answers there; Ray would wait for minutes.
+    ValueError: an empty address. ImportError: Ray is not installed. OSError: nobody answers there;
+    Ray would wait for minutes.
     """
+    if not address:  # which Ray would take for a cluster to be started
+        raise ValueError("ray='': accepted is auto, or HOST:PORT")
     try:
         import ray
     except ImportError:
@@ -244,6 +247,6 @@ def check_ray(address):
     if host and port.isdecimal():
         try:
             socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # of a port above 65535
             raise ConnectionError(f"ray={address!r}: no cluster answers: {error}") from None
     return ray

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -105,6 +107,48 @@ def test_released_checkpoints_that_do_not_fit_are_refused(tmp_path):
         load_released_checkpoint(tmp_path / "none.pth", "resnet18")
 
 
+@pytest.mark.parametrize("holder", ["state_dict", "model_state_dict", "model", "net", None])
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "module._orig_mod.", "net.", ""])
+def test_what_training_scripts_put_around_a_state_dict(tmp_path, holder, prefix):
+    state, model = released_state("resnet18", (3, 5, 7, 7))
+    state = {prefix + name: value for name, value in state.items()}
+    path = tmp_path / "eca.pth"
+    torch.save({"epoch": 3, "optimizer": {"state": {}}, holder: state} if holder else state, path)
+    loaded = load_released_checkpoint(path, "resnet18")
+    assert attention_specs(loaded) == attention_specs(model)
+    expected = model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+
+
+def test_a_checkpoint_without_a_network_is_told_by_its_first_keys(tmp_path):
+    path = tmp_path / "eca.pth"
+    torch.save({f"encoder.{number}.weight": torch.ones(1) for number in range(50)}, path)
+    with pytest.raises(ValueError, match=r"there is no fc\.bias; the first keys are") as error:
+        load_released_checkpoint(path, "resnet18")
+    assert "'encoder.0.weight', 'encoder.1.weight', 'encoder.2.weight'" in str(error.value)
+    assert len(str(error.value)) < 400
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(ValueError, match="the first keys are none"):
+        load_released_checkpoint(path, "resnet18")
+    endless = {}
+    endless["model"] = endless
+    torch.save(endless, path)
+    with pytest.raises(ValueError, match="the first keys are 'model'"):
+        load_released_checkpoint(path, "resnet18")
+
+
+@pytest.mark.parametrize("zipped", [True, False])  # the authors' are of torch before 1.6
+def test_what_is_no_tensor_is_named(tmp_path, zipped):
+    state, _ = released_state("resnet18", (3, 5, 7, 7))
+    path = tmp_path / "eca.pth.tar"
+    content = {"state_dict": state, "best_prec1": np.float64(78.9)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"not a file of tensors alone .*multiarray\.scalar") as e:
+        load_released_checkpoint(path, "resnet18")
+    assert "save the weights alone: torch.save(model.state_dict(), path)" in str(e.value)
+    assert "weights_only" not in str(e.value)
+
+
 def card_of(model, arm, backbone="tiny", stem="cifar"):
     """As much of a card as loading needs."""
     trial = {
@@ -179,6 +223,13 @@ def test_checkpoints_that_do_not_fit_their_card_are_refused(tmp_path):
     card_path.write_text("{")
     with pytest.raises(ValueError, match="does not fit its card: JSONDecodeError"):
         load_checkpoint(path)
+    card_path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="does not fit its card: RecursionError"):
+        load_checkpoint(path)
+    card_path.unlink()
+    os.mkfifo(card_path)  # whoever opens it waits
+    with pytest.raises(ValueError, match="does not fit its card: ValueError: it is no regular"):
+        load_checkpoint(path)
     card_path.unlink()
     with pytest.raises(FileNotFoundError, match=r"net\.json"):
         load_checkpoint(path)
@@ -239,6 +290,29 @@ def test_checkpoints_are_trained_once_and_kept(dataset, tmp_path, monkeypatch):
         train_checkpoints(plan, tmp_path)
     assert trained == ["none"]
     assert paths[0].read_bytes() == tensors
+
+
+def test_networks_too_tell_of_emulated_bfloat16_with_its_time(dataset, tmp_path, monkeypatch):
+    def fake(dataset, backbone, arm, seed, *_, **__):
+        return build_model(backbone, arm, len(dataset.classes), "cifar"), {"top1": 50.0}
+
+    monkeypatch.setattr(sweep, "train_network", fake)
+    monkeypatch.setattr(sweep, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 60.0)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK, "bfloat16")
+    with pytest.warns(UserWarning, match=r"bfloat16 is emulated .* 2 trials take about 0:02:00"):
+        train_checkpoints(plan, tmp_path)
+    with pytest.raises(ValueError, match="out='': accepted is the path of a folder"):
+        train_checkpoints(plan, "")
+
+
+def test_a_folder_of_networks_that_cannot_be_listed(tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.listdir", denied)
+    with pytest.raises(PermissionError):  # rather than that there is no such network
+        find_checkpoint(tmp_path, "eca", 0)
 
 
 def test_no_checkpoint_is_overwritten(dataset, tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from eca_lab import results, stats, studies
-from eca_lab.__main__ import main
+from eca_lab.__main__ import _parser, main
 from eca_lab.checkpoints import load_checkpoint
 from eca_lab.recipe import Recipe
 from eca_lab.results import load_results, trial_identity, write_record
@@ -55,14 +56,23 @@ def test_commands_import_only_what_they_need(arguments, status, imported):
     [
         ("sweep --arms senet", "attention 'senet': accepted are none, static, se"),
         ("sweep --backbone resnet9", "invalid choice: 'resnet9'"),
-        ("sweep --epochs 0", "epochs=0: accepted is a positive integer"),
+        ("sweep --epochs 0", "epochs=0: accepted is an integer from 1 to 100000"),
         ("sweep --epochs many", "argument --epochs: invalid int value: 'many'"),
         ("sweep --learning-rate inf", "learning_rate=inf: accepted is a finite number above 0"),
-        ("sweep --seeds 0", "seeds=0: accepted is a positive integer"),
-        ("sweep --workers 0", "workers=0: accepted is a positive integer"),
+        ("sweep --seeds 0", "seeds=0: accepted is an integer from 1 to 10000"),
+        ("sweep --workers 0", "workers=0: accepted is an integer from 1 to 1000"),
         ("sweep --arms eca(gamma=1e-310)", "gamma=1e-310: accepted is a finite number from"),
         (f"sweep --size {'9' * 400}", "accepted is an integer from 4 to 1024"),
         ("sweep --budget 25", "'25': accepted is a time such as 90s"),
+        (f"sweep --budget {'9' * 30}h", "accepted is a time such as 90s"),
+        (f"sweep --budget {'9' * 5000}h", "accepted is a time such as 90s"),
+        ("sweep --budget \u0661m", "accepted is a time such as 90s"),
+        ("sweep --setting small", "--setting small: its --study is missing"),
+        ("checkpoints --setting small", "--setting small: its --study is missing"),
+        ("record --out= --data shapes", "out='': accepted is the path of a folder"),
+        ("record --checkpoints= --data shapes", "checkpoints='': accepted is the path of a folder"),
+        ("checkpoints --out=", "out='': accepted is the path of a folder"),
+        ("results /dev/null", "folder: Not a directory: '/dev/null', since '/dev/null' is none"),
         ("sweep --study ladder", "--study ladder: its --setting is missing; accepted are small"),
         ("sweep --study ladder --setting big", "--setting='big': accepted are small, resnet10"),
         ("sweep --study ladder --setting small --epochs 2", "--epochs with --study ladder"),
@@ -90,6 +100,23 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message, capsys):
     assert status == 2
     assert message in error
     assert len(error) < 400
+
+
+def test_arms_that_are_given_in_several_places():
+    options = _parser().parse_args(["sweep", "--arms", "none", "se", "--arms", "eca"])
+    assert list(map(str, options.arms)) == ["none", "se", "eca"]
+    assert _parser().parse_args(["sweep"]).arms is None
+
+
+def test_an_output_that_knows_no_accents(tmp_path, make_record):
+    record = make_record()
+    record["trial"]["dataset"]["name"] = "fl\u00f6he"
+    write_record(tmp_path, record)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "eca_lab", "results", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "fl\\xf6he, 64 training images" in done.stdout
+    assert done.stderr == ""
 
 
 def test_version(capsys):
@@ -317,8 +344,8 @@ def test_failed_trials_alone(tmp_path, make_record, capsys):
 
 def test_warnings_come_without_lines_of_code(tmp_path, make_record):
     write_record(tmp_path, make_record())
-    (tmp_path / "bad.json").write_text("[]")
+    (tmp_path / f"{'0' * 16}.json").write_text("[")
     status, _, errors, _ = run(["results", str(tmp_path)])
     assert status == 0
     assert len(errors) == 1
-    assert errors[0].startswith(f"warning: {tmp_path / 'bad.json'} is not counted")
+    assert errors[0].startswith(f"warning: {tmp_path}/{'0' * 16}.json is not counted")

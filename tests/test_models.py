@@ -175,6 +175,23 @@ def test_what_cannot_be_built(arguments, message):
         build_model(**{"backbone": "tiny", **arguments})
 
 
+def test_a_module_without_a_spec_is_not_called_none():
+    class Own(ECA):
+        pass
+
+    with pytest.raises(TypeError, match="Own has no spec: accepted are Static, SE, CBAM"):
+        _ = Own(64).spec
+    model = build_model("tiny", "eca", 10)
+    model.layer2.attention = Own(64)
+    with pytest.raises(TypeError, match="Own has no spec"):
+        attention_specs(model)
+    model.layer2.attention = torch.nn.Sequential(ECA(64))
+    with pytest.raises(TypeError, match=r"layer2\.attention is a Sequential: accepted are nn"):
+        attention_specs(model)
+    model.layer2.attention = torch.nn.Identity()
+    assert attention_specs(model)[1] == "none"
+
+
 def test_modules_are_of_the_named_classes():
     assert isinstance(build_model("tiny", "eca").layer1.attention, ECA)
     assert isinstance(build_model("tiny", "se").layer1.attention, SE)

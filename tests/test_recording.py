@@ -1,5 +1,10 @@
+import json
+import os
+import shutil
+
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from eca_lab import measures, probe
@@ -143,6 +148,10 @@ def test_a_file_gives_back_what_was_recorded(network, dataset, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="is no recording of this network"):
         load_recording(path, card)
+    path.unlink()
+    os.mkfifo(path)  # whoever opens it waits
+    with pytest.raises(ValueError, match="is no recording of this network: it is no regular"):
+        load_recording(path, card)
 
 
 def test_the_command_records_what_was_trained_on_the_data(
@@ -162,3 +171,58 @@ def test_the_command_records_what_was_trained_on_the_data(
     monkeypatch.setattr("eca_lab.data.load_dataset", lambda name, size: other)
     assert main(command) == 2
     assert "no network was trained on colours of this size" in capsys.readouterr().err
+
+
+@pytest.fixture
+def _few_orders(monkeypatch):
+    """What takes the most time is no matter here."""
+    told = measures.NeighbourCorrelation(0.5, 0.5, 0.4, 0.6, 1.0)
+    monkeypatch.setattr(measures, "neighbour_correlation", lambda *_, **__: told)
+
+
+@pytest.mark.usefixtures("_few_orders")
+def test_recordings_that_do_not_fit_are_not_kept_in_silence(
+    trained, dataset, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("eca_lab.data.load_dataset", lambda name, size: dataset)
+    command = ["record", "--per-class", "4", "--checkpoints", str(trained), "--out", str(tmp_path)]
+    assert main(command) == 0
+    first, second = sorted(tmp_path.iterdir())
+    kept = second.read_bytes()
+    first.write_bytes(kept)  # of the other network
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"{first} is no recording of this network: it is of weights with SHA-256" in error
+    assert "remove it to record the network again" in error
+    first.write_bytes(b"")
+    assert main(command) == 2
+    assert first.read_bytes() == b""
+    first.unlink()
+    assert main([*command[:2], "5", *command[3:]]) == 2
+    assert f"{second} is of 8 images, asked for are 10; remove it" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "1 of 3 networks recorded" in capsys.readouterr().out
+    assert second.read_bytes() == kept
+
+
+@pytest.mark.usefixtures("_few_orders")
+def test_other_people_s_files_among_the_networks_are_left_out(
+    trained, dataset, tmp_path, monkeypatch, capsys
+):
+    networks = tmp_path / "networks"
+    shutil.copytree(trained, networks)
+    (networks / "a_foreign.safetensors").write_bytes(safetensors.torch.save({}))
+    (networks / "b_foreign.safetensors").write_bytes(b"nonsense")
+    (networks / "b_foreign.json").write_text('{"trial": {}}')
+    card = next(networks.glob("*none*.json"))
+    without = json.loads(card.read_text())
+    del without["trial"]["dataset"]["fingerprint"]
+    card.write_text(json.dumps(without))
+    monkeypatch.setattr("eca_lab.data.load_dataset", lambda name, size: dataset)
+    command = ["record", "--per-class", "4", "--checkpoints", str(networks)]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    assert "2 of 2 networks recorded" in printed.out
+    for name, why in (("a_foreign", "No such file"), ("b_foreign", "does not fit its card")):
+        assert f"warning: {networks / name}.safetensors is left out: " in printed.err
+        assert why in printed.err

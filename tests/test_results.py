@@ -1,9 +1,13 @@
+import errno
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 
 from eca_lab.results import (
+    finished,
     is_finished,
     load_records,
     load_results,
@@ -69,7 +73,7 @@ def test_the_name_of_a_data_set_is_not_its_identity(make_record):
     assert trial_identity(changed) != trial_identity(trial)
 
 
-def test_files_that_are_no_records_are_named_and_left_out(tmp_path, make_record):
+def test_files_that_hold_no_valid_record_are_named_and_left_out(tmp_path, make_record):
     (tmp_path / "elsewhere").mkdir()
     good = make_record()
     write_record(tmp_path, good)
@@ -82,14 +86,16 @@ def test_files_that_are_no_records_are_named_and_left_out(tmp_path, make_record)
         for identity in (make_record(seed=1)["identity"], "0" * 16, good["identity"])
     )
     bad = {
-        "truncated": written[:100],
-        "foreign": "[1, 2]",
-        "binary": "\0\1",
-        "tampered": written.replace('"top1": 50.0', '"top1": 55.0'),
-        "without_checksum": json.dumps(good),
-        "older": older,
-        "misnamed": misnamed,
-        "incomplete": incomplete,
+        "a" * 16: written[:100],
+        "b" * 16: "",
+        "c" * 16: "\0\1",
+        "d" * 16: written.replace('"top1": 50.0', '"top1": 55.0'),
+        "e" * 16: json.dumps(good),
+        "1" * 16: older,
+        "2" * 16: misnamed,
+        "3" * 16: incomplete,
+        "4" * 16: written,  # of another trial
+        "5" * 16: "[" * 100_000 + "]" * 100_000,
     }
     for name, text in bad.items():
         (tmp_path / f"{name}.json").write_text(text)
@@ -100,41 +106,106 @@ def test_files_that_are_no_records_are_named_and_left_out(tmp_path, make_record)
         assert any(f"{name}.json is not counted" in str(each.message) for each in caught)
 
 
-def test_what_is_no_file_of_a_record_is_named_and_left_out(tmp_path, make_record):
+def test_other_people_s_files_are_left_alone_and_told_of_in_one_line(tmp_path, make_record):
     good = make_record()
     write_record(tmp_path, good)
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "loop.json").symlink_to("loop.json")
     (tmp_path / "dangling.json").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "fifo.json")  # whoever opens it waits
+    os.mkfifo(tmp_path / f"{'1' * 16}.json")
     (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
-    names = ["folder", "loop", "deep"]
-    wrong = [("loss_curve", []), ("loss_curve", 0), ("device", []), ("versions", {})]
-    for seed, (name, value) in enumerate(wrong, 1):
-        record = make_record(seed=seed) | {name: value}
-        write_record(tmp_path, record)
-        names.append(record["identity"])
-    with pytest.warns(UserWarning, match="is not counted") as caught:
-        assert list(load_records(tmp_path).values()) == [good]
-    assert sorted(names) == sorted(
-        str(each.message).split(".json is not counted")[0].split("/")[-1] for each in caught
-    )
-    assert not any(is_finished(tmp_path, name) for name in names)
-    with pytest.warns(UserWarning, match="was moved to"):
-        load_records(tmp_path, set_aside=True)
+    (tmp_path / f"{'0' * 16}.json").write_text('{"loss": 1.5}')
+    (tmp_path / f"{'2' * 16}.json").write_text('["identity", "schema"]')
+    before = sorted(tmp_path.iterdir())
+    # The name of a FIFO is that of a record, so it is named, too.
+    with pytest.warns(UserWarning, match="1{16}.json is not counted: it is no regular") as caught:
+        assert list(load_records(tmp_path, set_aside=["3" * 16]).values()) == [good]
+    _, others = (str(each.message) for each in caught)
+    assert "of what ends in .json, 7 are no records and are left alone: 000" in others
+    assert len(others) < 300
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("arm", "ecb"),  # of a later version, say
+        ("arm", ["eca"]),
+        ("loss_curve", []),
+        ("loss_curve", 0),
+        ("device", []),
+        ("versions", {}),
+        ("versions", {"torch": 2}),
+        ("top1", "50"),
+        ("top1", None),
+        ("seconds", True),
+        ("status", "running"),
+        ("status", "failed"),  # and why?
+    ],
+)
+def test_a_record_that_lacks_something_stops_no_other(tmp_path, make_record, name, value):
+    good, bad = make_record(), make_record(seed=1) | {name: value}
+    write_record(tmp_path, good)
+    write_record(tmp_path, bad)
+    with pytest.warns(UserWarning, match=f"{bad['identity']}.json is not counted: ") as caught:
+        assert load_results(tmp_path)["identity"].tolist() == [good["identity"]]
+    assert len(caught) == 1
+    assert not is_finished(tmp_path, bad["identity"])
+    with pytest.warns(UserWarning, match="was moved to .*rejected"):
+        load_records(tmp_path, set_aside=[bad["identity"]])
     assert len(load_results(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO, errno.ESTALE])
+def test_what_cannot_be_read_is_neither_left_out_nor_moved(
+    tmp_path, make_record, monkeypatch, number
+):
+    for seed in range(2):
+        write_record(tmp_path, make_record(seed=seed))
+    unreadable = tmp_path / f"{make_record(seed=1)['identity']}.json"
+    before, genuine = sorted(tmp_path.iterdir()), Path.read_bytes
+
+    def read_bytes(path):
+        if path == unreadable:
+            raise OSError(number, os.strerror(number), str(path))
+        return genuine(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    for set_aside in ((), [unreadable.stem]):
+        with pytest.raises(OSError, match=f"{unreadable.name} cannot be read: ") as error:
+            load_records(tmp_path, set_aside)
+        assert os.strerror(number) in str(error.value)
+        assert "make it readable, or move it" in str(error.value)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        is_finished(tmp_path, unreadable.stem)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path, make_record, monkeypatch):
+    write_record(tmp_path, make_record())
+
+    def denied(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", denied)
+    monkeypatch.setattr(os, "scandir", denied)  # of which `glob` would say nothing
+    with pytest.raises(PermissionError, match=re.escape(str(tmp_path))):
+        finished(tmp_path)
 
 
 def test_what_became_known_of_a_device_later(tmp_path, make_record):
     write_record(tmp_path, make_record(seed=0, device="cpu: A, 1 threads"))
     write_record(tmp_path, make_record(seed=1, device="cpu: B, 2 threads"))
     write_record(tmp_path, make_record(seed=2, device="cpu: A, with bfloat16, 4 threads"))
-    write_record(tmp_path, {**make_record(seed=3), "status": "failed", "device": None})
+    write_record(tmp_path, make_record(seed=3, status="failed", reason="", device=None))
     known = tmp_path / "devices.toml"
     known.write_text('["cpu: A"]\ndevice = "cpu: A, with bfloat16"\n')
     table = load_results(tmp_path)
     assert table["device"].tolist() == ["cpu: A, with bfloat16", "cpu: B", "cpu: A, with bfloat16"]
-    for text in ("[", '"cpu: A" = 3', '["cpu: A"]\nname = "B"'):
-        known.write_text(text)
+    texts = "[", '"cpu: A" = 3', '["cpu: A"]\nname = "B"', '["cpu: A"]\ndevice = 3'
+    for text in (*texts, "a = " + "[" * 5000, "\xff"):
+        known.write_bytes(text.encode("latin-1"))
         with pytest.raises(ValueError, match=r"devices\.toml tells of no devices"):
             load_results(tmp_path)
 
@@ -185,6 +256,12 @@ def test_not_a_number_is_never_written(tmp_path, make_record):
 def test_no_folder_and_no_results(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder of results"):
         load_results(tmp_path / "none")
+    with pytest.raises(ValueError, match="folder='': accepted is the path of a folder"):
+        load_results("")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"folder: Not a directory: '.*file'"):
+        load_results(tmp_path / "file")
+    (tmp_path / "file").unlink()
     empty = load_results(tmp_path)
     assert len(empty) == 0
     assert "top1" in empty

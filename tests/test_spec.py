@@ -1,3 +1,7 @@
+import copy
+import pickle
+import time
+
 import pytest
 
 from eca_lab.spec import Spec, parse_spec
@@ -37,6 +41,10 @@ def test_canonical_specs(text, canonical):
         ("eca(3)", "'3': accepted are k=..., gamma=..."),
         ("eca(k=3, k=5)", "k is given twice"),
         ("eca(k=3-4-5)", "kernel_size=4: accepted are odd"),
+        ("eca(k=-3)", "k='-3': accepted is an odd integer, or one for each stage"),
+        ("eca(k=3-)", "k='3-': accepted is an odd integer, or one for each stage"),
+        ("eca(k=)", "k='': accepted is an odd integer, or one for each stage"),
+        ("eca(k=\u0663)", "k='\u0663': accepted is an odd integer"),
         ("eca(k=3.0)", "k='3.0': accepted is an odd integer"),
         ("eca(k=__import__('os'))", "accepted is an odd integer"),
         ("eca(gamma=0)", "gamma=0.0: accepted is a finite number from 0.001 to 1000"),
@@ -81,6 +89,27 @@ def test_a_spec_is_parsed_once():
     assert spec == Spec("eca", {"k": 3})
     with pytest.raises(TypeError, match="attention 3: accepted is a spec string"):
         parse_spec(3)
+
+
+def test_a_spec_that_all_share_cannot_be_changed():
+    spec = parse_spec("eca(k=3-5)")
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        spec.arguments["k"] = 9
+    given = {"k": 3}
+    own = Spec("eca", given)
+    given["k"] = 5
+    assert str(own) == "eca(k=3)"
+    for copied in (pickle.loads(pickle.dumps(spec)), copy.deepcopy(spec)):
+        assert copied == spec
+        assert str(copied) == "eca(k=3-5)"
+
+
+def test_blanks_take_no_longer_than_they_are_long():
+    start = time.perf_counter()
+    for text in (" " * 100_000, "eca" + " " * 100_000 + "x", "eca" + " " * 100_000 + "(k=3"):
+        with pytest.raises(ValueError, match="accepted are none"):
+            parse_spec(text)
+    assert time.perf_counter() - start < 2  # from 30 s on where it is quadratic
 
 
 def test_different_specs_have_different_file_names():

@@ -1,8 +1,11 @@
+import errno
+import os
+
 import pytest
 
 from eca_lab import results, studies
 from eca_lab.recipe import Recipe
-from eca_lab.spec import BACKBONES
+from eca_lab.spec import BACKBONES, DATASETS
 
 TEXT = """
 question = "Which?"
@@ -132,13 +135,174 @@ def test_contrasts_that_are_refused(old, new, message, tmp_path):
         ("margin = 0.2", "margin = 0.2\nmagin = 1", "magin"),
         ("epochs = 2", "epoch = 2", "epoch"),
         ("epochs = 2", "epochs = 2\nscales = [[0.5, 3]]", "epochs in scales=3"),
-        ("seeds = 4", "seeds = 0", "seeds=0: accepted is a positive integer"),
+        ("seeds = 4", "seeds = 0", "seeds=0: accepted is an integer from 1 to 10000"),
     ],
 )
 def test_a_file_that_declares_none(old, new, message, tmp_path):
     with pytest.raises(ValueError, match=r"which\.toml declares no study") as error:
         declare(tmp_path, TEXT.replace(old, new))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epochs = 2", 'fused = "no"', "small.fused='no': accepted is true or false"),
+        (
+            "epochs = 2",
+            'keep = "2"',
+            "small.keep='2': accepted is an integer of at",
+        ),
+        (
+            "epochs = 2",
+            'arms = ["se"]',
+            "small.arms=['se']: no such key, accepted are data",
+        ),
+        (
+            "epochs = 2",
+            "epochs = 1e9",
+            "small.epochs=1000000000.0: accepted is an integer",
+        ),
+        ("epochs = 2", "scales = 3", "small.scales=3: accepted is a list of pairs"),
+        ("epochs = 2", "scales = [3]", "settings.small: scales=3: accepted are pairs"),
+        ("epochs = 2", "recipe = 3", "small.recipe=3: no such key"),
+        ("epochs = 2", 'name = "x"', "small.name='x': no such key"),
+        ("epochs = 2", "per_class = 0", "small.per_class=0: accepted is a positive"),
+        ("epochs = 2", 'precision = "half"', "small.precision='half': accepted are auto"),
+        ("epochs = 2", "seeds = true", "small.seeds=True: accepted is an integer from 1"),
+        (
+            'backbone = "tiny"',
+            'backbone = "vgg"',
+            "small.backbone='vgg': accepted are tiny",
+        ),
+        ('device = "cpu"', 'device = "tpu"', "small.device='tpu': accepted are cpu, cuda"),
+        ('device = "cpu"', 'device = ["cpu"]', "small.device=['cpu']: accepted are cpu"),
+        ('device = "cpu"', "", "small.device is missing"),
+        ('data = "shapes"', 'data = "mnist"', "small.data='mnist': accepted are shapes"),
+        ('data = "shapes"', 'data = "folder:/x"', "small.data='folder:/x': accepted are"),
+        (
+            "size = 32",
+            "size = 2.5",
+            "small.size=2.5: accepted is an integer from 4",
+        ),
+        (
+            'results = "mine"',
+            'results = "../../x"',
+            "results='../../x': accepted is a name",
+        ),
+        ('results = "mine"', 'results = "/x"', "results='/x': accepted is a name"),
+        ('results = "mine"', 'results = ".."', "results='..': accepted is a name"),
+        ('results = "mine"', 'results = ""', "results='': accepted is a name"),
+        (
+            'results = "mine"',
+            'results = "a\\u0000"',
+            "results='a\\x00': accepted is a name",
+        ),
+        ("[settings.small]", '[settings."a/b"]', "a name in settings='a/b': accepted is a name"),
+        ("[settings.small]", "[[settings]]", "accepted is a table of tables"),
+        ("[settings.small]", "[[settings.small]]", "accepted is a table"),
+        ('question = "Which?"', "question = 3", "question=3: accepted is text"),
+        ('question = "Which?"', "", "question is missing"),
+        ("margin = 0.2", "margin = nan", "margin=nan: accepted is a finite number above 0"),
+        ("margin = 0.2", 'margin = "0.2"', "margin='0.2': accepted is a finite number above 0"),
+        ("seeds = 4", "seeds = 4.0", "seeds=4.0: accepted is an integer from 1 to 10000"),
+        ('["none", "eca( k=3 )"]', '"none"', "family='none': accepted is a list of arms"),
+        ('["none", "eca( k=3 )"]', '["non", 3]', "family: attention 3: accepted is a spec string"),
+        ('["none", "eca( k=3 )"]', '["eca()"]', "baseline='eca': accepted is an arm outside the"),
+        ('beside = ["cbam"]', 'primary = "eca"', "primary='eca': accepted is another arm than the"),
+        ('beside = ["cbam"]', 'primary = "none"', "primary='none': accepted is an arm outside the"),
+        ('{ "eca(k=3)" = 3 }', '{ "eca( k=3)" = 3 }', "slope: 'eca( k=3)' is written 'eca(k=3)'"),
+        ('{ "eca(k=3)" = 3 }', '{ "eca(k=7)" = 3 }', "slope.over='eca(k=7)': accepted are none"),
+        ('{ "eca(k=3)" = 3 }', "{}", "slope.over is empty: accepted is one arm or more"),
+        ('{ "eca(k=3)" = 3 }', "[3]", "slope.over=[3]: accepted is a table of arms and their"),
+        (
+            'per = "unit of k"',
+            'per = "k"\nprimary = 1',
+            "slope.primary=1: accepted is true",
+        ),
+        ("[slope]", "[families]", "baseline='eca': no such key, accepted are question"),
+        ('question = "Which?"', "x = " + "[" * 5000 + "]" * 5000, "it is nested too deeply"),
+        ("Which?", "\\ud800", "declares no study"),
+    ],
+)
+def test_every_key_and_value_is_checked(old, new, message, tmp_path):
+    assert old in TEXT
+    with pytest.raises(ValueError, match=r"which\.toml declares no study") as error:
+        declare(tmp_path, TEXT.replace(old, new, 1))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('test = "t"', 'tets = "t"', "families.first.test is missing; families.first.tets='t': no"),
+        (
+            "[families.first.contrasts.slope]",
+            "[families.first.contrasts.slope]\narms = 3",
+            "arms=3",
+        ),
+        ('words = "it rises"', "", "families.first.contrasts.slope.words is missing"),
+        ('per = "halving of r"', "", "slope: accepted are over and per together"),
+        ('{ "static" = 1, "eca" = -1 }', "{}", "contrasts.image.weights is empty"),
+        ('{ "static" = 1, "eca" = -1 }', '["se"]', "contrasts.image.weights=['se']: accepted is a"),
+        ("margin = 0.05", "margin = nan", "contrasts.slope.margin=nan: accepted is a finite"),
+        ("seeds = 4", 'seeds = 4\nfamily = ["se"]', "family=['se']: no such key"),
+        (
+            'data = "shapes"',
+            'data = "shapes"\nfamily = []',
+            "small.family=[]: no such key",
+        ),
+    ],
+)
+def test_every_key_of_contrasts_is_checked(old, new, message, tmp_path):
+    assert old in CONTRASTS
+    with pytest.raises(ValueError, match=r"which\.toml declares no study") as error:
+        declare(tmp_path, CONTRASTS.replace(old, new, 1))
+    assert message in str(error.value)
+
+
+def test_all_mistakes_are_named_at_once(tmp_path):
+    text = TEXT.replace("seeds = 4", "seeds = 4.5").replace("size = 32", "size = true")
+    text = text.replace('backbone = "tiny"', 'backbone = "tinny"\nkept = 2')
+    with pytest.raises(ValueError, match="declares no study") as error:
+        declare(tmp_path, text)
+    for place in (
+        "seeds=4.5",
+        "small.size=True",
+        "small.backbone='tinny'",
+        "small.kept=2",
+    ):
+        assert place in str(error.value)
+
+
+def test_a_declaration_that_is_no_file(tmp_path, monkeypatch):
+    declare(tmp_path, TEXT)
+    folder = tmp_path / "data" / "studies"
+    (folder / "which.toml").unlink()
+    os.mkfifo(folder / "which.toml")
+    with pytest.raises(ValueError, match="declares no study: it is no regular file"):
+        studies.load_study("which", folder)
+
+    def denied(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", denied)
+    with pytest.raises(PermissionError):  # rather than that there is no such study
+        studies.load_study("which", folder)
+
+
+def test_without_studies(tmp_path):
+    assert studies.names(tmp_path / "nowhere") == []  # as where the package alone is installed
+    with pytest.raises(ValueError, match="study='why': no study is declared in "):
+        studies.load_study("why", tmp_path / "nowhere")
+
+
+def test_the_names_of_data_sets_are_those_that_can_be_loaded():
+    from eca_lab import data
+
+    assert tuple(DATASETS) == data.NAMES
+    shapes = data.load_dataset("shapes")
+    assert len(shapes.classes) == DATASETS["shapes"]
 
 
 def test_what_is_declared_here_can_be_run():

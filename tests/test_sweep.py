@@ -1,9 +1,12 @@
 import dataclasses
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from contextlib import suppress
@@ -191,7 +194,7 @@ def rewrite(folder, change):
     [
         (("tiny", ["senet"], 1), "attention 'senet': accepted are none, static, se"),
         (("tiny", [], 1), "arms="),
-        (("tiny", ["eca"], 0), "seeds=0: accepted is a positive integer"),
+        (("tiny", ["eca"], 0), "seeds=0: accepted is an integer from 1 to 10000"),
         (("vgg16", ["eca"], 1), "backbone='vgg16': accepted are tiny"),
     ],
 )
@@ -228,6 +231,133 @@ def test_seeds_begun_elsewhere_are_left_alone(dataset, tmp_path, trained):
     # Now there are trials from here, to pair others from here with.
     another = plan_sweep(dataset, "tiny", ["eca(k=9)"], 3, QUICK)
     assert begun_elsewhere(another, load_records(tmp_path)) == {}
+
+
+def test_another_kind_of_processor_under_the_same_name_is_elsewhere(
+    dataset, tmp_path, monkeypatch, trained
+):
+    kind = ["AVX2"]
+    monkeypatch.setattr("eca_lab.provenance._processor", lambda: "AMD EPYC")
+    monkeypatch.setattr("eca_lab.provenance._instructions", lambda: kind[0])
+    run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK), tmp_path)
+    kind[0] = "AVX512 with bfloat16"
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 2, QUICK)
+    with pytest.warns(
+        UserWarning, match=r"seeds 0 were .* \(cpu: AMD EPYC, AVX2, float32"
+    ) as caught:
+        run_sweep(plan, tmp_path)
+    assert "devices.toml" not in str(caught[0].message)
+    assert trained[2:] == [("none", 1), ("eca", 1), ("se", 1)]
+
+
+def test_a_kind_of_processor_that_older_records_do_not_tell(
+    dataset, tmp_path, monkeypatch, trained
+):
+    monkeypatch.setattr("eca_lab.provenance._processor", lambda: "AMD EPYC")
+    monkeypatch.setattr("eca_lab.provenance._instructions", lambda: "AVX2")
+    run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK), tmp_path)
+    rewrite(tmp_path, lambda record: record.update(device="cpu: AMD EPYC, 1 threads"))
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 1, QUICK)
+    with pytest.warns(UserWarning, match="seeds 0 were begun elsewhere") as caught:
+        run_sweep(plan, tmp_path)
+    assert len(trained) == 2
+    told = str(caught[0].message)
+    assert "Records from before say cpu: AMD EPYC alone, which this processor is called" in told
+    lines = '["cpu: AMD EPYC"]', 'device = "cpu: AMD EPYC, AVX2"'
+    assert all(line in told for line in lines)
+    # What the message says is what helps.
+    (tmp_path / "devices.toml").write_text("\n".join(lines))
+    run_sweep(plan, tmp_path)
+    assert trained[2:] == [("se", 0)]
+    assert load_results(tmp_path)["device"].unique().tolist() == ["cpu: AMD EPYC, AVX2"]
+
+
+def test_emulated_bfloat16_is_told_with_its_time(dataset, tmp_path, monkeypatch, trained):
+    order = []
+    monkeypatch.setattr(
+        sweep.Plan, "estimate_seconds", lambda plan, trial, device: order.append("estimate") or 90.0
+    )
+    monkeypatch.setattr(sweep, "cpu_has_bfloat16", lambda: False)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 1, QUICK, "bfloat16")
+    with pytest.warns(UserWarning, match="bfloat16 is emulated on this processor, cpu: ") as caught:
+        run_sweep(plan, tmp_path / "a")
+    assert "3 trials take about 0:04:30. precision='float32'" in str(caught[0].message)
+    assert order == ["estimate"]
+    with pytest.warns(UserWarning, match="3 trials take about 0:00:30"):
+        run_sweep(plan, tmp_path / "b", estimate=10.0)
+    assert order == ["estimate"]  # what is known is not measured
+
+    def failing(*_):
+        return None
+
+    monkeypatch.setattr(sweep.Plan, "estimate_seconds", failing)
+    with pytest.warns(UserWarning, match="3 trials take an unknown time"):
+        run_sweep(plan, tmp_path / "c")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_sweep(plan, tmp_path / "c")  # nothing is left to run
+        for precision in ("float32", "auto"):
+            monkeypatch.setattr("eca_lab.train.cpu_has_bfloat16", lambda: False)
+            other = plan_sweep(dataset, "tiny", ["none"], 1, QUICK, precision)
+            run_sweep(other, tmp_path / precision)
+        monkeypatch.setattr(sweep, "cpu_has_bfloat16", lambda: True)
+        run_sweep(plan, tmp_path / "d")
+
+
+def test_the_command_tells_of_emulated_bfloat16_before_it_trains(tmp_path, monkeypatch, capsys):
+    said = []
+
+    def fake(*_, **__):
+        said.append(capsys.readouterr())
+        return None, DONE
+
+    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 100.0)
+    monkeypatch.setattr(sweep, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(sweep, "train_network", fake)
+    arguments = [*ARGUMENTS, "--arms", "eca", "se", "--seeds", "1", "--precision", "bfloat16"]
+    assert __main__.main([*arguments, "--out", str(tmp_path)]) == 0
+    assert "2 to run on cpu, about 0:03:20" in said[0].out
+    assert "warning: bfloat16 is emulated on this processor" in said[0].err
+    assert "2 trials take about 0:03:20" in said[0].err
+
+
+def test_seeds_that_are_left_alone_are_not_estimated(tmp_path, monkeypatch, trained, capsys):
+    arguments = [*ARGUMENTS, "--seeds", "2", "--out", str(tmp_path), "--precision", "float32"]
+    arguments = [*arguments, "--arms", "eca"]
+    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 1.0)
+    assert __main__.main([*arguments[:-1], "eca", "--seeds", "1"]) == 0
+    rewrite(tmp_path, lambda record: record.update(device="cpu: Another, 1 threads"))
+    assert __main__.main([*arguments, "se"]) == 0
+    printed = capsys.readouterr()
+    assert "1 of 4 trials are finished" in printed.out
+    assert "2 to run on cpu" in printed.out
+    assert "seeds 0 were begun elsewhere (cpu: Another" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch-size", "131"], "batch_size=131: accepted is an integer from 1 to 130"),
+        (["--classes", "3"], "batch_size=128: accepted is an integer from 1 to 39"),
+        (
+            ["--data", "cifar100", "--per-class", "1"],
+            "batch_size=128: accepted is an integer from 1",
+        ),
+    ],
+)
+def test_a_batch_of_more_than_all_images_is_known_before_they_are_loaded(
+    arguments, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("eca_lab.data.load_dataset", None)
+    arguments = [*ARGUMENTS, "--arms", "eca", "--out", str(tmp_path / "out"), *arguments]
+    assert __main__.main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_of_more_than_all_images_is_no_plan(dataset):
+    with pytest.raises(ValueError, match="batch_size=65: accepted is an integer from 1 to 64"):
+        plan_sweep(dataset, "tiny", ["eca"], 1, Recipe(batch_size=65))
 
 
 def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, monkeypatch, trained):
@@ -352,6 +482,12 @@ def test_the_budget_counts_from_the_start_of_the_command(tmp_path, monkeypatch, 
     assert len(estimates) == 2  # one a command
 
 
+def test_a_duration_in_words():
+    assert sweep.duration(5, 2, 60.4) == "about 0:03:01"
+    assert sweep.duration(5, 2, None) == "an unknown time"
+    assert sweep.duration(10**6, 1, 1e9) == "more than a million years"
+
+
 def test_estimate_is_from_the_rate_of_a_few_batches(dataset, monkeypatch):
     given = []
 
@@ -365,6 +501,12 @@ def test_estimate_is_from_the_rate_of_a_few_batches(dataset, monkeypatch):
     # Thirty epochs of 64 images, and a forward pass, a third of the work, of 20.
     assert plan.estimate_seconds(plan.trials[0]) == pytest.approx((30 * 64 + 20 / 3) / 10)
     assert given == [(16, 1)] * 2
+
+    def none_in_sight(*_):  # as it is recorded
+        return None, {"images_per_second": 0.0}
+
+    monkeypatch.setattr(sweep, "train_network", none_in_sight)
+    assert plan.estimate_seconds(plan.trials[0]) is None
 
 
 def test_the_estimate_of_workers_is_with_their_threads(tmp_path, monkeypatch, capsys):
@@ -394,26 +536,214 @@ def test_an_estimate_that_fails_ends_nothing(tmp_path, capsys):
     assert [record["status"] for record in records] == ["failed", "failed"]
 
 
-def test_invalid_files_are_set_aside_and_their_trials_run_again(dataset, tmp_path, trained):
+def test_invalid_records_are_set_aside_and_their_trials_run_again(dataset, tmp_path, trained):
     plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
     run_sweep(plan, tmp_path)
     truncated, whole = sorted(tmp_path.glob("*.json"))
     kept, text = whole.read_bytes(), truncated.read_text()
     truncated.write_text(text[:100])
-    (tmp_path / "notes.json").write_text("{}")
-    with pytest.warns(UserWarning, match="was moved to .*rejected") as caught:
+    others = {"notes.json": "{}", f"{'0' * 16}.json": text[:100]}  # not in the way of any trial
+    for name, content in others.items():
+        (tmp_path / name).write_text(content)
+    with pytest.warns(UserWarning, match="was moved to .*rejected"):
         assert run_sweep(plan, tmp_path) == []
-    assert len(caught) == 2
-    moved = {path.name.split("-")[0]: path for path in (tmp_path / "rejected").iterdir()}
-    assert moved[truncated.stem].read_text() == text[:100]
-    assert moved["notes"].read_text() == "{}"
-    assert len(load_records(tmp_path)) == 2
+    (moved,) = (tmp_path / "rejected").iterdir()
+    assert moved.name.startswith(f"{truncated.stem}-")
+    assert moved.read_text() == text[:100]
+    with pytest.warns(UserWarning, match="is not counted"):
+        assert len(load_records(tmp_path)) == 2
     assert whole.read_bytes() == kept
 
-    truncated.write_text("")
-    with pytest.warns(UserWarning, match="rejected"):
+    for number, text in enumerate(["", "{}"], 2):
+        truncated.write_text(text)
+        with pytest.warns(UserWarning, match="was moved to .*rejected"):
+            run_sweep(plan, tmp_path)
+        assert len(list((tmp_path / "rejected").iterdir())) == number  # none is overwritten
+    assert {name: (tmp_path / name).read_text() for name in others} == others
+
+
+def test_a_sweep_into_a_folder_of_other_files_leaves_them_alone(dataset, tmp_path, trained):
+    saved = Path(STUDY).parents[1] / "checkpoints"
+    for path in saved.glob("shapes*-seed0-*"):
+        shutil.copy(path, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.warns(UserWarning, match="of what ends in .json, 3 are no records"):
+        run_sweep(plan_sweep(dataset, "tiny", ["eca"], 1, QUICK), tmp_path)
+    assert before == {name: (tmp_path / name).read_bytes() for name in before}
+    assert len(list(tmp_path.iterdir())) == len(before) + 1
+    with pytest.raises(ValueError, match="out='': accepted is the path of a folder"):
+        run_sweep(plan_sweep(dataset, "tiny", ["eca"], 1, QUICK), "")
+
+
+def test_records_that_cannot_be_read_stop_a_sweep_before_it_trains(
+    dataset, tmp_path, monkeypatch, trained
+):
+    run_sweep(plan_sweep(dataset, "tiny", ["eca"], 1, QUICK), tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+    def failing(path):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(OSError, match="cannot be read: Too many open files"):
+        run_sweep(plan_sweep(dataset, "tiny", ["eca", "se"], 2, QUICK), tmp_path)
+    assert len(trained) == 1
+    assert before == {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+
+def test_no_record_is_moved_for_lack_of_file_handles(tmp_path, make_record):
+    identities = []
+    for seed in range(3):
+        record = make_record(seed=seed)
+        identities.append(record["identity"])
+        write_record(tmp_path, record)
+    code = f"""
+import os, resource
+from eca_lab.results import load_records
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+taken = []
+try:
+    while True:
+        taken.append(os.open(os.devnull, os.O_RDONLY))
+except OSError:
+    os.close(taken.pop())  # enough to list a folder, and a thread to read a file in
+genuine = os.listdir
+def listdir(folder):
+    names = genuine(folder)
+    taken.append(os.open(os.devnull, os.O_RDONLY))
+    return names
+os.listdir = listdir
+try:
+    load_records({str(tmp_path)!r}, set_aside={identities!r})
+except OSError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "cannot be read: Too many open files" in done.stdout
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json"}
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_folder_that_moves_away_ends_the_sweep_and_loses_no_trial(
+    dataset, tmp_path, monkeypatch, workers
+):
+    out, away, calls = tmp_path / "out", tmp_path / "away", []
+
+    def fake(dataset, backbone, arm, seed, *_, **__):
+        calls.append((str(arm), seed))
+        if len(calls) == 2:
+            out.rename(away)
+        return None, DONE
+
+    class Pool:  # of one process, which begins two trials before the first ends
+        size = 2
+
+        def __init__(self, job, *_):
+            self.job, self.events = job, []
+
+        def start(self):
+            self.events.append((len(self.events), "ready"))
+
+        def submit(self, worker, trial):
+            self.events.append((worker, self.job(trial, "cpu", id)))
+
+        def wait(self):
+            events, self.events = self.events, []
+            return events
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(sweep, "train_network", fake)
+    monkeypatch.setattr(sweep, "ProcessPool", Pool)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 1, QUICK)
+    with pytest.raises(OSError, match=f"{out} was moved or removed while the sweep ran") as error:
+        run_sweep(plan, out, workers=workers)
+    assert "is in a new folder of that name; put the two together" in str(error.value)
+    assert len(calls) == 2  # no other trial is started
+    recorded = {path.name for path in (*out.glob("*.json"), *away.glob("*.json"))}
+    assert len(recorded) == 2
+    assert len(list(out.glob("*.json"))) == (workers or 1)
+
+
+def test_a_lock_that_cannot_be_taken_loses_no_trial(dataset, tmp_path, monkeypatch, trained):
+    genuine = sweep.FileLock
+
+    def out_of_handles(path):
+        if trained:
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return genuine(path)
+
+    monkeypatch.setattr(sweep, "FileLock", out_of_handles)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
+    with pytest.raises(OSError, match=f"{tmp_path} cannot be used any more: .*Too many open"):
         run_sweep(plan, tmp_path)
-    assert len(list((tmp_path / "rejected").iterdir())) == 3  # the first is not overwritten
+    assert [each["arm"] for each in load_records(tmp_path).values()] == ["none"]
+
+
+def test_a_folder_that_moves_away_between_trials(dataset, tmp_path, monkeypatch, trained):
+    out = tmp_path / "out"
+    genuine = results.write_record
+
+    def moved_then(folder, record):
+        genuine(folder, record)
+        out.rename(tmp_path / "away")
+
+    monkeypatch.setattr(results, "write_record", moved_then)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
+    with pytest.raises(FileNotFoundError, match=f"{out} was moved or removed while the sweep ran"):
+        run_sweep(plan, out)
+    assert len(trained) == 1
+    assert not out.exists()
+
+
+def test_a_record_that_its_folder_cannot_take_is_kept_elsewhere(
+    dataset, tmp_path, monkeypatch, trained
+):
+    out, genuine = tmp_path / "out", results.write_record
+
+    def full(folder, record):
+        if Path(folder) == out:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        genuine(folder, record)
+
+    monkeypatch.setattr(results, "write_record", full)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
+    with pytest.raises(OSError, match=r"No space left on device: the record of none, seed 0") as e:
+        run_sweep(plan, out)
+    (rescued,) = tmp_path.glob("eca-lab-*/*.json")
+    assert f"is kept in {rescued.parent}; move it to {out}" in str(e.value)
+    assert list(load_records(rescued.parent)) == [plan.trials[0].identity]
+    assert len(trained) == 1
+
+
+def test_the_message_of_a_folder_that_moved_away(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+
+    def fake(*_, **__):
+        out.rename(tmp_path / "away")
+        return None, DONE
+
+    monkeypatch.setattr(sweep, "train_network", fake)
+    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 1.0)
+    arguments = [*ARGUMENTS, "--arms", "eca", "se", "--seeds", "1", "--out"]
+    assert __main__.main([*arguments, str(out)]) == 1
+    error = capsys.readouterr().err
+    assert f"error: {out} was moved or removed while the sweep ran: the record of eca" in error
+    assert "1 of 2 trials are finished" in error
+
+    other = tmp_path / "other"
+
+    def gone(*_, **__):
+        shutil.rmtree(other)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep, "train_network", gone)
+    assert __main__.main([*arguments, str(other)]) == 130
+    assert f"cannot be told: {other}: no such folder of results" in capsys.readouterr().err
 
 
 # Ctrl-C in a terminal reaches every process of it; a job scheduler's SIGTERM only the first.
@@ -498,6 +828,22 @@ def test_a_failed_trial_gives_a_nonzero_exit(tmp_path, monkeypatch, capsys):
         (["--gpu-share", "0.5", "--workers", "2"], "gpu_share=0.5: accepted with workers or ray"),
         (["--ray", "auto", "--workers", "2"], "workers=2 with ray='auto'"),
         (["--ray", "auto", "--device", "cuda:1"], "device='cuda:1': accepted are cpu, cuda"),
+        (["--ray", ""], "ray='': accepted is auto, or HOST:PORT"),
+        (["--ray", "localhost:" + "9" * 30], "no cluster answers: "),
+        (["--device", ""], "device='': accepted are 'cpu' and 'cuda'"),
+        (["--device", "cuda:" + "9" * 20], "device='cuda:99999999999999999999': torch sees"),
+        (["--device", "cuda:\u0661"], "device='cuda:\u0661': accepted are 'cpu' and 'cuda'"),
+        (["--epochs", "9" * 30], "accepted is an integer from 1 to 100000"),
+        (["--seeds", "1000000"], "seeds=1000000: accepted is an integer from 1 to 10000"),
+        (["--seeds", "1" + "0" * 30], "accepted is an integer from 1 to 10000"),
+        (["--workers", "1" + "0" * 30], "accepted is an integer from 1 to 1000"),
+        (
+            ["--gpu-share", "1e-320", "--ray", "auto"],
+            "gpu_share=1e-320: accepted is a finite number",
+        ),
+        (["--out", ""], "out='': accepted is the path of a folder"),
+        (["--out", __file__], f"out: Not a directory: '{__file__}', since '{__file__}' is none"),
+        (["--setting", "small"], "--setting small: its --study is missing"),
     ],
 )
 def test_bad_input_gives_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):

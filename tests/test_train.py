@@ -263,7 +263,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial(dataset):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epochs": 0}, "epochs=0: accepted is a positive integer"),
+        ({"epochs": 0}, "epochs=0: accepted is an integer from 1 to 100000"),
         ({"batch_size": -1}, "batch_size=-1"),
         ({"learning_rate": 0}, "learning_rate=0: accepted is a finite number above 0"),
         ({"momentum": 1}, "momentum=1: accepted is a finite number from 0 below 1"),
@@ -322,3 +322,17 @@ def test_a_trial_on_a_gpu_agrees_with_the_cpu(dataset):
     assert on_gpu["precision"] == "bfloat16"
     assert on_gpu["loss_curve"][0] == pytest.approx(on_cpu["loss_curve"][0], rel=0.05)
     assert on_gpu["top1"] >= 90
+
+
+def test_a_training_that_diverges_in_its_last_step_is_no_success(dataset):
+    # The only loss is that of the initial weights, and above a logit that is NaN there is none.
+    recipe = Recipe(epochs=1, batch_size=64, learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match="the logits are not finite after the last epoch"):
+        train_network(dataset, "tiny", "eca", 0, recipe)
+
+
+def test_weights_that_are_not_finite_are_no_outcome(dataset, monkeypatch):
+    monkeypatch.setattr(train, "_accuracy", lambda *_: {"top1": 50.0})
+    recipe = Recipe(epochs=1, batch_size=64, learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match="weights of an attention are not finite"):
+        train_network(dataset, "tiny", "eca", 0, recipe)
