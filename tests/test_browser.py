@@ -17,6 +17,7 @@ from in_browser import (
     new_page,
     run_notebook,
     save,
+    shut_kernel_down,
     told,
     wait_for_kernel,
 )
@@ -842,3 +843,22 @@ def test_names_run_nothing_in_the_page(find):
     network = explorer.get_by_label("network").locator("option")
     expect(network).to_have_text([HOSTILE])
     expect(page.locator(".jp-OutputArea .eca-lab img")).to_have_count(0)
+
+
+def test_explorers_are_there_when_the_notebook_is_opened_again(lab, everything):
+    from playwright.sync_api import expect
+
+    page, wrong = everything
+    path = NOTEBOOK.with_name("everything.ipynb")
+    before = told(page).all_inner_texts()
+    save(page, lab.folder / path)
+    shut_kernel_down(page)
+    page.goto("about:blank")
+    page.goto(lab.url(path))
+    expect(told(page)).to_have_text(before, timeout=60_000)
+    expect(page.get_by_text("Error displaying widget")).to_have_count(0)
+    # What needs no kernel goes on without one.
+    channels_slider(page).last.press("Home")
+    channels_slider(page).last.press("ArrowRight")
+    expect(told(page).last).to_contain_text("channels=2, ")
+    assert wrong == []
