@@ -115,6 +115,7 @@ def build(paths, out):
     """Write a page for each notebook, an index, and copies of all local files that they name."""
     jinja = Environment(loader=PackageLoader("eca_lab", "explorers"), autoescape=True)
     jinja.globals |= {"light": HtmlFormatter(), "dark": HtmlFormatter(style="github-dark")}
+    jinja.globals["css"] = Explorer._css
     pages = []
     for path in paths:
         print(path, flush=True)

@@ -9,7 +9,7 @@ import torch
 from eca_lab import probe
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.explorers.explorer import Explorer, plain
-from eca_lab.figures import dress, new_figure
+from eca_lab.figures import BLUE, WEIGHTS, arm_color, dress, new_figure
 from eca_lab.train import input_transform
 
 
@@ -62,6 +62,7 @@ class ChannelWeightExplorer(Explorer):
             (network, layer, image, channel, factor),
             **{"classes": self._classes, "counts": self._counts, "stops": self.FACTOR_STOPS},
             networks=[(name, list(each.items())) for name, each in self._channels.items()],
+            colors={name: _color(name) for name in networks},
             indices=indices.astype("<i4").tobytes(),
             images=small.tobytes(),  # (N, h, w, 3)
             size=small.shape[1:3],
@@ -91,7 +92,7 @@ class ChannelWeightExplorer(Explorer):
         chosen = f"image {self.image}, channel {self.channel}: {self.answer['weight']:.3f}"
         dress(ax, f"Weights, dark 0, bright 1; {chosen}", "channel", "images, sorted by class")
         ax.grid(visible=False)
-        ax.imshow(self.weights, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        ax.imshow(self.weights, **WEIGHTS, aspect="auto", interpolation="nearest")
         ax.set_yticks(np.cumsum(self._counts) - np.array(self._counts) / 2, self._classes)
         ax.plot(self.channel, self.image, "wo", fillstyle="none", markersize=9)
         return figure
@@ -132,6 +133,14 @@ class ChannelWeightExplorer(Explorer):
         with torch.inference_mode():
             batch = self._prepare(self._images[self.image, None].to(like.device))
             return model(batch.to(like.dtype))[0].float().softmax(0).tolist()
+
+
+def _color(name):
+    """That of the arm with which the name of a network begins, as "eca, seed 0" does, else blue."""
+    try:
+        return arm_color(name.split(", ")[0])
+    except (AttributeError, ValueError):
+        return BLUE
 
 
 def _channels(name, model, image, prepare):
