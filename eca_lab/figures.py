@@ -26,11 +26,12 @@ BLACK, GREY = "#000000", "#666666"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
-# The hue of each attention, at least 3:1 on white; those that look at no image are grey and pink.
+# The hue of each attention, at least 3:1 on white: orange for SE, olive where it has no reduction,
+# blue for ECA, grey and pink for what looks at no image.
 HUES = {
     **{"none": GREY, "static": PURPLE, "cbam": "#9C2E00", "se_gc": "#00795A"},
-    **dict.fromkeys(("se", "se_var1", "se_var2", "se_var3"), "#B87400"),
-    **dict.fromkeys(("eca", "eca_ns"), BLUE),
+    **{"se": "#B87400", "eca": BLUE, "eca_ns": BLUE},
+    **dict.fromkeys(("se_var1", "se_var2", "se_var3"), "#827717"),
 }
 
 # Weights of channels from 0, dark, to 1, bright: viridis without its darkest end. Signed numbers as
@@ -72,9 +73,14 @@ def arm_color(arm):
     """
     spec = parse_spec(arm)
     steps = sum(_steps(key, value) for key, value in spec.arguments.items())
-    steps += {"se_var1": 1, "se_var2": 2, "se_var3": 3}.get(spec.name, 0)
+    steps += {"se_var2": 1, "se_var3": 2, "eca_ns": 1}.get(spec.name, 0)
     light = 0.85 ** min(steps, _DARKEST)
     return to_hex([light * part for part in to_rgb(HUES[spec.name])])
+
+
+def one_seed(color):
+    """`ONE_SEED` in another colour, such as that of its arm."""
+    return ONE_SEED | {"color": color, "markeredgecolor": color, "alpha": 0.5}
 
 
 _DARKEST = 5  # steps, after which a shade would be black
@@ -215,8 +221,7 @@ _VERDICTS = {
 def _draw_difference(ax, row, found, seeds):
     """An arm of the forest plot: its two intervals, its mean and, below them, its seeds."""
     color = arm_color(found.name)
-    one_seed = ONE_SEED | {"color": color, "markeredgecolor": color, "alpha": 0.5}
-    ax.plot(seeds, [row + 0.27] * len(seeds), **one_seed)
+    ax.plot(seeds, [row + 0.27] * len(seeds), **one_seed(color))
     ax.hlines(row, found["low"], found["high"], color=color, linewidth=1.5)
     half = found["equivalent_within"] - abs(found["difference"])  # it ends where TOST just rejects
     ax.hlines(row, found["difference"] - half, found["difference"] + half, color=color, linewidth=5)
@@ -233,11 +238,10 @@ def _mark(verdict, color):
 
 def _difference_legend(margin, verdicts):
     """The handles of the legend of a forest plot, its marks without the colour of an arm."""
-    one_seed = ONE_SEED | {"color": GREY, "markeredgecolor": GREY}
     marks = [(verdict, _mark(verdict, GREY)) for verdict in _VERDICTS if verdict in verdicts]
     return [
         Patch(color=GREEN, alpha=0.15, label=margin),
-        Line2D([], [], label="one seed", **one_seed),
+        Line2D([], [], label="one seed", **one_seed(GREY)),
         Line2D([], [], color=GREY, linewidth=1.5, label="95% interval"),
         Line2D([], [], color=GREY, linewidth=5, label="90% interval, of the test of equivalence"),
         *(Line2D([], [], label=f"mean: {verdict}", **mark) for verdict, mark in marks),

@@ -88,26 +88,33 @@ def find(everything):
 # Of one moment, for while a page takes its new size things move.
 PLACES = """root => [".headline", ".main", ".picture", ".controls", ".readout"].map(each =>
     root.querySelector(each).getBoundingClientRect().toJSON())"""
-# What is wider than its explorer, but for what is as wide as the widest word.
+# Waits until all is drawn in a new size, of which the page hears in a frame, and draws in the next.
+DRAWN = """() => new Promise(done => {
+    const wait = frames => requestAnimationFrame(() => frames ? wait(frames - 1) : done());
+    wait(4);
+})"""
+# What is cut off at the right of its explorer.
 STICKING_OUT = """root => [...root.querySelectorAll("*")].filter(each =>
     each.getBoundingClientRect().right > root.getBoundingClientRect().right + 1
 ).map(each => each.outerHTML.slice(0, 200))"""
 
 
 def check_places(page, explorer):
-    """The picture stands beside or directly above the controls, in a wide and a narrow window.
+    """The picture stands beside or directly above the controls, where there is room and where not.
 
-    The main sliders stand directly below the headline, in a narrow one before the picture.
+    The main sliders stand directly below the headline, above the picture where they are narrow.
     """
-    for width in (1280, 760, 700, 390):
-        page.set_viewport_size({"width": width, "height": 1000})
+    for width in (1000, 720, 350):  # of windows of 1040, 760 and 390 pixels
+        explorer.evaluate("(root, width) => { root.style.width = `${width}px`; }", width)
+        page.evaluate(DRAWN)
         headline, main, picture, controls, readout = explorer.evaluate(PLACES)
         assert 0 <= main["top"] - headline["bottom"] < 20
         assert picture["top"] <= controls["top"] < readout["top"]
         beside = picture["right"] <= controls["left"]
         assert beside or controls["top"] - picture["bottom"] < 20
-        assert width > 760 or picture["top"] >= main["bottom"]
+        assert width == 1000 or picture["top"] >= main["bottom"]
         assert explorer.evaluate(STICKING_OUT) == []
+    explorer.evaluate("root => { root.style.width = ''; }")
 
 
 GRID = """async ([text, given, samples]) => {
