@@ -97,7 +97,7 @@ def _steps(key, value):
 class LabFigure(Figure):
     """A Figure that writes every text as it is, and that notebooks show as a small PNG.
 
-    It has two pixels for each one of its size in the page, which its metadata gives; 64 colours;
+    It has two pixels for each one of its size in the page, which its metadata gives; few colours;
     and round corners, through which the page is seen: where that is dark, a card lies on it.
     """
 
@@ -108,12 +108,13 @@ class LabFigure(Figure):
         super().draw(renderer)
 
     def _repr_png_(self):
-        # Colours are chosen by how much has which, so that scales keep their steps. Lines take a
-        # third of the bytes of all colours.
+        # Colours are chosen by how much has which, so that scales keep their steps. With so few,
+        # lines take a third of the bytes that they take with all colours.
+        colors = 64 if any(ax.images for ax in self.axes) else 32
         canvas, file = FigureCanvasAgg(self), io.BytesIO()
         canvas.draw()
         picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-        picture = picture.quantize(64, Image.Quantize.MEDIANCUT, kmeans=1)
+        picture = picture.quantize(colors, Image.Quantize.MEDIANCUT, kmeans=1)
         seen_through = len(picture.getpalette()) // 3  # a colour of its own, after the others
         picture.putpalette([*picture.getpalette(), 255, 255, 255])
         picture.paste(seen_through, mask=_outside(picture.size))
