@@ -69,7 +69,7 @@ def arm_color(arm):
     """The colour of an arm, the same in every figure and explorer, as "#rrggbb".
 
     An attention has one hue (`HUES`), and its variants are darker shades of it: the darker, the
-    smaller r or the larger a fixed k, and a shade for each other argument. ValueError: no such arm.
+    smaller r or the larger a fixed k, and darker for each other argument. ValueError: no such arm.
     """
     spec = parse_spec(arm)
     steps = sum(_steps(key, value) for key, value in spec.arguments.items())
@@ -91,7 +91,7 @@ def _steps(key, value):
         return abs(math.log2(value) - 4)  # from the usual 16
     if key == "k" and isinstance(value, int):
         return (value + 1) / 2
-    return 1
+    return 1.5
 
 
 class LabFigure(Figure):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from eca_lab import explorers
 from eca_lab.attention import ECA, SE
+from eca_lab.explorers.explorer import Explorer
 from eca_lab.figures import LabFigure
 from eca_lab.models import build_model
 
@@ -195,21 +196,16 @@ def test_readers_without_a_kernel_see_one_line_and_the_picture(make):
 
 
 def test_the_picture_says_that_it_is_one(make, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(
-        LabFigure, "_repr_png_", lambda figure: (drawn.append(figure), (b"", {}))[1]
-    )
-    make()._repr_mimebundle_(include=None, exclude=None)
-    assert "Run the cells to touch it" in drawn[0].get_suptitle()
+    monkeypatch.setattr(LabFigure, "_repr_png_", lambda each: (each.get_suptitle().encode(), {}))
+    data, _ = make()._repr_mimebundle_(include=None, exclude=None)
+    assert b"Run the cells to touch it" in base64.b64decode(data["image/png"])
 
 
 @pytest.fixture
 def told(monkeypatch):
-    """What the page is told from now on: the messages of all explorers."""
+    """What pages are told: a list of messages."""
     messages = []
-    monkeypatch.setattr(
-        explorers.explorer.Explorer, "_send", lambda _, msg, **__: messages.append(msg)
-    )
+    monkeypatch.setattr(Explorer, "_send", lambda _, message, **__: messages.append(message))
     return messages
 
 

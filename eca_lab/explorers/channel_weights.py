@@ -9,7 +9,7 @@ import torch
 from eca_lab import probe
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.explorers.explorer import Explorer, plain
-from eca_lab.figures import BLUE, WEIGHTS, arm_color, dress, new_figure
+from eca_lab.figures import WEIGHTS, arm_color, dress, new_figure
 from eca_lab.train import input_transform
 
 
@@ -136,11 +136,11 @@ class ChannelWeightExplorer(Explorer):
 
 
 def _color(name):
-    """That of the arm with which the name of a network begins, as "eca, seed 0" does, else blue."""
+    """Of the arm with which the name of a network begins, as "eca, seed 0" does, else of ECA."""
     try:
         return arm_color(name.split(", ")[0])
     except (AttributeError, ValueError):
-        return BLUE
+        return arm_color("eca")
 
 
 def _channels(name, model, image, prepare):

@@ -217,9 +217,9 @@ export default explorer((view) => {
   return {
     headline,
     main: [numberRow(view, "margin", "margin ±", stops.margin)],
-    picture: [forest, block("hint", "Click an arm to compare with it; drag the margin's edges. Above, the mean, its ",
-      "interval of 90%, thick, and of 95%, thin; below, the seeds. Equivalent is what keeps the thick one within the ",
-      "margin; better or worse, what p by Holm tells apart. Intervals are not adjusted.")],
+    picture: [forest, block("hint", "Click an arm to compare with it; drag the margin's edges. Above, the mean with ",
+      "its intervals of 90%, thick, and 95%, thin, not adjusted; below, the seeds. Better, worse: p, adjusted by Holm, ",
+      `is below ${level.toFixed(2)}. Equivalent: the thick interval lies within the margin.`)],
     controls: [
       choice(setting, "setting", "setting", options, named),
       choice({ ...view, change: take }, "metric", "metric", Object.entries(metrics)),
