@@ -1,5 +1,6 @@
 """Notebooks as a reader meets them: in JupyterLab, one beside the other, and as a page alone."""
 
+import json
 import re
 
 import pytest
@@ -49,12 +50,13 @@ def window(lab, browser):
     ],
 )
 def test_explorers_slide_as_soon_as_a_trusted_notebook_is_opened(
-    window, path, label, before, after
+    lab, window, path, label, before, after
 ):
     from playwright.sync_api import expect
 
     page, wrong = window
-    open_notebook(page, path.with_stem(f"{path.stem}-saved"))
+    copy = path.with_stem(f"{path.stem}-saved")
+    open_notebook(page, copy)
     explorer = shown(page).locator(".eca-lab")
     slider = explorer.get_by_label(label, exact=True).and_(explorer.locator("[type=range]"))
     slider.wait_for(timeout=60_000)
@@ -62,6 +64,12 @@ def test_explorers_slide_as_soon_as_a_trusted_notebook_is_opened(
     slider.press("ArrowRight")
     expect(told(explorer)).to_contain_text(after)
     expect(explorer.locator(".bad").first).to_be_empty()
+    # And it is still there when the notebook is saved, although no cell has run.
+    save(page, lab.folder / copy)
+    widgets = json.loads((lab.folder / copy).read_text(encoding="utf-8"))["metadata"]["widgets"]
+    ((_, kept),) = widgets.items()
+    kept = [each["state"] for each in kept["state"].values()]
+    assert sum("_esm" in each for each in kept) == 1
     assert wrong == []
 
 
