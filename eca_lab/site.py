@@ -152,7 +152,8 @@ def _heads(text):
 def document(path, name):
     """What the template is told of a file that a page names, or of a folder: a list of its files.
 
-    path is where it is, name where it stands beside the notebooks' pages.
+    path is where it is, name where it stands beside the notebooks' pages. A text in Markdown has
+    a title.
     """
     if path.is_dir():
         files = [_page_of(Path(each.name)).name for each in sorted(path.iterdir())]
@@ -162,10 +163,12 @@ def document(path, name):
         written = path.read_text(encoding="utf-8")
         body = markdown(written) if path.suffix == ".md" else f"<pre>{escape(written)}</pre>"
     body = f'<div class="text_cell rendered_html">{body}</div>'
-    heads = _heads(BeautifulSoup(body, "html.parser"))
-    if path.suffix != ".md":
+    title, heads = str(name), _heads(BeautifulSoup(body, "html.parser"))
+    if path.suffix == ".md":
+        (_, title), *heads = heads
+    else:
         body = f"<h1>{name}</h1>{body}"
-    return {"title": str(name), "heads": heads, "body": body, "name": name}
+    return {"title": title, "heads": heads, "body": body}
 
 
 def build(paths, out):
@@ -183,19 +186,25 @@ def build(paths, out):
     for number, name in enumerate([*(page["name"] for page in pages), "index"]):
         text = template.render(pages=pages, number=number, page=dict(enumerate(pages)).get(number))
         (out / f"{name}.html").write_text(text, encoding="utf-8")
-    documents = {}
     named = [name for page in pages for name in _named(page["body"], Path())]
-    while named:
-        if (name := named.pop()) in documents:
+    _write_documents(template, named, root, out)
+
+
+def _write_documents(template, names, root, out):
+    """Write the pages of files and folders, and of what these name in turn; copy the files."""
+    left, written = list(names), set()
+    while left:
+        name = left.pop()
+        if name in written:
             continue
-        documents[name] = page = document(root / name, name)
-        file = out / _page_of(name)
+        written.add(name)
+        given, page, file = root / name, document(root / name, name), out / _page_of(name)
         file.parent.mkdir(parents=True, exist_ok=True)
         up = "../" * len(file.relative_to(out).parents[1:])
-        file.write_text(template.render(pages=pages, page=page, up=up), encoding="utf-8")
-        named += _named(page["body"], name if (root / name).is_dir() else name.parent)
-        if not (root / name).is_dir():
-            shutil.copy(root / name, file.parent)
+        file.write_text(template.render(page=page, up=up), encoding="utf-8")
+        left += _named(page["body"], name if given.is_dir() else name.parent)
+        if given.is_file():
+            shutil.copy(given, file.parent)
 
 
 def _named(body, folder):

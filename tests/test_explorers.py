@@ -211,7 +211,8 @@ def told(monkeypatch):
 
 def update(**state):
     """A message of the page."""
-    return {"content": {"data": {"method": "update", "state": state, "buffer_paths": []}}}
+    data = {"method": "update", "state": state, "buffer_paths": []}
+    return {"content": {"data": data}, "buffers": []}
 
 
 def test_what_changed_together_is_told_at_once(row, make, told):

@@ -107,21 +107,28 @@ class Explorer(anywidget.AnyWidget):
         with self.hold_sync(), super().hold_trait_notifications():
             yield
 
+    _from_page = False  # whether it is the page that sets the state
+
     def _handle_msg(self, msg):
-        # A cell may have changed the state meanwhile, so that what the page asks for is refused.
-        # ipywidgets would print the error into the output of a cell, and leave the page as it is.
+        self._from_page = True
         try:
-            self._take(msg)
+            super()._handle_msg(msg)
+        finally:
+            self._from_page = False
+
+    def set_state(self, sync_data):
+        """As that of ipywidgets; a page that is refused is told what holds, and why.
+
+        A cell may have changed the state after the page asked. ipywidgets would print the error
+        into the output of a cell, and leave the page as it is.
+        """
+        try:
+            super().set_state(sync_data)
         except StateError as error:
+            if not self._from_page:
+                raise
             self.send_state(["answer", *self.STATE])
             self.send({"refused": str(error)})
-
-    def _take(self, msg):
-        data = msg["content"]["data"]
-        if data["method"] == "update":
-            self.set_state(data["state"])
-        else:
-            super()._handle_msg(msg)
 
     def _recorded(self):
         return ()
