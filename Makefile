@@ -16,11 +16,14 @@ QUIET := TQDM_DISABLE=1
         photographs imagenet-subset ladder ladder-small checkpoints constraints clean
 
 # Notebooks whose explorers need no kernel: their state is saved with them, and JupyterLab shows it
-# before any cell has run, if the notebook is trusted.
+# before any cell has run, if the notebook is trusted. The folder jupyter has JupyterLab save the
+# state of all explorers with a notebook: else it could not show them where the notebook is opened
+# again.
 ALIVE := notebooks/01_kernel_size.ipynb notebooks/03_kernel_sweep.ipynb
 lab: .venv/.installed
 	$(BIN)/jupyter trust $(ALIVE)
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
+	JUPYTER_CONFIG_PATH="$(CURDIR)/jupyter" \
+	    $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
 	    --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
 	    $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 

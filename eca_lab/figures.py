@@ -3,21 +3,45 @@
 Every function returns a new `matplotlib.figure.Figure` that pyplot knows nothing of, so a cell that
 is run again leaves no figure behind. Colours are those of Okabe and Ito, which stay apart for
 colour-blind readers, and what a colour tells is told by a marker's shape or a line's dashes too.
-A cell that draws a figure of its own starts with `new_figure` and `dress`.
+A cell that draws a figure of its own starts with `new_figure` and `dress`. The explorers take the
+colours of arms, weights and signed numbers from here.
 """
 
 import io
+import math
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, NullLocator
-from PIL import Image
+from PIL import Image, ImageDraw
+
+from eca_lab.spec import parse_spec
 
 BLACK, GREY = "#000000", "#666666"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+
+# The hue of each attention, at least 3:1 on white: orange for SE, olive where it has no reduction,
+# blue for ECA, grey and pink for what looks at no image.
+HUES = {
+    **{"none": GREY, "static": PURPLE, "cbam": "#9C2E00", "se_gc": "#00795A"},
+    **{"se": "#B87400", "eca": BLUE, "eca_ns": BLUE},
+    **dict.fromkeys(("se_var1", "se_var2", "se_var3"), "#827717"),
+}
+
+# Weights of channels from 0, dark, to 1, bright: viridis without its darkest end. Signed numbers as
+# shares of the largest, from -1, blue, over white to 1, red: RdBu of ColorBrewer.
+WEIGHT_COLORS = ("#472F7D", "#3B528B", "#21918C", "#5EC962", "#FDE725")
+SIGNED_COLORS = ("#053061", "#4393C3", "#F7F7F7", "#D6604D", "#67001F")
+WEIGHTS = {"cmap": LinearSegmentedColormap.from_list("weights", WEIGHT_COLORS, 1024)}
+WEIGHTS |= {"vmin": 0, "vmax": 1}
+SIGNED = {"cmap": LinearSegmentedColormap.from_list("signed", SIGNED_COLORS, 1024)}
+SIGNED |= {"vmin": -1, "vmax": 1}
 
 # The same two marks in every figure: a ring for what Equation 12 says, a diamond inside the ring
 # (or outside, where the two disagree) for what the authors released.
@@ -29,13 +53,11 @@ RELEASED_MARK |= {"markeredgecolor": "white", "markeredgewidth": 0.8}
 # A single trial: faint beside the mean, with a rim, so that near ones are seen to be two.
 ONE_SEED = {"marker": "o", "linestyle": "none", "color": SKY, "markersize": 5.5, "alpha": 0.6}
 ONE_SEED |= {"markeredgecolor": BLUE, "markeredgewidth": 0.8}
-# Signed numbers as shares of the largest: blue, white, red, which stay apart for the colour-blind.
-SIGNED = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
 # One style for each of a few lines in a figure; the first three are SE, SE-GC and ECA in a panel.
 STYLES = [
     {"color": color, "marker": marker, "markersize": 5, "linestyle": line}
     for color, marker, line in zip(
-        (ORANGE, GREEN, BLUE, VERMILLION, PURPLE, SKY, BLACK, GREY),
+        (HUES["se"], HUES["se_gc"], HUES["eca"], VERMILLION, PURPLE, SKY, BLACK, GREY),
         "os^DvPX*",
         ("-", "--", "-.", ":") * 2,
         strict=True,
@@ -43,8 +65,41 @@ STYLES = [
 ]
 
 
+def arm_color(arm):
+    """The colour of an arm, the same in every figure and explorer, as "#rrggbb".
+
+    An attention has one hue (`HUES`), and its variants are darker shades of it: the darker, the
+    smaller r or the larger a fixed k, and darker for each other argument. ValueError: no such arm.
+    """
+    spec = parse_spec(arm)
+    steps = sum(_steps(key, value) for key, value in spec.arguments.items())
+    steps += {"se_var2": 1, "se_var3": 2, "eca_ns": 1}.get(spec.name, 0)
+    light = 0.85 ** min(steps, _DARKEST)
+    return to_hex([light * part for part in to_rgb(HUES[spec.name])])
+
+
+def one_seed(color):
+    """`ONE_SEED` in another colour, such as that of its arm."""
+    return ONE_SEED | {"color": color, "markeredgecolor": color, "alpha": 0.5}
+
+
+_DARKEST = 5  # steps, after which a shade would be black
+
+
+def _steps(key, value):
+    if key == "r":
+        return abs(math.log2(value) - 4)  # from the usual 16
+    if key == "k" and isinstance(value, int):
+        return (value + 1) / 2
+    return 1.5
+
+
 class LabFigure(Figure):
-    """A Figure that writes every text as it is, and that notebooks show as a PNG of 64 colours."""
+    """A Figure that writes every text as it is, and that notebooks show as a small PNG.
+
+    It has two pixels for each one of its size in the page, which its metadata gives; few colours;
+    and round corners, through which the page is seen: where that is dark, a card lies on it.
+    """
 
     def draw(self, renderer):
         # Names of classes and arms come from outside: a dollar sign in one begins no formula.
@@ -53,19 +108,37 @@ class LabFigure(Figure):
         super().draw(renderer)
 
     def _repr_png_(self):
-        # Chosen by how much has which, so that scales keep their steps. Lines take a third of the
-        # bytes of all colours.
+        # Colours are chosen by how much has which, so that scales keep their steps. With so few,
+        # lines take a third of the bytes that they take with all colours.
+        colors = 64 if any(ax.images for ax in self.axes) else 32
         canvas, file = FigureCanvasAgg(self), io.BytesIO()
         canvas.draw()
         picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-        picture = picture.quantize(64, Image.Quantize.MEDIANCUT, kmeans=1)
-        picture.save(file, "png", compress_level=9)
-        return file.getvalue()
+        picture = picture.quantize(colors, Image.Quantize.MEDIANCUT, kmeans=1)
+        seen_through = len(picture.getpalette()) // 3  # a colour of its own, after the others
+        picture.putpalette([*picture.getpalette(), 255, 255, 255])
+        picture.paste(seen_through, mask=_outside(picture.size))
+        picture.save(file, "png", compress_level=9, transparency=seen_through)
+        width, height = (round(pixels / SHARP) for pixels in picture.size)
+        return file.getvalue(), {"width": width, "height": height}
+
+
+SHARP = 2  # pixels of a picture for each one of its size in the page
+
+
+def _outside(size):
+    """A mask of what lies outside the round corners of a picture of this size."""
+    outside = Image.new("1", size, 1)
+    right, bottom = size[0] - 1, size[1] - 1
+    ImageDraw.Draw(outside).rounded_rectangle((0, 0, right, bottom), radius=8 * SHARP, fill=0)
+    return outside
 
 
 def new_figure(width, height):
-    """An empty white Figure of width x height inches at 100 dpi, laid out when it is drawn."""
-    return LabFigure(figsize=(width, height), dpi=100, layout="constrained", facecolor="white")
+    """An empty white Figure, laid out when it is drawn, whose size is in units of 100 pixels."""
+    figure = LabFigure(figsize=(width, height), dpi=100 * SHARP, facecolor="white")
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
+    return figure
 
 
 def dress(ax, title, xlabel, ylabel):
@@ -110,45 +183,67 @@ def stages_figure(intervals, networks):
 
 
 def differences_figure(comparisons):
-    """Forest plot: differences to a baseline, their 95% intervals, and the margin.
+    """Forest plot: differences to a baseline, their intervals of 90% and 95%, and the margin.
 
     Side by side, on one scale, for one or more `eca_lab.stats.Comparison` by title, which share
-    metric, margin and baseline. The differences of single seeds are faint dots.
+    metric, margin and baseline. The differences of single seeds are faint dots. The interval of
+    90%, which is thick, is the one that the test of equivalence asks about. Every arm has its
+    colour, see `arm_color`.
     """
     most = max(len(each.table) for each in comparisons.values())
     width = 7.2 if len(comparisons) == 1 else 4.4 * len(comparisons)
-    figure = new_figure(width, 1.9 + 0.36 * most)
+    figure = new_figure(width, 2.4 + 0.36 * most)
     axes = figure.subplots(1, len(comparisons), sharex=True, squeeze=False)[0]
-    legend = {}
     for ax, (title, comparison) in zip(axes, comparisons.items(), strict=True):
-        table, margin = comparison.table, comparison.margin
-        label = f"margin, ±{margin:g} points"
-        ax.axvspan(-margin, margin, color=GREEN, alpha=0.15, linewidth=0, label=label)
+        margin = comparison.margin
+        ax.axvspan(-margin, margin, color=GREEN, alpha=0.15, linewidth=0)
         ax.axvline(0, color=BLACK, linewidth=1)
-        rows = range(len(table))
-        for row, arm in enumerate(table.index):
-            seeds, label = comparison.differences[arm], "one seed" if row == 0 else None
-            ax.plot(seeds, [row + 0.25] * len(seeds), **ONE_SEED, label=label)
-        ax.hlines(rows, table["low"], table["high"], color=BLUE, linewidth=2)
-        for verdict, (marker, fill) in _VERDICTS.items():
-            chosen = [row for row, each in enumerate(table["verdict"]) if each == verdict]
-            if chosen:
-                style = {"color": BLUE, "markerfacecolor": fill, "markersize": 8}
-                label = f"mean, 95% interval: {verdict}"
-                ax.plot(table["difference"].iloc[chosen], chosen, marker, **style, label=label)
+        for row, arm in enumerate(comparison.table.index):
+            _draw_difference(ax, row, comparison.table.loc[arm], comparison.differences[arm])
         dress(ax, title, comparison.axis_label, "")
-        ax.set_yticks(rows, table.index)
+        ax.set_yticks(range(len(comparison.table)), comparison.table.index)
         ax.set_ylim(most - 0.5, -0.5)
-        handles, labels = ax.get_legend_handles_labels()
-        legend |= dict(zip(labels, handles, strict=True))
-    figure.legend(legend.values(), legend, fontsize=9.5, loc="outside lower center", ncols=2)
+    verdicts = {verdict for each in comparisons.values() for verdict in each.table["verdict"]}
+    legend = _difference_legend(f"margin, ±{margin:g} points", verdicts)
+    style = {"fontsize": 9.5, "title_fontsize": 9.5, "loc": "outside lower center", "ncols": 2}
+    figure.legend(handles=legend, title="Better, worse: adjusted by Holm; intervals: not", **style)
     return figure
 
 
 # How a verdict is marked: by shape, and filled only where the arms were told apart.
 _VERDICTS = {
-    "better": (">", BLUE),
-    "worse": ("<", BLUE),
-    "equivalent": ("s", "white"),
-    "undecided": ("D", "white"),
+    "better": (">", True),
+    "worse": ("<", True),
+    "equivalent": ("s", False),
+    "undecided": ("D", False),
 }
+
+
+def _draw_difference(ax, row, found, seeds):
+    """An arm of the forest plot: its two intervals, its mean and, below them, its seeds."""
+    color = arm_color(found.name)
+    ax.plot(seeds, [row + 0.27] * len(seeds), **one_seed(color))
+    ax.hlines(row, found["low"], found["high"], color=color, linewidth=1.5)
+    half = found["equivalent_within"] - abs(found["difference"])  # it ends where TOST just rejects
+    ax.hlines(row, found["difference"] - half, found["difference"] + half, color=color, linewidth=5)
+    if found["verdict"] in _VERDICTS:
+        ax.plot(found["difference"], row, **_mark(found["verdict"], color))
+
+
+def _mark(verdict, color):
+    marker, filled = _VERDICTS[verdict]
+    face = color if filled else "white"
+    style = {"linestyle": "none", "markersize": 9, "color": color, "markeredgewidth": 1.6}
+    return {**style, "marker": marker, "markerfacecolor": face}
+
+
+def _difference_legend(margin, verdicts):
+    """The handles of the legend of a forest plot, its marks without the colour of an arm."""
+    marks = [(verdict, _mark(verdict, GREY)) for verdict in _VERDICTS if verdict in verdicts]
+    return [
+        Patch(color=GREEN, alpha=0.15, label=margin),
+        Line2D([], [], label="one seed", **one_seed(GREY)),
+        Line2D([], [], color=GREY, linewidth=1.5, label="95% interval"),
+        Line2D([], [], color=GREY, linewidth=5, label="90% interval, of the test of equivalence"),
+        *(Line2D([], [], label=f"mean: {verdict}", **mark) for verdict, mark in marks),
+    ]

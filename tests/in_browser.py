@@ -103,7 +103,7 @@ def jupyterlab(directory):
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(setting), encoding="utf-8")
 
-    environment = {**os.environ, "JUPYTER_TOKEN": secrets.token_hex(16)}
+    environment = {**os.environ, "JUPYTER_TOKEN": secrets.token_hex(16), **_settings_of_make_lab()}
     environment["IPYTHONDIR"] = str(directory / "ipython")
     for name in ("CONFIG", "DATA", "RUNTIME"):
         environment[f"JUPYTER_{name}_DIR"] = str(directory / name.lower())
@@ -127,6 +127,14 @@ def jupyterlab(directory):
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+def _settings_of_make_lab():
+    """The environment variables that `make lab` gives JupyterLab."""
+    told = subprocess.run(
+        ["make", "--dry-run", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return dict(re.findall(r'^(JUPYTER\w+)="([^"]+)"', told.stdout, re.M))
 
 
 def _wait_for_server(server, directory, timeout=40):
@@ -173,6 +181,12 @@ def start_notebook(page):
     """Run all cells of the notebook that is shown, through the menu, as soon as it has a kernel."""
     wait_for_kernel(page)
     choose(page, "Run", "Run All Cells")
+
+
+def shut_kernel_down(page):
+    """Shut the kernel of the notebook that is shown down, through the menu."""
+    choose(page, "Kernel", "Shut Down Kernel")
+    page.locator("#jp-main-statusbar").get_by_text("No Kernel").wait_for()
 
 
 def finish_notebook(page):

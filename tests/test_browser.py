@@ -17,9 +17,11 @@ from in_browser import (
     new_page,
     run_notebook,
     save,
+    shut_kernel_down,
     told,
     wait_for_kernel,
 )
+from scipy.stats import t
 
 from eca_lab.kernel_size import adaptive_kernel_size
 
@@ -84,18 +86,35 @@ def find(everything):
 
 
 # Of one moment, for while a page takes its new size things move.
-PLACES = """root => [".picture", ".controls", ".readout"].map(each =>
+PLACES = """root => [".headline", ".main", ".picture", ".controls", ".readout"].map(each =>
     root.querySelector(each).getBoundingClientRect().toJSON())"""
+# Waits until all is drawn in a new size, of which the page hears in a frame, and draws in the next.
+DRAWN = """() => new Promise(done => {
+    const wait = frames => requestAnimationFrame(() => frames ? wait(frames - 1) : done());
+    wait(4);
+})"""
+# What is cut off at the right of its explorer.
+STICKING_OUT = """root => [...root.querySelectorAll("*")].filter(each =>
+    each.getBoundingClientRect().right > root.getBoundingClientRect().right + 1
+).map(each => each.outerHTML.slice(0, 200))"""
 
 
 def check_places(page, explorer):
-    """The picture stands beside or directly above the controls, in a wide and a narrow window."""
-    for width in (1280, 700):
-        page.set_viewport_size({"width": width, "height": 1000})
-        picture, controls, readout = explorer.evaluate(PLACES)
+    """The picture stands beside or directly above the controls, where there is room and where not.
+
+    The main sliders stand directly below the headline, above the picture where they are narrow.
+    """
+    for width in (1000, 720, 350):  # of windows of 1040, 760 and 390 pixels
+        explorer.evaluate("(root, width) => { root.style.width = `${width}px`; }", width)
+        page.evaluate(DRAWN)
+        headline, main, picture, controls, readout = explorer.evaluate(PLACES)
+        assert 0 <= main["top"] - headline["bottom"] < 20
         assert picture["top"] <= controls["top"] < readout["top"]
         beside = picture["right"] <= controls["left"]
         assert beside or controls["top"] - picture["bottom"] < 20
+        assert width == 1000 or picture["top"] >= main["bottom"]
+        assert explorer.evaluate(STICKING_OUT) == []
+    explorer.evaluate("root => { root.style.width = ''; }")
 
 
 GRID = """async ([text, given, samples]) => {
@@ -274,6 +293,15 @@ VERDICTS = """async ([text, given, margins, few]) => {
 }"""
 
 
+def in_words_of_the_table(sentence):
+    """A sentence of `eca_lab.report` with one word for one verdict."""
+    one = {": as good": ": equivalent", "; as good": "; equivalent"}
+    one |= {": not told apart": ": undecided", "; not told apart": "; undecided"}
+    for words, word in one.items():
+        sentence = sentence.replace(words, word)
+    return sentence
+
+
 def test_the_page_judges_a_study_as_python_does(page):
     import pandas as pd
 
@@ -316,19 +344,20 @@ def test_the_page_judges_a_study_as_python_does(page):
                 assert pairs == [list(each) for each in expected.items()]
             expected = [made.at(margin).table["verdict"].tolist() for margin in margins]
             assert shown["verdicts"] == expected
-            assert shown["said"] == [report.conclusions(made.at(margin)) for margin in few]
+            expected = [report.conclusions(made.at(margin)) for margin in few]
+            assert shown["said"] == [list(map(in_words_of_the_table, said)) for said in expected]
     assert next(found, None) is None
 
 
-# The intervals that are drawn, in the unit of the axis.
-INTERVALS = """root => {
+# The intervals of a class that are drawn, in the unit of the axis.
+INTERVALS = """(root, name) => {
     const labels = [...root.querySelectorAll(".plot g text")].filter(text => text.textContent);
     const places = labels.map(text => [text.textContent.replace("−", "-"), text.getAttribute("x")]);
     const ticks = places.map(pair => pair.map(Number)).filter(([value]) => !isNaN(value));
     const [[a, x], [b, y]] = [ticks[0], ticks.at(-1)];
     const value = pixel => a + (pixel - x) * (b - a) / (y - x);
     const ends = path => path.getAttribute("d").match(/M(\\S+) \\S+H(\\S+)/).slice(1).map(Number);
-    return [...root.querySelectorAll(".interval")].map(path => ends(path).map(value));
+    return [...root.querySelectorAll(name)].map(path => ends(path).map(value));
 }"""
 
 
@@ -355,9 +384,11 @@ def test_the_explorer_of_the_study_follows_keyboard_and_mouse(find):
             p = "p<0.01" if row["p_holm"] < 0.01 else f"p {row['p_holm']:.2f}"
             expect(line).to_contain_text(f"{p}, n {row['n']}")
         # And so do the intervals in the picture, by its own axis.
-        low, high = np.array(explorer.evaluate(INTERVALS)).T
-        np.testing.assert_allclose(low, made.table["low"], atol=0.01)
-        np.testing.assert_allclose(high, made.table["high"], atol=0.01)
+        n, difference, sd = made.table[["n", "difference", "sd"]].to_numpy().T
+        for name, confidence in ((".interval", 0.95), (".inner", 0.9)):
+            ends = t.interval(confidence, n - 1, difference, sd / n**0.5)
+            shown = np.array(explorer.evaluate(INTERVALS, name)).T
+            np.testing.assert_allclose(shown, ends, atol=0.01)
         return made
 
     check()
@@ -421,6 +452,7 @@ def test_the_explorer_of_the_study_follows_keyboard_and_mouse(find):
     check("se")
     mean = tiny.loc[tiny["arm"] == "se", "top1"].mean()
     expect(lines.filter(has_text="baseline")).to_contain_text(f"semean {mean:.2f}")
+    check_places(page, explorer)
 
 
 DECODED = """async ([text, bytes, counts]) => {
@@ -541,6 +573,153 @@ def test_the_weights_follow_keyboard_and_mouse(find):
     check_places(page, explorer)
 
 
+READ = """async ([text, written]) => {
+    const blob = new Blob([text], {type: "text/javascript"});
+    const {numberOf} = await import(URL.createObjectURL(blob));
+    return written.map(([text, integer]) => numberOf(text, integer));
+}"""
+
+
+def test_boxes_read_numbers_as_people_and_the_lab_write_them(page, monkeypatch):
+    from playwright.sync_api import expect
+
+    from eca_lab.explorers import KernelSizeExplorer
+
+    made = KernelSizeExplorer()
+    integers = {"1,000": 1000, "2,047": 2047, "1_000": 1000, "12,345,678": 12345678, "64": 64}
+    integers |= {f"1{space}000": 1000 for space in "\u00a0\u2009\u202f "}
+    integers |= {" 7 ": 7, "+7": 7, "-7": -7, "−7": -7, "−1,000": -1000}
+    integers |= dict.fromkeys(("1,5", "1.5", "1.000", "1,00", "10,00", "1,0000", "1,000_000"))
+    integers |= dict.fromkeys((",000", "", "0x10", "1e3", "seven", "1 2", "1,000.5"))
+    numbers = {"0,5": 0.5, "0.5": 0.5, "−0.5": -0.5, "1,5": 1.5, "2": 2, ".5": 0.5}
+    numbers |= dict.fromkeys(("", "1,2,3", "x"))
+    for integer, read in ((True, integers), (False, numbers)):
+        found = page.evaluate(READ, [made._esm, [[text, integer] for text in read]])
+        assert [None if np.isnan(each) else each for each in found] == list(read.values())
+
+    show_alone(page, monkeypatch, made)
+    box = page.get_by_label("channels C, any value")
+    for text, channels, said in (
+        ("1,000", 1000, ""),
+        ("2 047", 2047, ""),
+        ("1,5", 2047, "channels='1,5': accepted is an integer from 1 to 8192"),
+        ("9,000", 2047, "channels='9,000': accepted is an integer from 1 to 8192"),
+        ("1_024", 1024, ""),
+    ):
+        box.fill(text)
+        box.press("Enter")
+        expect(told(page)).to_contain_text(f"channels={channels}, ")
+        expect(page.get_by_role("alert").first).to_have_text(said)
+
+
+def test_escape_takes_back_what_is_written_and_what_is_dragged(page, monkeypatch):
+    from playwright.sync_api import expect
+
+    from eca_lab.explorers import KernelSizeExplorer
+
+    show_alone(page, monkeypatch, KernelSizeExplorer())
+    box, why = page.get_by_label("channels C, any value"), page.get_by_role("alert").first
+    for text, enter, said in (("77", False, ""), ("1,5", True, "channels='1,5': accepted")):
+        box.fill(text)
+        if enter:
+            box.press("Enter")
+        expect(why).to_contain_text(said)
+        box.press("Escape")
+        expect(box).to_have_value("256")
+        expect(why).to_be_empty()
+    box.blur()
+    expect(told(page)).to_contain_text("channels=256, ")
+
+    slider = channels_slider(page)
+    for dragged in (page.locator(".chart .point"), slider):
+        place = dragged.bounding_box()
+        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 40, y, steps=3)
+        expect(told(page)).not_to_contain_text("channels=256, ")
+        page.keyboard.press("Escape")
+        expect(told(page)).to_contain_text("channels=256, ")
+        page.mouse.move(x + 60, y, steps=3)  # still held, and yet dragged no more
+        page.mouse.up()
+        expect(told(page)).to_contain_text("channels=256, ")
+    slider.press("ArrowRight")
+    expect(told(page)).not_to_contain_text("channels=256, ")
+
+
+# An explorer over a model whose traits the test sets, as a kernel does.
+MODEL = """async ([text, given, answer, state]) => {
+    const blob = new Blob([text], {type: "text/javascript"});
+    const {default: explorer, bytes} = await import(URL.createObjectURL(blob));
+    const raw = (_, value) => value?.base64 === undefined ? value : bytes(value.base64);
+    const traits = {...state, given, answer: JSON.parse(answer, raw)}, heard = {};
+    window.tell = (event, told) => heard[event].forEach(hear => hear(told));
+    const model = {
+        get: name => traits[name], save_changes() {}, off() {},
+        set: (name, value) => { traits[name] = value; tell(`change:${name}`); },
+        on: (event, hear) => (heard[event] ??= []).push(hear),
+    };
+    window.take = changes => Object.entries(changes).forEach(each => model.set(...each));
+    const el = document.body.appendChild(document.createElement("div"));
+    explorer.render({model, el});
+}"""
+
+
+def test_a_state_that_cannot_be_is_not_drawn_and_heals(page):
+    from playwright.sync_api import expect
+
+    from eca_lab.data import load_dataset
+    from eca_lab.explorers import ChannelWeightExplorer
+    from eca_lab.explorers.explorer import _as_text
+    from eca_lab.models import build_model
+
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    made = ChannelWeightExplorer({"eca": build_model("tiny", "eca", 10)}, load_dataset("shapes"))
+    made.channel = 99
+    told = _as_text(made.given), _as_text(made.answer), made._state()
+    page.evaluate(MODEL, [made._esm, *told])
+    explorer, heading = page.locator(".eca-lab"), page.locator(".headline")
+    expect(heading).to_contain_text("Image 0, arrow, channel 99")
+    # As while cells run: the layer arrives, which has 16 channels, and channel 99 still holds.
+    page.evaluate("take({layer: 'layer1.attention'})")
+    expect(explorer).to_have_class(re.compile("unfit"))
+    expect(heading).to_contain_text("Image 0, arrow, channel 99")
+    # The kernel refuses, and says what holds.
+    refused = "channel=99: accepted is an integer from 0 to 15"
+    page.evaluate("take({layer: 'layer3.1.attention', channel: 3})")
+    page.evaluate("refused => tell('msg:custom', {refused})", refused)
+    expect(explorer).not_to_have_class(re.compile("unfit"))
+    expect(heading).to_contain_text("Image 0, arrow, channel 3")
+    expect(page.get_by_text(refused)).to_be_visible()
+    page.get_by_label("channel, any value").fill("5")
+    page.get_by_label("channel, any value").press("Enter")
+    expect(page.get_by_text(refused)).to_have_count(0)
+    assert wrong == []
+
+
+def test_trained_modules_beside_random_ones_are_told_apart(page, monkeypatch):
+    import torch
+    from playwright.sync_api import expect
+
+    from eca_lab.attention import ECA, SE
+    from eca_lab.explorers import ReductionExplorer
+
+    sizes = {"channels": 64, "reduction": 16, "kernel_size": 3, "groups": 16, "seed": 0}
+    monkeypatch.setattr(ReductionExplorer, "RECORDED", {n: (v,) for n, v in sizes.items()})
+    layer = {"se": SE(64, 16), "eca": ECA(64, 3), "y": torch.randn(64)}
+    made = ReductionExplorer(trained={"layer3": layer})
+    show_alone(page, monkeypatch, made)
+    choose = page.get_by_label("weights")
+    names, all_random = ("SE", "SE-GC", "ECA"), ["random"] * 3
+    for weights, kinds in (("random", all_random), ("layer3", ["trained", "random", "trained"])):
+        choose.select_option(weights)
+        row = page.get_by_role("row").filter(has_text="weights")
+        expect(row.locator("td")).to_have_text(kinds)
+        titles = [re.compile(f"^{n}\\s.*, {k}$") for n, k in zip(names, kinds, strict=True)]
+        expect(page.locator(".map .title")).to_have_text(titles)
+
+
 SETTLED = """async ([text, given, steps]) => {
     const blob = new Blob([text], {type: "text/javascript"});
     const {settled, costs, hears} = await import(URL.createObjectURL(blob));
@@ -605,7 +784,7 @@ def test_what_is_set_by_others_is_not_taken_back(page, monkeypatch):
     expect(page.locator(".headline")).to_contain_text("channel 3")
 
 
-def test_a_prediction_of_another_image_is_dimmed(page, monkeypatch):
+def test_of_an_image_that_was_not_recorded_only_what_is_known_is_shown(page, monkeypatch):
     from playwright.sync_api import expect
 
     from eca_lab.data import load_dataset
@@ -614,16 +793,41 @@ def test_a_prediction_of_another_image_is_dimmed(page, monkeypatch):
 
     made = ChannelWeightExplorer({"eca": build_model("tiny", "eca")}, load_dataset("shapes"))
     show_alone(page, monkeypatch, made)
-    prediction, heading = page.locator(".readout .asks"), page.locator(".headline")
+    heading, pictures = page.locator(".headline"), page.locator(".maps canvas")
     needs = page.get_by_text("This needs a kernel: open the notebook.")
+    unknown = page.get_by_text(re.compile("^(Predicts|map 0 before|after, |probability)"))
     box = page.get_by_label("image, any value")
-    for image, opacity in ((0, "1"), (1, "0.35"), (0, "1")):
+    for image in (0, 1, 0):
         box.fill(str(image))
         box.press("Enter")
         expect(heading).to_contain_text(f"Image {image}, ")
-        expect(prediction).to_have_css("opacity", opacity)
-        expect(prediction).to_contain_text("Predicts ")
-        expect(needs).to_have_count(int(opacity != "1"))
+        expect(page.get_by_text(f"image {image}", exact=True)).to_be_visible()
+        expect(pictures.first).to_be_visible()
+        for each in [*unknown.all(), *pictures.all()[1:], page.locator(".chances")]:
+            expect(each).to_be_visible(visible=image == 0)
+        assert unknown.count() == 4
+        expect(needs).to_have_count(image)
+
+
+def test_of_sizes_that_were_not_recorded_only_what_is_known_is_shown(page, monkeypatch):
+    from playwright.sync_api import expect
+
+    from eca_lab.explorers import ReductionExplorer
+
+    sizes = {"channels": 64, "reduction": 16, "kernel_size": 3, "groups": 16, "seed": 0}
+    monkeypatch.setattr(ReductionExplorer, "RECORDED", {n: (v, 2 * v) for n, v in sizes.items()})
+    monkeypatch.setattr(ReductionExplorer, "_recorded", lambda _: [{}])
+    show_alone(page, monkeypatch, ReductionExplorer())
+    box = page.get_by_label("channels C, any value")
+    rows = page.get_by_role("row", include_hidden=True)
+    parameters, rank = (rows.filter(has_text=re.compile(f"^{n}")) for n in ("parameters", "rank"))
+    for channels in (64, 128, 64):
+        box.fill(str(channels))
+        box.press("Enter")
+        expect(told(page)).to_contain_text(f"channels={channels}, ")
+        expect(parameters).to_contain_text(f"{channels**2 // 8:,}")
+        for each in (rank, page.locator(".maps"), page.locator(".spectrum")):
+            expect(each).to_be_visible(visible=channels == 64)
 
 
 def test_the_page_settles_a_state_as_python_does(page):
@@ -842,3 +1046,24 @@ def test_names_run_nothing_in_the_page(find):
     network = explorer.get_by_label("network").locator("option")
     expect(network).to_have_text([HOSTILE])
     expect(page.locator(".jp-OutputArea .eca-lab img")).to_have_count(0)
+
+
+def test_explorers_are_there_when_the_notebook_is_opened_again(lab, everything):
+    from playwright.sync_api import expect
+
+    page, wrong = everything
+    path = NOTEBOOK.with_name("everything.ipynb")
+    before = told(page).all_inner_texts()
+    for _ in range(2):  # the second time no cell has run
+        save(page, lab.folder / path)
+        shut_kernel_down(page)
+        page.goto("about:blank")
+        page.goto(lab.url(path))
+        expect(told(page)).to_have_text(before, timeout=60_000)
+        expect(page.get_by_text("Error displaying widget")).to_have_count(0)
+        wait_for_kernel(page)
+    # What needs no kernel goes on without one.
+    channels_slider(page).last.press("Home")
+    channels_slider(page).last.press("ArrowRight")
+    expect(told(page).last).to_contain_text("channels=2, ")
+    assert wrong == []

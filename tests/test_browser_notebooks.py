@@ -1,5 +1,6 @@
 """Notebooks as a reader meets them: in JupyterLab, one beside the other, and as a page alone."""
 
+import json
 import re
 
 import pytest
@@ -49,12 +50,13 @@ def window(lab, browser):
     ],
 )
 def test_explorers_slide_as_soon_as_a_trusted_notebook_is_opened(
-    window, path, label, before, after
+    lab, window, path, label, before, after
 ):
     from playwright.sync_api import expect
 
     page, wrong = window
-    open_notebook(page, path.with_stem(f"{path.stem}-saved"))
+    copy = path.with_stem(f"{path.stem}-saved")
+    open_notebook(page, copy)
     explorer = shown(page).locator(".eca-lab")
     slider = explorer.get_by_label(label, exact=True).and_(explorer.locator("[type=range]"))
     slider.wait_for(timeout=60_000)
@@ -62,6 +64,12 @@ def test_explorers_slide_as_soon_as_a_trusted_notebook_is_opened(
     slider.press("ArrowRight")
     expect(told(explorer)).to_contain_text(after)
     expect(explorer.locator(".bad").first).to_be_empty()
+    # And it is still there when the notebook is saved, although no cell has run.
+    save(page, lab.folder / copy)
+    widgets = json.loads((lab.folder / copy).read_text(encoding="utf-8"))["metadata"]["widgets"]
+    ((_, kept),) = widgets.items()
+    kept = [each["state"] for each in kept["state"].values()]
+    assert sum("_esm" in each for each in kept) == 1
     assert wrong == []
 
 
@@ -84,19 +92,68 @@ def test_every_other_notebook_runs_and_shows_its_explorer(lab, window):
     assert wrong == []
 
 
-def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, tmp_path):
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The address of the page of a notebook."""
+    from eca_lab import site
+
+    folder = tmp_path_factory.mktemp("site")
+    site.build([ROOT / NOTEBOOK], folder)
+    return (folder / NOTEBOOK.with_suffix(".html").name).as_uri()
+
+
+# What is cut off or has to be scrolled to, but for tables, formulas and code on a screen.
+HIDDEN = """() => [...document.querySelectorAll("body *")].filter(each => {
+    const style = getComputedStyle(each), wide = each.scrollWidth > each.clientWidth + 1;
+    const scrolls = style.overflowX === "auto" || style.overflowX === "scroll";
+    const meant = matchMedia("screen").matches && each.matches(".scroll, .output_html, pre");
+    return each.clientWidth && wide && scrolls && !meant;
+}).map(each => each.outerHTML.slice(0, 100))"""
+
+
+def test_a_page_fits_wide_and_narrow_windows_and_paper(page, address):
     from playwright.sync_api import expect
 
-    from eca_lab import site
+    page.goto(address)
+    beside, fold = page.locator(".beside"), page.get_by_role("button", name="Show all code")
+    for width in (1400, 760, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        told(page).wait_for()
+        expect(beside).to_be_visible(visible=width == 1400)
+        expect(page.get_by_text("On this page")).to_be_visible(visible=width < 1400)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(HIDDEN) == []
+    code = page.locator("details.code .input_area")
+    expect(code.first).to_be_hidden()
+    fold.click()
+    expect(code.first).to_be_visible()
+    page.get_by_role("button", name="Fold all code").click()
+    expect(code.first).to_be_hidden()
+
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 680, "height": 960})  # A4
+    assert page.evaluate(HIDDEN) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 680
+    for each in (page.locator("nav").first, page.locator(".main"), beside):
+        expect(each).to_be_hidden()
+    expect(page.locator(".headline")).to_be_visible()
+    expect(page.locator(".staircase")).to_be_visible()
+    # No page is left empty because what follows does not fit into the rest of it.
+    tall = page.evaluate("""() => [...document.querySelectorAll("body *")].filter(each =>
+        getComputedStyle(each).breakInside === "avoid").map(each => each.offsetHeight ?? 0)""")
+    assert max(tall) < 600
+
+
+def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, address):
+    from playwright.sync_api import expect
+
     from eca_lab.explorers import KernelSizeExplorer
 
-    site.build([ROOT / NOTEBOOK], tmp_path)
     context = browser.new_context(offline=True, viewport={"width": 1280, "height": 1000})
     page, told_wrong, fetched = context.new_page(), [], []
     page.on("console", lambda message: told_wrong.append(message.text))
     page.on("pageerror", lambda error: told_wrong.append(str(error)))
     page.on("request", lambda request: fetched.append(request.url.split(":")[0]))
-    address = (tmp_path / NOTEBOOK.with_suffix(".html").name).as_uri()
     page.goto(address)
     expect(told(page)).to_have_text("KernelSizeExplorer(channels=256, gamma=2, b=1)")
     status = page.locator(".eca-lab [role=status]")

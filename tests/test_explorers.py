@@ -15,6 +15,8 @@ from PIL import Image
 
 from eca_lab import explorers
 from eca_lab.attention import ECA, SE
+from eca_lab.explorers.explorer import Explorer
+from eca_lab.figures import LabFigure
 from eca_lab.models import build_model
 
 HOSTILE = "<img src=x onerror=\"alert('1')\">"
@@ -183,12 +185,58 @@ def test_what_the_page_is_told(make):
 
 def test_readers_without_a_kernel_see_one_line_and_the_picture(make):
     explorer = make()
-    data, _ = explorer._repr_mimebundle_(include=None, exclude=None)
+    data, metadata = explorer._repr_mimebundle_(include=None, exclude=None)
     assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
     assert data["text/plain"] == f"{explorer!r}: {explorer._result()}"
     with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as picture:
-        assert (picture.format, picture.width) == ("PNG", 720)
+        assert (picture.format, picture.width) == ("PNG", 1440)
+        size = {"width": 720, "height": picture.height // 2}
         assert picture.convert("RGB").entropy() > 0.2  # and it is not blank
+    assert metadata["image/png"] == size
+
+
+def test_the_picture_says_that_it_is_one(make, monkeypatch):
+    monkeypatch.setattr(LabFigure, "_repr_png_", lambda each: (each.get_suptitle().encode(), {}))
+    data, _ = make()._repr_mimebundle_(include=None, exclude=None)
+    assert b"Run the cells to touch it" in base64.b64decode(data["image/png"])
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What pages are told: a list of messages."""
+    messages = []
+    monkeypatch.setattr(Explorer, "_send", lambda _, message, **__: messages.append(message))
+    return messages
+
+
+def update(**state):
+    """A message of the page."""
+    data = {"method": "update", "state": state, "buffer_paths": []}
+    return {"content": {"data": data}, "buffers": []}
+
+
+def test_what_changed_together_is_told_at_once(row, make, told):
+    explorer = make()
+    told.clear()
+    with explorer.hold_trait_notifications():
+        for name, value in row.together.items():
+            setattr(explorer, name, value)
+    (message,) = told
+    assert message["state"].items() >= row.together.items()
+    assert bool(explorer.ASKED) == ("answer" in message["state"])
+
+
+def test_a_page_that_is_refused_is_told_why_and_what_holds(row, make, told):
+    explorer = make()
+    before = explorer._state()
+    told.clear()
+    name, values = next(iter(row.wrong.items()))
+    explorer._handle_msg(update(**{**row.together, name: values[0]}))
+    echo, held, refusal = told
+    assert echo["method"] == "echo_update"
+    assert held["state"].items() >= before.items() == explorer._state().items()
+    assert f"{name}=" in refusal["content"]["refused"]
+    assert "accepted" in refusal["content"]["refused"]
 
 
 def test_every_recorded_state_is_accepted_and_answered(make):

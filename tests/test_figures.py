@@ -7,12 +7,15 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
+from matplotlib.collections import LineCollection
+from matplotlib.colors import rgb_to_hsv, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
+from scipy.stats import t
 
 from eca_lab import figures
+from eca_lab.spec import NAMES, parse_spec
 from eca_lab.stats import compare
 
 HOSTILE = "$x^{$"
@@ -58,30 +61,69 @@ def test_every_figure_has_titles_labels_and_a_white_face():
     assert pyplot.get_fignums() == []
 
 
-def test_figures_are_shown_as_small_pngs_that_look_the_same():
+def test_figures_are_shown_as_small_sharp_pngs_that_look_the_same():
     figure = figures.stages_figure(INTERVALS, NETWORKS)
-    with Image.open(io.BytesIO(figure._repr_png_())) as shown:
+    png, size = figure._repr_png_()
+    with Image.open(io.BytesIO(png)) as shown:
         assert shown.mode == "P"
-        # Versions of matplotlib differ in how they round inches at 100 dpi.
-        assert np.allclose(shown.size, figure.get_size_inches() * 100, atol=1.01)
+        # Two pixels for each one in the page. Versions of matplotlib differ in how they round.
+        assert np.allclose(shown.size, figure.get_size_inches() * 200, atol=1.01)
+        assert np.allclose(list(size.values()), figure.get_size_inches() * 100, atol=1.01)
+        assert list(size) == ["width", "height"]
+        opaque = np.asarray(shown.convert("RGBA"))[:, :, 3]
         small = np.asarray(shown.convert("RGB")).astype(int)
+    # The corners are round, and seen through; all else is as it is drawn.
+    assert (opaque[[0, 0, -1, -1], [0, -1, 0, -1]] == 0).all()
+    assert (opaque == 0).sum() < 4 * 16**2
+    assert (opaque[16:-16] == 255).all()
     # From a new figure: drawing the same one again lays it out again, a little differently.
     canvas = FigureCanvasAgg(figures.stages_figure(INTERVALS, NETWORKS))
     canvas.draw()
     file = io.BytesIO()
     Image.fromarray(np.asarray(canvas.buffer_rgba())).save(file, "png")
-    assert len(figure._repr_png_()) < 0.9 * len(file.getvalue())
-    apart = np.abs(small - np.asarray(canvas.buffer_rgba())[:, :, :3])
+    assert len(png) < 0.9 * len(file.getvalue())
+    apart = np.abs(small - np.asarray(canvas.buffer_rgba())[:, :, :3])[opaque == 255]
     assert apart.mean() < 0.2
     assert (apart > 16).mean() < 0.001  # at the edges of letters and lines
     assert apart.max() < 64
+
+
+def contrast(color):
+    """The contrast of a colour with white, as WCAG 2 counts it."""
+    parts = np.array(to_rgb(color))
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)
+
+
+def test_an_arm_has_one_color_and_its_variants_are_shades_of_it():
+    assert set(figures.HUES) == set(NAMES)
+    plain = ("none", "static", "se", "cbam", "se_gc(groups=16)", "eca")
+    assert len({figures.arm_color(arm) for arm in plain}) == len(plain)
+    for arms in (
+        ("se", "se(r=8)", "se(r=4)", "se(r=2)", "se(r=1)"),
+        ("eca", "eca(k=1)", "eca(k=3)", "eca(k=5)", "eca(k=7)"),
+        ("se", "se(decay=0)"),
+        ("static", "static(decay=0)"),
+        ("eca", "eca(order=shuffled)"),
+        ("eca", "eca(k=3-5-5-7)"),
+    ):
+        shades = [rgb_to_hsv(to_rgb(figures.arm_color(arm))) for arm in arms]
+        assert np.ptp([hue for hue, _, _ in shades]) < 0.02
+        values = [value for _, _, value in shades]
+        assert (np.diff(values) < -0.04).all()
+        assert values[-1] > 0.2  # not black
+    assert figures.arm_color("se") == figures.arm_color(parse_spec(" se "))
+    for color in figures.HUES.values():
+        assert contrast(color) > 3
+    with pytest.raises(ValueError, match="accepted are"):
+        figures.arm_color("sa")
 
 
 def test_near_shades_of_a_scale_stay_apart():
     figure, shades = figures.new_figure(4, 3), np.arange(120, 132)
     figures.dress(ax := figure.add_subplot(), "title", "x", "y")
     ax.imshow(shades[:, None] / 255, "gray", vmin=0, vmax=1, aspect="auto")
-    with Image.open(io.BytesIO(figure._repr_png_())) as picture:
+    with Image.open(io.BytesIO(figure._repr_png_()[0])) as picture:
         shown = np.asarray(picture.convert("RGB"))
     wide = {shade for shade in range(256) if (shown == shade).all(-1).sum() > 1000}
     assert len(wide & set(shades)) >= 10
@@ -97,7 +139,7 @@ def test_names_are_drawn_as_they_are_written():
     assert len(names) > 1
     for name in names:
         # As wide as matplotlib draws the very letters.
-        plain = Figure(dpi=100).text(0, 0, name.get_text(), parse_math=False)
+        plain = Figure(dpi=figure.dpi).text(0, 0, name.get_text(), parse_math=False)
         plain.set_fontproperties(name.get_fontproperties())
         plain.figure.canvas = FigureCanvasAgg(plain.figure)
         expected = plain.get_window_extent(plain.figure.canvas.get_renderer()).width
@@ -119,7 +161,8 @@ def test_stages_figure():
 def test_the_forest_plot_shows_means_seeds_and_margin():
     made = comparison()
     other = compare(made.trials, "eca", ["se"])
-    ax, beside = figures.differences_figure({"all": made, "one": other}).axes
+    figure = figures.differences_figure({"all": made, "one": other})
+    ax, beside = figure.axes
     assert (ax.get_title(loc="left"), beside.get_title(loc="left")) == ("all", "one")
     assert ax.get_xlim() == beside.get_xlim()
     assert ax.get_xlabel() == "top-1 minus that of eca, points"
@@ -129,13 +172,24 @@ def test_the_forest_plot_shows_means_seeds_and_margin():
     assert margin.get_extents().transformed(ax.transData.inverted()).intervalx == pytest.approx(
         [-0.2, 0.2]
     )
-    segments = ax.collections[0].get_segments()
-    assert segments[0][:, 0].tolist() == made.table.loc["se", ["low", "high"]].tolist()
-    marks = {line.get_label(): line for line in ax.lines}
-    undecided = marks["mean, 95% interval: undecided"]
-    assert undecided.get_xydata().tolist() == [
-        [difference, row] for row, difference in enumerate(made.table["difference"])
+    drawn = [each for each in ax.collections if isinstance(each, LineCollection)]
+    for row, (thin, thick) in enumerate(zip(drawn[::2], drawn[1::2], strict=True)):
+        found = made.table.iloc[row]
+        assert thick.get_linewidth() > thin.get_linewidth()
+        values = made.differences.iloc[:, row].dropna()
+        spread = len(values) - 1, values.mean(), values.sem()
+        for level, interval in ((0.95, thin), (0.9, thick)):
+            ends = [segment[:, 0] for segment in interval.get_segments() if len(segment)]
+            expected = [t.interval(level, *spread)] if found["n"] > 1 else []
+            np.testing.assert_allclose(ends, expected)
+        color = figures.arm_color(made.table.index[row])
+        assert {to_hex(each.get_color()[0]) for each in (thin, thick)} == {color}
+    means = [line for line in ax.lines if line.get_marker() == "D"]
+    assert [line.get_xydata().tolist() for line in means] == [
+        [[difference, row]] for row, difference in enumerate(made.table["difference"])
     ]
     dots = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
     assert np.array_equal(dots, made.differences.T.to_numpy(), equal_nan=True)
     assert ax.get_ylim() == (3.5, -0.5)
+    (legend,) = figure.legends
+    assert "mean: undecided" in [text.get_text() for text in legend.get_texts()]

@@ -59,7 +59,7 @@ def test_outputs_hold_no_errors_and_no_warnings(code_cells):
 
 def test_small_and_for_any_machine(path, notebook):
     text = path.read_text(encoding="utf-8")
-    assert len(text) < 300_000
+    assert len(text) < 500_000  # half of it figures, with two pixels for each one in the page
     assert str(Path.home()) not in text
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
 

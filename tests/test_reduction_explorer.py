@@ -168,4 +168,4 @@ def test_the_figure_draws_the_matrices():
         explorer._figure().axes, matrices(explorer), ranks, strict=True
     ):
         assert np.allclose(ax.images[0].get_array(), steps / (2**15 - 1))
-        assert ax.get_title("left").endswith(f"rank {rank} of 16")
+        assert ax.get_title("left").endswith(f", random\nrank {rank} of 16")

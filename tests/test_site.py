@@ -68,14 +68,81 @@ def test_formulas_become_mathml():
         site.markdown("$\\unknown$")
 
 
-def test_links_lead_to_pages_and_copies():
-    links = (
-        "[01_kernel_size.ipynb](01_kernel_size.ipynb#why) [r](../data/README.md) [p](https://a.b)"
+def test_links_lead_to_pages():
+    links = {
+        "[01_kernel_size.ipynb](01_kernel_size.ipynb#why)": (
+            '<a href="01_kernel_size.html#why">01_kernel_size</a>'
+        ),
+        "[r](../data/README.md#how)": '<a href="data/README.md.html#how">r</a>',
+        "[t](../data/studies/ladder.toml)": '<a href="data/studies/ladder.toml.html">t</a>',
+        "[f](../data/studies)": '<a href="data/studies/index.html">f</a>',
+        "[p](https://a.b/c.md)": '<a href="https://a.b/c.md">p</a>',
+        "[h](#here)": '<a href="#here">h</a>',
+    }
+    text = site.markdown(" ".join(links), up="../")
+    for link in links.values():
+        assert link in text
+    assert '<a href="../studies/a.toml.html">a</a>' in site.markdown("[a](../studies/a.toml)")
+
+
+def test_what_a_page_names_becomes_a_page(tmp_path, capsys):
+    studies, results = tmp_path / "data" / "studies", tmp_path / "data" / "results"
+    for folder in (studies, results, tmp_path / "notebooks"):
+        folder.mkdir(parents=True)
+    (studies / "one.toml").write_text("a = '<b>'")
+    (results / "README.md").write_text("# Results\n\n## How\n\n[one](../studies/one.toml)")
+    named = notebook()
+    named.cells[0].source += "\n\n[r](../data/results/README.md) and [s](../data/studies)"
+    nbformat.write(named, tmp_path / "notebooks" / "00_first.ipynb")
+    out = tmp_path / "out"
+    site.build([tmp_path / "notebooks" / "00_first.ipynb"], out)
+
+    seen, left = set(), [out / "index.html"]
+    while left:  # as a reader follows them
+        page = left.pop()
+        if page in seen:
+            continue
+        seen.add(page)
+        text = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        assert text.title.string.endswith("ECA Lab")
+        links = [link["href"].partition("#")[0] for link in text("a", href=True)]
+        there = [(page.parent / link).resolve() for link in links if link and ":" not in link]
+        assert all(path.is_file() for path in there), there
+        left += [path for path in there if path.suffix != ".ipynb"]
+    assert {str(page.relative_to(out)) for page in seen} == {
+        "index.html",
+        "00_first.html",
+        "data/results/README.md.html",
+        "data/studies/index.html",
+        "data/studies/one.toml.html",
+    }
+    toml = (out / "data/studies/one.toml.html").read_text(encoding="utf-8")
+    assert "<pre>a = &#x27;&lt;b&gt;&#x27;</pre>" in toml
+    assert (out / "data/studies/one.toml").read_text() == "a = '<b>'"
+
+
+def test_code_is_folded_behind_its_first_line():
+    given = notebook(output(**{"text/plain": "1"}))
+    given.cells.append(nbformat.v4.new_code_cell("class A:\n    b = 1 < 2"))
+    page = BeautifulSoup(site.convert(given, None)["body"], "html.parser")
+    folded, shown = page.select("details.code")
+    assert folded.summary.get_text() == "panel"
+    assert (folded.has_attr("open"), shown.has_attr("open")) == (False, True)
+    assert shown.summary.get_text() == "class A:"
+    assert shown.select_one(".input_area").get_text().strip() == "class A:\n    b = 1 < 2"
+    (result,) = page.select(".output_text")
+    assert not result.find_parent("details")
+
+
+def test_figures_keep_their_size_in_the_page():
+    figure = output(**{"image/png": PNG, "text/plain": "Figure"})
+    figure.metadata["image/png"] = {"width": 720, "height": 360}
+    (image,) = BeautifulSoup(site.convert(notebook(figure), None)["body"], "html.parser")("img")
+    assert (image["width"], image["height"], image["alt"]) == (
+        "720",
+        "360",
+        "Figure drawn by the code above",
     )
-    text = site.markdown(links)
-    assert '<a href="01_kernel_size.html#why">01_kernel_size</a>' in text
-    assert '<a href="data/README.md">r</a>' in text
-    assert '<a href="https://a.b">p</a>' in text
 
 
 def test_convert_shows_the_picture_of_an_explorer_that_told_nothing():

@@ -8,6 +8,7 @@ import pytest
 
 from eca_lab import report, stats
 from eca_lab.explorers import StudyExplorer
+from eca_lab.figures import arm_color
 from eca_lab.results import SETTING
 
 ARMS = ["none", "eca", "eca(k=1)", "eca(k=3)"]
@@ -32,6 +33,13 @@ def results():
         + trials("shapes", "tiny", "rate=1, decay=0", ARMS[:2], 1)
         + trials("photographs", "tiny", "rate=2, decay=0", ARMS, 3)
     )
+
+
+def test_arms_have_the_colors_of_figures():
+    arms = ["none", "static", "se", "se(decay=0)", "se(r=4)", "eca"]
+    told = StudyExplorer(pd.DataFrame(trials("shapes", "tiny", "rate=1", arms, 2))).given["colors"]
+    assert told == {arm: arm_color(arm) for arm in arms}
+    assert len(set(told.values())) == len(arms)
 
 
 def test_every_state_is_what_the_module_computes_and_told_to_the_page(results):

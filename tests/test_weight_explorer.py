@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from eca_lab import probe
+from eca_lab import figures, probe
 from eca_lab.explorers import ChannelWeightExplorer
 from eca_lab.models import build_model
 from eca_lab.train import input_transform
@@ -31,6 +31,12 @@ def shared(networks, dataset):
 def panel(shared):
     shared.set_state(shared.given["initial"])
     return shared
+
+
+def test_networks_have_the_colors_of_their_arms(networks, dataset):
+    names = {"se(r=4), seed 1": "se(r=4)", "se": "se", "my own": "eca"}
+    made = ChannelWeightExplorer(dict.fromkeys(names, networks["se"]), dataset)
+    assert made.given["colors"] == {name: figures.arm_color(arm) for name, arm in names.items()}
 
 
 def test_a_layer_with_too_few_channels_is_refused(panel):

@@ -24,9 +24,6 @@ export function decode(bytes, counts) {
 
 // --- Pictures ---
 
-// From -1, blue, over white to 1, red.
-const signed = palette([[0, 84, 148], [255, 255, 255], [194, 74, 0]]);
-
 // Labels of rows of this height, as far as there is room for them.
 const ticks = (names, height) =>
   names.map((name, i) => [i + 0.5, i % Math.ceil(12 / height) ? "" : name.replace(/^(.{11}).{2,}/su, "$1…")]);
@@ -74,8 +71,8 @@ function heat(view, { classes, counts }) {
 
   const paintAll = remember((layer) => {
     C = layer.C;
-    paint(means, C, G, (i) => viridis(layer.means[Math.floor(i / C)][i % C]));
-    paint(all, C, N, (i) => viridis(layer.at(Math.floor(i / C), i % C)));
+    paint(means, C, G, (i) => weightColor(layer.means[Math.floor(i / C)][i % C]));
+    paint(all, C, N, (i) => weightColor(layer.at(Math.floor(i / C), i % C)));
   });
   function draw({ image, channel }, layer, words, width) {
     paintAll(layer);
@@ -150,7 +147,7 @@ export default explorer((view) => {
   const { classes, counts, size: [tall, wide], initial, networks, stops } = given;
   const [map, lower, owner, seen] = [heat(view, given), rows(view, given), classesOf(counts), new Map()];
   const key = ({ network, layer }) => JSON.stringify([network, layer]); // of what was seen: the weights
-  const layersOf = ({ network }) => new Map(networks.find(([name]) => name === network)[1]);
+  const layersOf = ({ network }) => new Map(networks.find(([name]) => name === network)?.[1]);
 
   // A change by a control, fitted to the network and the layer; alone, to what was recorded of them.
   const change = (changes) => {
@@ -163,13 +160,13 @@ export default explorer((view) => {
     map.pin(next);
   };
   const fitting = { ...view, change };
-  const changing = [numberRow(fitting, "factor", "factor", stops), presets(fitting)];
-  const able = changing.flatMap((each) => [...each.querySelectorAll("input, button")]).slice(0, -1); // but Reset
+  const [factor, buttons] = [numberRow(fitting, "factor", "factor", stops), presets(fitting)];
+  const able = [factor, buttons].flatMap((each) => [...each.querySelectorAll("input, button")]).slice(0, -1); // but Reset
   for (const each of able) each.disabled = alone;
 
   const [pixels, indices] = [typed(Uint8Array, given.images), typed(Int32Array, given.indices)];
   const figures = ["", "asks", "asks"].map((name) => html("canvas", { class: name }));
-  const captions = figures.map(() => html("div"));
+  const captions = figures.map(({ className }) => html("div", { class: className }));
   const paintImage = remember((image) => {
     const from = 3 * image * tall * wide;
     paint(figures[0], wide, tall, (i) => pixel(pixels.subarray(from + 3 * i, from + 3 * i + 3)));
@@ -177,7 +174,7 @@ export default explorer((view) => {
   const paintMaps = remember((bytes, h, w, applied) => {
     const values = typed(Float32Array, bytes);
     const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
-    [1, applied].forEach((by, i) => paint(figures[i + 1], w, h, (n) => signed((1 + (by * values[n]) / largest) / 2)));
+    [1, applied].forEach((by, i) => paint(figures[i + 1], w, h, (n) => signedColor((1 + (by * values[n]) / largest) / 2)));
   });
   function drawMaps({ image }, { asked, map, size }, applied) {
     paintImage(image);
@@ -188,24 +185,30 @@ export default explorer((view) => {
 
   const [headline, predicted, told] = [status("headline"), status("asks"), html("div")];
   return {
-    picture: [headline, map.node, block("lower", lower.charts)],
+    headline,
+    main: [
+      numberRow(fitting, "image", "image", upTo(owner.length), true),
+      numberRow(fitting, "channel", "channel", (state) => upTo(layersOf(state).get(state.layer)), true),
+      factor,
+    ],
+    picture: [map.node, block("lower", lower.charts)],
     controls: [
       choice(fitting, "network", "network", networks.map(([name]) => [name, name])),
       choice(fitting, "layer", "layer", (state) => [...layersOf(state).keys()].map((name) => [name, name])),
-      numberRow(fitting, "image", "image", upTo(owner.length), true),
-      numberRow(fitting, "channel", "channel", (state) => upTo(layersOf(state).get(state.layer)), true),
-      changing,
+      buttons,
       block("maps", figures.map((each, i) => html("div", {}, each, captions[i]))),
     ],
     readout: [told, predicted],
+    fits: (state) => owner[state.image] !== undefined && state.channel < layersOf(state).get(state.layer),
     draw(state) {
       const answer = view.answer(state);
       const { asked } = answer;
       if (!seen.has(key(asked))) seen.set(key(asked), decode(answer.weights, counts));
       const weights = seen.get(key(state));
-      view.root.classList.toggle("unknown", !weights);
+      view.root.classList.toggle("unseen", !weights);
       if (!weights) return; // the old picture stays until the kernel has recorded them
-      const { image, channel, factor } = state;
+      const { network, image, channel, factor } = state;
+      view.root.style.setProperty("--arm", given.colors[network]);
       const same = ["network", "layer", "image", "channel"].every((name) => asked[name] === state[name]);
       const [weight, digits] = same ? [answer.weight, 3] : [weights.at(image, channel), 2]; // of a byte
       const words = `Image ${image}, ${classes[owner[image]]}, channel ${channel}: weight ${weight.toFixed(digits)}`;

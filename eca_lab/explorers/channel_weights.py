@@ -10,7 +10,7 @@ import torch
 from eca_lab import probe
 from eca_lab.checks import check_choice, check_integer, check_number, shown
 from eca_lab.explorers.explorer import Explorer, plain
-from eca_lab.figures import dress, new_figure
+from eca_lab.figures import WEIGHTS, arm_color, dress, new_figure
 from eca_lab.train import input_transform
 
 
@@ -66,6 +66,7 @@ class ChannelWeightExplorer(Explorer):
             (network, layer, image, channel, factor),
             **{"classes": self._classes, "counts": self._counts, "stops": self.FACTOR_STOPS},
             networks=[(name, list(each.items())) for name, each in self._channels.items()],
+            colors={name: _color(name) for name in networks},
             indices=indices.astype("<i4").tobytes(),
             images=small.tobytes(),  # (N, h, w, 3)
             size=small.shape[1:3],
@@ -102,7 +103,7 @@ class ChannelWeightExplorer(Explorer):
         chosen = f"image {self.image}, channel {self.channel}: {self.answer['weight']:.3f}"
         dress(ax, f"Weights, dark 0, bright 1; {chosen}", "channel", "images, sorted by class")
         ax.grid(visible=False)
-        ax.imshow(self.weights, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        ax.imshow(self.weights, **WEIGHTS, aspect="auto", interpolation="nearest")
         middles = np.cumsum(self._counts) - np.array(self._counts) / 2
         every = -(-len(middles) // 20)  # more names than 20 would overlap
         ax.set_yticks(middles[::every], self._classes[::every])
@@ -167,6 +168,14 @@ class ChannelWeightExplorer(Explorer):
         if not chances.isfinite().all():
             raise ValueError(f"networks[{name!r}] gives NaN or infinity: {accepted}")
         return chances.tolist()
+
+
+def _color(name):
+    """Of the arm with which the name of a network begins, as "eca, seed 0" does, else of ECA."""
+    try:
+        return arm_color(name.split(", ")[0])
+    except (AttributeError, ValueError):
+        return arm_color("eca")
 
 
 def _check_networks(networks):

@@ -2,12 +2,20 @@
 
 import base64
 import json
+from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
 from typing import ClassVar
 
 import anywidget
 import traitlets
+
+from eca_lab import figures
+
+# The colours of figures, for an explorer's ES module and for its style sheet.
+_SCALES = {"WEIGHT_COLORS": figures.WEIGHT_COLORS, "SIGNED_COLORS": figures.SIGNED_COLORS}
+_SCALES_JS = "".join(f"const {name} = {json.dumps(stops)};\n" for name, stops in _SCALES.items())
+_ARMS_CSS = "".join(f"--arm-{name}: {figures.HUES[name]}; " for name in ("se", "se_gc", "eca"))
 
 
 class StateError(traitlets.TraitError, ValueError):
@@ -27,6 +35,10 @@ def _as_text(value, _=None):
     """What the page is told: a notebook that is saved would sort the keys of objects."""
     coded = {"default": lambda data: {"base64": base64.b64encode(data).decode()}}
     return json.dumps(value, allow_nan=False, separators=(",", ":"), **coded)
+
+
+def _file(name):
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 class Explorer(anywidget.AnyWidget):
@@ -57,7 +69,7 @@ class Explorer(anywidget.AnyWidget):
     USUAL: ClassVar = {}  # what repr leaves out
     PRESETS: ClassVar = {}  # description of a button -> what it sets
     ASKED = ()
-    _css = Path(__file__).with_name("explorer.css").read_text(encoding="utf-8")
+    _css = f".eca-lab {{ {_ARMS_CSS}}}\n" + _file("explorer.css")
     given = traitlets.Dict().tag(sync=True, to_json=_as_text)
     answer = traitlets.Dict().tag(sync=True)
 
@@ -65,8 +77,7 @@ class Explorer(anywidget.AnyWidget):
         # anywidget makes further subclasses: what follows is for those that say something new.
         if "MODULE" in vars(cls):
             # A page cannot fetch the kit, so the kit stands before what uses it, in one text.
-            files = [Path(__file__).with_name(name) for name in ("kit.js", cls.MODULE)]
-            cls._esm = "\n".join(file.read_text(encoding="utf-8") for file in files)
+            cls._esm = "\n".join([_SCALES_JS + _file("kit.js"), _file(cls.MODULE)])
         if "STATE" in vars(cls):
             members = {name: _Attribute(None).tag(sync=True) for name in cls.STATE}
             members["_proposed"] = traitlets.validate(*cls.STATE)(_check_proposal)
@@ -90,6 +101,35 @@ class Explorer(anywidget.AnyWidget):
         if self.answer.get("asked") != asked:
             self.answer = {"asked": asked, **self._answer()}
 
+    @contextmanager
+    def hold_trait_notifications(self):
+        """As that of traitlets; and the page is told all changes at once, never a part of them."""
+        with self.hold_sync(), super().hold_trait_notifications():
+            yield
+
+    _from_page = False  # whether it is the page that sets the state
+
+    def _handle_msg(self, msg):
+        self._from_page = True
+        try:
+            super()._handle_msg(msg)
+        finally:
+            self._from_page = False
+
+    def set_state(self, sync_data):
+        """As that of ipywidgets; a page that is refused is told what holds, and why.
+
+        A cell may have changed the state after the page asked. ipywidgets would print the error
+        into the output of a cell, and leave the page as it is.
+        """
+        try:
+            super().set_state(sync_data)
+        except StateError as error:
+            if not self._from_page:
+                raise
+            self.send_state(["answer", *self.STATE])
+            self.send({"refused": str(error)})
+
     def _recorded(self):
         return ()
 
@@ -105,8 +145,11 @@ class Explorer(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **kwargs):
         # Beside the live view, what a reader without a kernel can see: the picture, and one line.
         data, metadata = super()._repr_mimebundle_(**kwargs)
+        figure = self._figure()
+        figure.suptitle("A picture of an explorer. Run the cells to touch it.", fontsize=10.5)
+        picture, metadata["image/png"] = figure._repr_png_()
         data["text/plain"] = f"{self!r}: {self._result()}"
-        data["image/png"] = base64.b64encode(self._figure()._repr_png_()).decode()
+        data["image/png"] = base64.b64encode(picture).decode()
         return data, metadata
 
 

@@ -210,7 +210,7 @@ function band(view) {
   });
 
   const paintAll = remember((count, k, lit) => {
-    const color = (weight) => viridis(k === 1 ? 0.5 : (weight - 1) / (k - 1));
+    const color = (weight) => weightColor(k === 1 ? 0.5 : (weight - 1) / (k - 1));
     paint(canvas, count, count, (n) => {
       const [i, j] = [Math.floor(n / count), n % count];
       const weight = j - i + (k + 1) / 2;
@@ -270,7 +270,13 @@ export default explorer((view) => {
       formula === released ? released : html("b", {}, `≠ ${released}`)]))));
 
   return {
-    picture: [headline, legend([
+    headline,
+    main: [
+      numberRow(view, "channels", "channels C", stops.channels, true),
+      numberRow(view, "gamma", "slope γ", stops.gamma),
+      numberRow(view, "b", "offset b", stops.b),
+    ],
+    picture: [legend([
       [svg("circle", { class: "point", cx: 10, cy: 9, r: 6 }), "chosen C, its k"],
       [path("line", "M0 13L20 5"), "t, before rounding"],
       [svg("circle", { class: "formula", cx: 10, cy: 9, r: 7 }), "stage: Eq. 12"],
@@ -278,14 +284,12 @@ export default explorer((view) => {
       [svg("rect", { class: "span", x: 2, y: 3, width: 16, height: 12 }), "C with this k"],
     ]), chart.node, block("lower", matrix.node, counts.node)],
     controls: [
-      numberRow(view, "channels", "channels C", stops.channels, true),
-      numberRow(view, "gamma", "slope γ", stops.gamma),
-      numberRow(view, "b", "offset b", stops.b),
       choice(view, "ties", "ties go", [["up", "up, as in Figure 3"], ["down", "down"]]),
       choice(view, "network", "network", Object.entries(networks).map(([value, { label }]) => [value, label])),
       presets(view),
     ],
     readout: [lines, table],
+    fits: ({ network, ties }) => network in networks && ["up", "down"].includes(ties),
     draw(state) {
       const shown = { ...state, ...numbers(state, view.given) };
       const { channels: C, k } = shown;

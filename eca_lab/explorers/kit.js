@@ -1,5 +1,6 @@
 // The kit of the explorers: elements, a state shared with Python, controls and pictures.
-// Python puts it before an explorer's own text, in one ES module, because a page can fetch nothing.
+// Python puts it before an explorer's own text, in one ES module, because a page can fetch nothing,
+// and before it the colors of eca_lab.figures: WEIGHT_COLORS and SIGNED_COLORS.
 // What people name (classes, networks, errors) becomes text nodes and never markup.
 
 const build = (node, attributes, children) => {
@@ -59,18 +60,19 @@ const typed = (Type, { buffer, byteOffset, byteLength }) =>
 // --- State ---
 
 // What Python tells, as a text but for a page of eca_lab.site, which has read it.
-const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+export const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 const revive = (_, value) => (typeof value?.base64 === "string" ? bytes(value.base64) : value);
 const read = (told) => (typeof told === "string" ? JSON.parse(told, revive) : told);
 
-// What anywidget renders: make(view) gives the nodes of the picture, the controls and the readout, and draw(state),
-// which is called at most once a frame.
+// What anywidget renders: make(view) gives the nodes of the headline, the main controls, the picture, the other
+// controls and the readout; draw(state), which is called at most once a frame; and fits(state), whether there is
+// such a state, where the kernel may change what there is while somebody else sets the rest.
 const explorer = (make) => ({ render: ({ model, el }) => connect(model, el, make) });
 
 function connect(model, el, make) {
   // JupyterLab takes arrows and letters as commands; shortcuts with Ctrl or Cmd stay its own.
   const keep = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
-  const [given, need, widths] = [read(model.get("given")), bad(), new Map()];
+  const [given, refusal, need, widths] = [read(model.get("given")), bad(), bad(), new Map()];
   const whole = model.get("answer").asked ? "" : "whole"; // it asks the kernel for nothing
   const root = html("div", { class: `eca-lab ${given.name} ${whole}`, onkeydown: keep });
   el.append(root);
@@ -80,11 +82,12 @@ function connect(model, el, make) {
   const view = { root, given, shows: [], alone: model.get("alone"), link: () => model.get("link") };
   view.state = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
   // What the kernel said last, fresh if it was asked for this state. Else draw it, but for what the page
-  // knows better, until the answer is there: .eca-lab.waiting tells the reader.
+  // knows better, until the answer is there: .eca-lab.waiting tells the reader. Without a kernel it never
+  // comes, and .eca-lab.unknown hides what is not known of this state.
   view.answer = (state) => {
     const answer = model.get("answer");
     const fresh = Object.entries(answer.asked).every(([name, value]) => state[name] === value);
-    root.classList.toggle("waiting", !fresh);
+    root.classList.toggle(view.alone ? "unknown" : "waiting", !fresh);
     clearTimeout(patience);
     const lacking = "No answer from the kernel: it is busy, or the cells down to this one have not been run.";
     if (fresh) write(need, "");
@@ -96,6 +99,9 @@ function connect(model, el, make) {
     frame ||= requestAnimationFrame(() => {
       frame = 0;
       const state = view.state();
+      const fitting = fits(state);
+      root.classList.toggle("unfit", !fitting);
+      if (!fitting) return model.save_changes(); // so that the kernel can say what holds
       if (unshown) view.shows.forEach((show) => show(state));
       unshown = false;
       draw(state);
@@ -104,9 +110,11 @@ function connect(model, el, make) {
   };
   view.change = (changes) => {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
+    if (Object.keys(changes).length) write(refusal, "");
     unshown = true;
     view.redraw();
   };
+  view.restore = view.change; // of what an explorer's own `change` would fit to the rest
   // The width of a node, 0 until it is known: a size that is read while drawing costs a layout.
   view.width = (node) => {
     if (!widths.has(node)) resized.observe(node);
@@ -116,11 +124,13 @@ function connect(model, el, make) {
     for (const { target, contentRect } of entries) widths.set(target, Math.floor(contentRect.width));
     view.redraw();
   });
-  const { picture, controls, readout, draw } = make(view);
-  const parts = [block("picture", picture), block("controls", controls)];
-  root.append(block("columns", parts, block("readout", need, readout, stateLine(view))));
+  const { headline, main, picture, controls, readout, draw, fits = () => true } = make(view);
+  const above = [headline, block("main", main), block("picture", picture)];
+  const beside = [block("controls", controls), block("readout", refusal, need, readout, stateLine(view))];
+  root.append(block("columns", above, beside));
   const heard = names.map((name) => [`change:${name}`, () => view.change({})]);
   heard.push(["change:answer", view.redraw]);
+  heard.push(["msg:custom", ({ refused }) => write(refusal, refused)]);
   heard.forEach((each) => model.on(...each));
   view.redraw();
   return () => {
@@ -161,7 +171,24 @@ function onPointer(node, names, act) {
     });
 }
 
-// Calls move(x, y, event) from a press, of no second finger, until its release, then end(). A scroll undoes it all.
+// Calls undo() at Escape, until the pointer that is down is released; then done().
+function onEscape(undo, done = () => {}) {
+  const hear = (event) => {
+    if (event.key !== "Escape") return;
+    event.stopPropagation();
+    undo();
+  };
+  const stop = () => {
+    removeEventListener("keydown", hear, true);
+    for (const name of ["pointerup", "pointercancel"]) removeEventListener(name, stop, true);
+    done();
+  };
+  addEventListener("keydown", hear, true); // wherever the focus is
+  for (const name of ["pointerup", "pointercancel"]) addEventListener(name, stop, true);
+}
+
+// Calls move(x, y, event) from a press, of no second finger, until its release, then end(). A scroll and Escape
+// undo it all.
 function drag(view, node, move, end = () => {}) {
   let before = {};
   onPointer(node, ["pointerdown", "pointermove"], (x, y, event) => {
@@ -171,13 +198,17 @@ function drag(view, node, move, end = () => {}) {
       node.closest(".eca-lab").querySelector("[type=text]:focus")?.blur(); // enters what is being written
       before = view.state();
       node.setPointerCapture(event.pointerId);
+      onEscape(() => {
+        node.releasePointerCapture(event.pointerId);
+        view.restore(before);
+      });
     }
     if (node.hasPointerCapture(event.pointerId)) move(x, y, event);
   });
   for (const name of ["pointercancel", "lostpointercapture"])
     node.addEventListener(name, (event) => {
       if (event.isPrimary) end();
-      if (event.isPrimary && name === "pointercancel") view.change(before);
+      if (event.isPrimary && name === "pointercancel") view.restore(before);
     });
 }
 
@@ -204,29 +235,55 @@ function rowSlider(view, node, label, matrices, place) {
 
 const of = (state, value) => (typeof value === "function" ? value(state) : value);
 
+// The number that a text says, NaN if none: "1,000", "1 000" and "1_000" are a thousand; "1,5" is no integer, and
+// elsewhere one and a half.
+export function numberOf(text, integer) {
+  const signed = text.trim().replace(/^[−+]/, (sign) => (sign === "−" ? "-" : ""));
+  const grouped = signed.match(/^-?\d{1,3}(?:([\s,_])\d{3})(?:\1\d{3})*$/);
+  const digits = integer && grouped ? signed.replace(/[\s,_]/g, "") : signed;
+  if (integer) return /^-?\d+$/.test(digits) ? Number(digits) : NaN;
+  return digits === "" ? NaN : Number(digits.replace(/^([^.,]*),([^.,]*)$/, "$1.$2"));
+}
+
 // A slider that halts at stops, beside a box that takes every number from the first to the last, integers only if
 // `integer`; a wrong entry is answered below, until the state is set. The stops may be a function of the state;
 // refused(value, state) tells what is accepted where a number within the limits is not.
 function numberRow(view, name, label, stops, integer = false, refused = () => "") {
-  let [halts, written] = [[0], ""];
+  let [halts, written, undone] = [[0], "", false];
   const [id, whyId] = [newId(), newId()];
   const why = html("div", { class: "why", id: whyId, role: "alert" });
   const slide = (halt, _ = (written = box.value)) => view.change({ [name]: halts[bounded(halt, 0, halts.length - 1)] });
-  const range = html("input", { type: "range", id, min: 0, step: 1, oninput: () => slide(+range.value) });
+  const range = html("input", { type: "range", id, min: 0, step: 1, onpointerdown: hold, oninput });
   const box = html("input", {
     ...{ type: "text", name, autocomplete: "off", spellcheck: "false", onchange: take },
     ...{ "aria-label": `${label}, any value`, "aria-describedby": whyId },
   });
   onKeys(box, { ArrowUp: 1, ArrowDown: -1 }, (step) => slide(+range.value + step));
+  onKeys(box, { Escape: null }, () => {
+    written = box.value; // which is not being written any more
+    view.restore({});
+  });
+  // After Escape the thumb stays where it was, wherever the pointer moves until it is released.
+  function hold() {
+    const before = view.state();
+    onEscape(() => {
+      undone = true;
+      view.restore(before);
+    }, () => (undone = false));
+  }
+  function oninput() {
+    if (undone) view.restore({});
+    else slide(+range.value);
+  }
   function take() {
     const text = (written = box.value).trim();
-    const value = text === "" ? NaN : Number(text.replace(/^([^.,]*),([^.,]*)$/, "$1.$2"));
+    const value = numberOf(text, integer);
     const [least, most] = [halts[0], halts.at(-1)];
-    const within = value >= least && value <= most && (!integer || Number.isInteger(value));
+    const within = value >= least && value <= most;
     const limits = `${integer ? "an integer" : "a finite number"} from ${least} to ${most}`;
     const accepted = within ? refused(value, view.state()) : limits;
     if (!accepted) return view.change({ [name]: value });
-    write(why, `${name}=${Number.isNaN(value) ? python(text) : text}: accepted is ${accepted}`);
+    write(why, `${name}=${Number.isNaN(Number(text || NaN)) ? python(text) : text}: accepted is ${accepted}`);
     set(box, { "aria-invalid": true });
   }
   view.shows.push((state) => {
@@ -283,17 +340,17 @@ function scale(a0, a1, p0, p1) {
 }
 
 const pixel = ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r;
-// A function from shares, 0 to 1, to pixels: their color between stops [r, g, b].
+// A function from shares, 0 to 1, to pixels: their color between stops, each "#rrggbb".
 function palette(stops) {
+  const parts = stops.map((stop) => [1, 3, 5].map((start) => parseInt(stop.slice(start, start + 2), 16)));
   const colors = upTo(1025).map((n) => {
-    const place = (n / 1024) * (stops.length - 1);
-    const [from, to] = [stops[Math.floor(place)], stops[Math.ceil(place)]];
+    const place = (n / 1024) * (parts.length - 1);
+    const [from, to] = [parts[Math.floor(place)], parts[Math.ceil(place)]];
     return pixel(from.map((value, i) => value + (to[i] - value) * (place % 1)));
   });
   return (share) => colors[Math.round(1024 * bounded(share, 0, 1))];
 }
-// viridis without its darkest end
-const viridis = palette([[71, 47, 125], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]]);
+const [weightColor, signedColor] = [palette(WEIGHT_COLORS), palette(SIGNED_COLORS)];
 
 // Draws color(i) for each of w x h cells, as a pixel each, which the page then enlarges.
 function paint(canvas, w, h, color) {

@@ -48,11 +48,8 @@ async function open() {
       box.value = value;
       box.dispatchEvent(new Event("change"));
     } else model.set(name, value);
-    let wrong = (window.onerror = () => (wrong = true)) === null; // true keeps it from the console
     await new Promise(requestAnimationFrame);
-    window.onerror = null;
-    wrong ||= [...place.querySelectorAll("select")].some((each) => each.selectedIndex < 0);
-    if (wrong) model.set(name, before);
+    if (place.querySelector(".unfit")) model.set(name, before);
   }
 }
 const [place, el] = [document.querySelector(".explorer"), document.createElement("div")];

@@ -37,6 +37,9 @@ export function costs({ channels: C, reduction: r, kernel_size: k, groups: g }) 
   return { hidden, width, parameters: [se, gc, k], multiplyAdds: [se, gc, k * C] };
 }
 
+// Whether SE, SE-GC and ECA are trained: of SE-GC there is no trained one.
+const weightsOf = ({ weights }) => NAMES.map((name) => (weights === "random" || name === "SE-GC" ? "random" : "trained"));
+
 // What a row of entries hears: how many channels, and the strongest, each [channel, entry].
 export function hears(row) {
   const heard = Array.from(row, (entry, j) => [j + 1, entry]).filter(([, entry]) => entry);
@@ -67,19 +70,16 @@ const ROWS = [
 
 // --- Pictures ---
 
-// Blue, white, red, as in ColorBrewer's RdBu.
-const RDBU = [[5, 48, 97], [67, 147, 195], [247, 247, 247], [214, 96, 77], [103, 0, 31]];
-const rdbu = palette(RDBU);
-const color = (entry) => rdbu((entry / FULL + 1) / 2);
+const color = (entry) => signedColor((entry / FULL + 1) / 2);
 
 // A matrix, the lit row enlarged on it, and below it that row: bars, and what it hears.
 function map(name) {
-  const [title, told, canvas, strip] = [html("div"), block("told"), html("canvas"), html("canvas", { class: "strip" })];
+  const [title, told, canvas, strip] = [block("title"), block("told"), html("canvas"), html("canvas", { class: "strip" })];
   const bars = svg("svg", { height: 56, preserveAspectRatio: "none", "aria-hidden": "true" });
   const paintAll = remember((entries, n) => paint(canvas, n, n, (i) => color(entries[i])));
-  function draw({ entries, largest, rank }, n, lit) {
+  function draw({ entries, largest, rank }, weights, n, lit) {
     paintAll(entries, n);
-    write(title, `${name}: rank ${rank}`);
+    write(title, `${name}\nrank ${rank}, ${weights}`);
     const row = entries.subarray(lit * n, (lit + 1) * n);
     paint(strip, n, 1, (j) => color(row[j]));
     const bar = (entry, j) => `M${j + 0.5} 30v${(-25 * entry) / FULL}`;
@@ -125,8 +125,8 @@ export default explorer((view) => {
   const [matrices, values] = [NAMES.map(map), spectrum()];
   const maps = block("maps", matrices.map(({ node }) => node));
   const rows = rowSlider(view, maps, "row of the matrices", matrices.map(({ canvas }) => canvas), 0.5);
-  const heading = html("span");
-  const ramp = html("i", { class: "ramp", style: `--colors: ${RDBU.map((each) => `rgb(${each})`)}` });
+  const [headline, heading] = [block("headline measured"), html("span")];
+  const ramp = html("i", { class: "ramp", style: `--colors: ${SIGNED_COLORS}` });
   const dashes = NAMES.map((name, i) => [path(`line ${KINDS[i]}`, "M0 9H20"), name]);
 
   // Without a kernel, sliders halt at what was recorded.
@@ -141,8 +141,10 @@ export default explorer((view) => {
 
   const [note, lines] = [status("note"), NAMES.map(() => html("span"))];
   const cells = ROWS.map(() => NAMES.map(() => html("td")));
+  const kinds = NAMES.map(() => html("td"));
   const table = html("table", {}, tableRow("th", ["", ...NAMES]),
-    ROWS.map(([name], i) => html("tr", { class: i < 2 ? "cost" : "measured" }, html("th", {}, name), cells[i])));
+    ROWS.map(([name], i) => html("tr", { class: i < 2 ? "cost" : "measured" }, html("th", {}, name), cells[i])),
+    html("tr", { class: "measured" }, html("th", {}, "weights"), kinds));
 
   // New channels lower what they have no room for, whoever sets them.
   let before = view.state();
@@ -157,20 +159,24 @@ export default explorer((view) => {
   const modulesOf = remember((told) => told.map(({ matrix, spectrum, largest, measures }) => (
     { ...measures, largest, entries: typed(Int16Array, matrix), shares: typed(Float32Array, spectrum) })));
   return {
-    picture: [
-      block("hint", heading, html("span", {}, "−", ramp, "+")), maps,
-      block("hint", "Singular values, shares of the largest", legend(dashes)), values.node,
-    ],
-    controls: [
+    headline,
+    main: [
       row("channels", "channels C", OCTAVES.filter((C) => C >= limits.channels[0])),
       row("reduction", "reduction r", ({ channels: C }) => fitting(C, OCTAVES)),
       row("kernel_size", "kernel k", ({ channels: C }) => fitting(odd(C), KERNELS), uneven),
       row("groups", "groups g", ({ channels: C }) => divisors(C), whole),
+    ],
+    picture: [
+      block("hint measured", heading, html("span", {}, "−", ramp, "+")), maps,
+      block("hint", "Singular values, shares of the largest", legend(dashes)), values.node,
+    ],
+    controls: [
       row("seed", "seed", seeds),
       trained.length ? choice(settling, "weights", "weights", [["random", "random"], ...trained]) : [],
       presets(settling, button("Draw again", again)),
     ],
     readout: [note, NAMES.map((name, i) => html("div", {}, html("b", {}, `${name}: `), lines[i])), table],
+    fits: ({ weights }) => weights === "random" || weights in layers,
     draw(state) {
       const answer = view.answer(state);
       const n = (rows.count = answer.asked.channels);
@@ -178,8 +184,10 @@ export default explorer((view) => {
       const cost = costs(state);
       tell(state, cost).forEach((text, i) => write(lines[i], text));
       ROWS.forEach(([, text], i) => cells[i].forEach((cell, j) => write(cell, text(j, cost, modules))));
-      const lit = rows.row();
-      const words = matrices.map((matrix, i) => matrix.draw(modules[i], n, lit));
+      const [lit, weights] = [rows.row(), weightsOf(answer.asked)];
+      weights.forEach((words, i) => write(kinds[i], words));
+      write(headline, `Rank, of ${n}: ${NAMES.map((name, i) => `${name} ${modules[i].rank}`).join(", ")}`);
+      const words = matrices.map((matrix, i) => matrix.draw(modules[i], weights[i], n, lit));
       maps.style.cssText = `--n: ${n}; --lit: ${lit}`;
       write(heading, `Row ${lit + 1}: what channel ${lit + 1} hears. Point at another.`);
       rows.tell(`Channel ${lit + 1}: ${words.join("; ")}`);

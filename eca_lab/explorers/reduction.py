@@ -124,10 +124,12 @@ class ReductionExplorer(Explorer):
         return f"ranks {ranks} of {self.channels}"
 
     def _figure(self):
-        figure, side = figures.new_figure(7.2, 2.8), self.channels
+        figure, side = figures.new_figure(7.2, 3.0), self.channels
         for number, (name, module) in enumerate(self._modules().items(), start=1):
             ax = figure.add_subplot(1, 3, number)
-            title = f"{name}: rank {module['measures']['rank']} of {side}"
+            trained = self.weights != "random" and name != "SE-GC"
+            title = f"{name}, {'trained' if trained else 'random'}"
+            title += f"\nrank {module['measures']['rank']} of {side}"
             figures.dress(ax, title, "input channel", "output channel")
             matrix = np.frombuffer(module["matrix"], np.int16).reshape(side, side) / LARGEST
             ax.imshow(matrix, **figures.SIGNED, extent=(0.5, side + 0.5, side + 0.5, 0.5))

@@ -9,7 +9,6 @@ const MARKS = {
   ...{ better: "M-5 -7L7 0L-5 7Z", worse: "M5 -7L-7 0L5 7Z" },
   ...{ equivalent: "M-5 -5H5V5H-5Z", undecided: "M0 -6L6 0L0 6L-6 0Z" },
 };
-const WORDS = { equivalent: "as good", undecided: "not told apart" };
 
 // --- Numbers ---
 
@@ -51,7 +50,7 @@ export function conclusions(said, rows, { baseline, margin }, level) {
     const parts = Object.keys(MARKS).map((kind) => {
       const found = chosen.filter((row) => row.arm !== baseline && verdict(row, margin, level) === kind);
       const listed = found.map(({ arm, difference }) => `${arm} (${two(difference)})`);
-      return listed.length ? `${WORDS[kind] ?? kind} ${listed.join(", ")}` : "";
+      return listed.length ? `${kind} ${listed.join(", ")}` : "";
     });
     return `${subject} against ${baseline}, in points: ${parts.filter(Boolean).join("; ") || "none"}`;
   };
@@ -68,7 +67,7 @@ export function conclusions(said, rows, { baseline, margin }, level) {
 // --- The explorer ---
 
 export default explorer((view) => {
-  const { settings, metrics, stops, level } = view.given;
+  const { settings, metrics, stops, level, colors } = view.given;
   const named = ({ data, backbone }) => JSON.stringify({ data, backbone });
   const settingOf = (state) => settings.find((each) => named(each) === named(state));
 
@@ -187,11 +186,13 @@ export default explorer((view) => {
     const [from, to] = [at(-margin), at(margin)];
     const dot = (cy) => (pair) =>
       svg("circle", { class: pair.seed === seed ? "dot lit" : "dot", r: 4, cx: x(pair.difference), cy });
-    const marks = ({ pairs, difference, low, high }, i) => {
+    const line = (name, low, high, y) => (low <= high ? path(name, `M${at(low)} ${y}H${at(high)}`) : []);
+    const marks = ({ arm, pairs, difference, low, high, within }, i) => {
       const [y, kind] = [middle(i) - 6, verdicts[i]];
-      const interval = low <= high ? path("interval", `M${at(low)} ${y}H${at(high)}`) : [];
+      const half = within - Math.abs(difference); // of the interval of 90%, which the test of equivalence is about
+      const intervals = [line("interval", low, high, y), line("inner", difference - half, difference + half, y)];
       const mark = path(`mark ${kind}`, MARKS[kind] ?? "", { transform: `translate(${at(difference) || 0} ${y})` });
-      return [interval, mark, pairs.map(dot(y + 14))];
+      return svg("g", { class: "arm", style: `--arm: ${colors[arm]}` }, intervals, mark, pairs.map(dot(y + 14)));
     };
     set(picture, { width, height: bottom + 40 });
     fill(picture,
@@ -214,14 +215,18 @@ export default explorer((view) => {
 
   const rowsOf = remember(compared);
   return {
-    picture: [headline, block("hint", "Above, mean and 95% interval; below, the seeds. ",
-      "Click an arm to compare with it; drag the margin's edges."), forest],
+    headline,
+    main: [numberRow(view, "margin", "margin ±", stops.margin)],
+    picture: [forest, block("hint", "Click an arm to compare with it; drag the margin's edges. Above, the mean with ",
+      "its intervals of 90%, thick, and 95%, thin, not adjusted; below, the seeds. Better, worse: p, adjusted by Holm, ",
+      `is below ${level.toFixed(2)}. Equivalent: the thick interval lies within the margin.`)],
     controls: [
       choice(setting, "setting", "setting", options, named),
       choice({ ...view, change: take }, "metric", "metric", Object.entries(metrics)),
-      numberRow(view, "margin", "margin ±", stops.margin), presets(view), why,
+      presets(view), why,
     ],
     readout: [told, about],
+    fits: (state) => Boolean(settingOf(state)?.compared[state.metric]?.[state.baseline]?.numbers),
     draw(state) {
       const { metric, baseline, margin } = state;
       const setting = settingOf(state);

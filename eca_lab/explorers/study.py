@@ -5,7 +5,7 @@ from typing import ClassVar
 from eca_lab import report, stats
 from eca_lab.checks import check_choice, check_number
 from eca_lab.explorers.explorer import Explorer, plain
-from eca_lab.figures import differences_figure
+from eca_lab.figures import arm_color, differences_figure
 from eca_lab.results import RUN
 from eca_lab.spec import parse_spec
 
@@ -46,7 +46,8 @@ class StudyExplorer(Explorer):
             can = (arm for arm in ("eca", *made) if isinstance(made.get(arm), stats.Comparison))
             baseline = next(can, "eca")
         given = {"metrics": self.METRICS, "stops": {"margin": self.MARGIN_STOPS}}
-        given |= {"level": stats.LEVEL, "settings": settings}
+        colors = {arm: arm_color(arm) for arm in results["arm"].unique()}
+        given |= {"level": stats.LEVEL, "settings": settings, "colors": colors}
         super().__init__((data, backbone, metric, baseline, margin), **given)
 
     def _told(self, trials, made):
