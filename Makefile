@@ -34,12 +34,13 @@ test: lint
 # needed here, and that take seconds to import in each process.
 test-browser: .venv/.installed
 	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) -p no:nbval -p no:hypothesispytest \
-	    -m browser tests/test_browser*.py $(ARGS)
+	    -m browser tests/explorers/test_browser.py \
+	    tests/test_browser_notebooks.py $(ARGS)
 
 # The unit tests on the lowest versions that pyproject.toml admits.
 test-lowest: .venv-lowest/.installed
 	$(QUIET) OMP_NUM_THREADS=1 $(LOWEST)/python -m pytest $(XDIST) tests \
-	    --ignore-glob "tests/test_browser*.py" --ignore tests/test_notebooks.py $(ARGS)
+	    -m "not browser" --ignore tests/test_notebooks.py $(ARGS)
 
 lint: .venv/.installed
 	$(BIN)/ruff check

@@ -7,7 +7,7 @@
 A step is forward pass, cross-entropy, backward pass and SGD of a network in channels last. The end
 of a block is BatchNorm, attention, shortcut and ReLU, forward and backward, on random maps of the
 shapes that the stages of a network have. By modules, by modules under torch.compile ("compiled"),
-and fused, as `eca_lab.fused` does it; each in float32 and in bfloat16 autocast.
+and fused, as `eca_lab.networks.fused` does it; each in float32 and in bfloat16 autocast.
 
 In every round each takes its turn, in the opposite order in every second round, and ratios are of
 one round, to plain by modules in the same precision: the median and the quartiles. Where other
@@ -27,11 +27,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from eca_lab import fused
-from eca_lab.attention import make_attention
-from eca_lab.models import build_model
+from eca_lab.attention.modules import make_attention
+from eca_lab.networks import fused
+from eca_lab.networks.backbones import build_model
 from eca_lab.provenance import provenance
-from eca_lab.train import check_device, stem_for
+from eca_lab.training.train import check_device, stem_for
 
 ARMS = ("none", "eca", "se")
 PRECISIONS = ("float32", "bfloat16")

@@ -2,9 +2,9 @@
 
     python benchmarks/cpu_layouts.py
 
-Either with feature maps in channels_last, as in `eca_lab.train.train_network`, and contiguous.
-Results are in benchmarks/README.md. The four arrangements take turns, one epoch each; images per
-second are those of all trials that run at once, together.
+Either with feature maps in channels_last, as in `eca_lab.training.train.train_network`, and
+contiguous. Results are in benchmarks/README.md. The four arrangements take turns, one epoch each;
+images per second are those of all trials that run at once, together.
 """
 
 import multiprocessing
@@ -25,7 +25,7 @@ from train_throughput import (
     take_turns,
 )
 
-from eca_lab.train import train_network
+from eca_lab.training.train import train_network
 
 # What only a process of a pool has: the gate that lets the trials of one round start together.
 _gate = None

@@ -32,7 +32,7 @@ MANY = 1000
 FIGURE = """\
 import numpy as np
 from matplotlib import pyplot as plt
-from eca_lab.kernel_size import adaptive_kernel_size
+from eca_lab.attention.kernel_size import adaptive_kernel_size
 def draw(ax, C=256):
     ax.clear()
     ax.step(range(1, 513), [adaptive_kernel_size(c) for c in range(1, 513)])
@@ -40,7 +40,8 @@ def draw(ax, C=256):
     ax.set(title=f'k = {adaptive_kernel_size(C)}', xlabel='channels C', ylabel='kernel size k')
 """
 TRAINED = """\
-from eca_lab import checkpoints, data
+from eca_lab import data
+from eca_lab.networks import checkpoints
 def network(arm):
     path = checkpoints.find_checkpoint('../data/checkpoints', arm, seed=0)
     return checkpoints.load_checkpoint(path)[0]

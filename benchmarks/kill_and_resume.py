@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from eca_lab.results import load_records, load_results
+from eca_lab.evidence.results import load_records, load_results
 
 SWEEP = (
     *(sys.executable, "-m", "eca_lab", "sweep", "--data", "shapes", "--classes", "disc,frame"),

@@ -31,7 +31,7 @@ from eca_lab.data import Dataset
 from eca_lab.data.augmentation import channel_statistics
 from eca_lab.provenance import provenance
 from eca_lab.recipe import Recipe
-from eca_lab.train import (
+from eca_lab.training.train import (
     PRECISIONS,
     check_device,
     initial_model,

@@ -12,9 +12,10 @@ import time
 import warnings
 from importlib.metadata import version
 
-from eca_lab import checks, studies
+from eca_lab import checks
+from eca_lab.attention.spec import BACKBONES, parse_spec
+from eca_lab.evidence import studies
 from eca_lab.recipe import PRECISIONS, Recipe
-from eca_lab.spec import BACKBONES, parse_spec
 
 # What an option is where it is not given. Until then it is None, so that it can be told.
 TRAINING = {
@@ -151,7 +152,7 @@ def _results(options):
     """Print mean, standard deviation and n of every arm. Example, all recorded trials in one file:
     python -m eca_lab results --csv > trials.csv
     """
-    from eca_lab import results
+    from eca_lab.evidence import results
 
     tables = {path: results.read_results(path) for path in options.paths or results.recorded()}
     if options.csv:
@@ -166,7 +167,7 @@ def _compare(options):
     """Print the paired differences of every arm to a baseline arm, with intervals, adjusted p and
     a verdict: better, worse, equivalent or undecided.
     """
-    from eca_lab import report, results
+    from eca_lab.evidence import report, results
 
     if options.study is not None:
         given = ("path", "arms", "baseline", "metric", "margin", "better")

@@ -7,12 +7,16 @@ from tempfile import TemporaryFile
 
 import torch
 
-from eca_lab import checkpoints, data, probe, recording, results, sweep
+from eca_lab import data
+from eca_lab.attention.spec import DATASETS
 from eca_lab.checks import check_integer
+from eca_lab.evidence import results
 from eca_lab.files import check_folder, listed
-from eca_lab.spec import DATASETS
-from eca_lab.train import check_device, progress_bar
-from eca_lab.workers import threads_each
+from eca_lab.looking import probe, recording
+from eca_lab.networks import checkpoints
+from eca_lab.training import sweep
+from eca_lab.training.train import check_device, progress_bar
+from eca_lab.training.workers import threads_each
 
 AGAIN = "Run the same command again to"
 

@@ -20,7 +20,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import Image, ImageDraw
 
-from eca_lab.spec import parse_spec
+from eca_lab.attention.spec import parse_spec
 
 BLACK, GREY = "#000000", "#666666"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
@@ -185,9 +185,9 @@ def stages_figure(intervals, networks):
 def differences_figure(comparisons):
     """Forest plot: differences to a baseline, their intervals of 90% and 95%, and the margin.
 
-    Side by side, on one scale, for one or more `eca_lab.stats.Comparison` by title, which share
-    metric, margin and baseline. The differences of single seeds are faint dots. The interval of
-    90%, which is thick, is the one that the test of equivalence asks about. Every arm has its
+    Side by side, on one scale, for one or more `eca_lab.evidence.stats.Comparison` by title, which
+    share metric, margin and baseline. The differences of single seeds are faint dots. The interval
+    of 90%, which is thick, is the one that the test of equivalence asks about. Every arm has its
     colour, see `arm_color`.
     """
     most = max(len(each.table) for each in comparisons.values())

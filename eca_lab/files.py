@@ -5,6 +5,8 @@ import stat
 from contextlib import contextmanager
 from pathlib import Path
 
+DATA = Path(__file__).resolve().parent.parent / "data"
+
 
 @contextmanager
 def written_whole(path):

@@ -101,9 +101,9 @@ def results():
 @pytest.fixture
 def make_record(dataset):
     """A function that makes the record of a finished trial on `dataset`."""
+    from eca_lab.evidence.results import SCHEMA, trial_identity
     from eca_lab.recipe import Recipe
-    from eca_lab.results import SCHEMA, trial_identity
-    from eca_lab.train import trial_description
+    from eca_lab.training.train import trial_description
 
     def make(arm="eca", seed=0, top1=50.0, recipe=None, **values):
         trial = trial_description(dataset, "tiny", arm, seed, recipe or Recipe())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eca_lab.data.augmentation import channel_statistics, normalize
-from eca_lab.train import check_device
+from eca_lab.training.train import check_device
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 

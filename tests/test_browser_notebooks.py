@@ -23,7 +23,7 @@ from in_browser import (
     told,
 )
 
-from eca_lab.kernel_size import adaptive_kernel_size
+from eca_lab.attention.kernel_size import adaptive_kernel_size
 
 pytestmark = needs_browser
 
@@ -95,10 +95,10 @@ def test_every_other_notebook_runs_and_shows_its_explorer(lab, window):
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """The address of the page of a notebook."""
-    from eca_lab import site
+    from eca_lab.site import pages
 
     folder = tmp_path_factory.mktemp("site")
-    site.build([ROOT / NOTEBOOK], folder)
+    pages.build([ROOT / NOTEBOOK], folder)
     return (folder / NOTEBOOK.with_suffix(".html").name).as_uri()
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 from scipy.stats import t
 
 from eca_lab import figures
-from eca_lab.spec import NAMES, parse_spec
-from eca_lab.stats import compare
+from eca_lab.attention.spec import NAMES, parse_spec
+from eca_lab.evidence.stats import compare
 
 HOSTILE = "$x^{$"
 INTERVALS = [(1, 1, 8), (3, 8, 128), (5, 128, 2048)]

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eca_lab import results, stats, studies
 from eca_lab.__main__ import _parser, main
-from eca_lab.checkpoints import load_checkpoint
+from eca_lab.evidence import results, stats, studies
+from eca_lab.evidence.results import load_results, trial_identity, write_record
+from eca_lab.networks.checkpoints import load_checkpoint
 from eca_lab.recipe import Recipe
-from eca_lab.results import load_results, trial_identity, write_record
 
 PILOT = "data/results/cifar10-tiny"
 HEAVY = ("torch", "torchvision", "numpy", "pandas", "scipy", "statsmodels", "matplotlib")
@@ -327,7 +327,7 @@ def test_the_families_of_a_study(tmp_path, make_record, monkeypatch, capsys):
 
 
 def test_a_mistake_of_ours_is_no_message(tmp_path, monkeypatch):
-    monkeypatch.setattr("eca_lab.results.finished", lambda _: {}["missing"])
+    monkeypatch.setattr("eca_lab.evidence.results.finished", lambda _: {}["missing"])
     with pytest.raises(KeyError, match="missing"):
         main(["results", str(tmp_path)])
 

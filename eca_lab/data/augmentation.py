@@ -21,7 +21,7 @@ def augment(images, generator, scale=1.0, crop=None):
     images = flip_and_crop(images, generator, padding=size // 8 if crop is None else crop)
     if smaller == size:
         return images
-    from torchvision.transforms.v2.functional import resize  # see eca_lab.models
+    from torchvision.transforms.v2.functional import resize  # see eca_lab.networks.backbones
 
     return resize(images, [smaller, smaller], antialias=True)
 

@@ -57,7 +57,7 @@ def fingerprint_of(description, *tensors):
 
 def to_square(images, size):
     """Images (..., 3, height, width): the shorter side to size pixels, then the centre square."""
-    from torchvision.transforms.v2 import functional  # see eca_lab.models
+    from torchvision.transforms.v2 import functional  # see eca_lab.networks.backbones
 
     images = functional.resize(images, [size], antialias=True)
     return functional.center_crop(images, [size])

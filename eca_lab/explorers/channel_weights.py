@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from eca_lab import probe
 from eca_lab.checks import check_choice, check_integer, check_number, shown
 from eca_lab.explorers.explorer import Explorer, plain
 from eca_lab.figures import WEIGHTS, arm_color, dress, new_figure
-from eca_lab.train import input_transform
+from eca_lab.looking import probe
+from eca_lab.training.train import input_transform
 
 
 class ChannelWeightExplorer(Explorer):
@@ -22,7 +22,7 @@ class ChannelWeightExplorer(Explorer):
 
     Args:
         networks: name -> model with channel attention, trained on the data set, see
-            `eca_lab.probe.attention_layers`. They are put into evaluation mode.
+            `eca_lab.looking.probe.attention_layers`. They are put into evaluation mode.
         dataset: an `eca_lab.data.Dataset` with a test image of every class, at most `IMAGES`
             classes.
         network: one of `networks`, the first if left out.
@@ -74,7 +74,9 @@ class ChannelWeightExplorer(Explorer):
 
     @property
     def weights(self):
-        """(N, C) weights of the layer for all images, as `eca_lab.probe.record_weights` gives."""
+        """(N, C) weights of the layer for all images, as `eca_lab.looking.probe.record_weights`
+        gives.
+        """
         if self.network not in self._records:
             model = self._networks[self.network]
             record = probe.record_weights(model, self._images, self._prepare)

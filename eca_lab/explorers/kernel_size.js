@@ -1,4 +1,4 @@
-// The explorer of the kernel size: its numbers, which equal those of eca_lab.kernel_size, and its
+// The explorer of the kernel size: its numbers, which equal those of eca_lab.attention.kernel_size, and its
 // picture. kit.js stands before this text. C: channels; t: what psi rounds to the nearest odd k.
 
 const OCTAVES = 13; // the axis of channels ends at 2^13

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from eca_lab import figures
-from eca_lab import kernel_size as ks
+from eca_lab.attention import kernel_size as ks
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.explorers.explorer import Explorer, plain
 
@@ -17,8 +17,8 @@ class KernelSizeExplorer(Explorer):
         channels: C, an integer from 1 to `MAX_CHANNELS`.
         gamma: slope of the mapping, a number within `GAMMA_LIMITS`.
         b: offset of the mapping, a number within `B_LIMITS`.
-        ties: "up" or "down", as for `eca_lab.kernel_size.adaptive_kernel_size`.
-        network: one of `eca_lab.kernel_size.NETWORKS`, whose stages are marked.
+        ties: "up" or "down", as for `eca_lab.attention.kernel_size.adaptive_kernel_size`.
+        network: one of `eca_lab.attention.kernel_size.NETWORKS`, whose stages are marked.
     """
 
     MODULE = "kernel_size.js"

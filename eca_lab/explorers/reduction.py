@@ -9,11 +9,13 @@ import pandas as pd
 import torch
 import traitlets
 
-from eca_lab import cost, figures, jacobian
-from eca_lab.attention import ECA, make_attention
+from eca_lab import figures
+from eca_lab.attention import jacobian
+from eca_lab.attention.kernel_size import check_kernel_size
+from eca_lab.attention.modules import ECA, make_attention
 from eca_lab.checks import check_choice, check_integer
 from eca_lab.explorers.explorer import Explorer, plain
-from eca_lab.kernel_size import check_kernel_size
+from eca_lab.networks import cost
 
 LARGEST = 2**15 - 1  # stands for the largest absolute entry of a matrix
 
@@ -73,7 +75,9 @@ class ReductionExplorer(Explorer):
 
     @property
     def measures(self):
-        """DataFrame indexed by SE, SE-GC and ECA: cost, and the measures of `eca_lab.jacobian`."""
+        """DataFrame indexed by SE, SE-GC and ECA: cost, and the measures of
+        `eca_lab.attention.jacobian`.
+        """
         rows = {name: module["measures"] for name, module in self._modules().items()}
         return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -1,5 +1,5 @@
-// The explorer of a study: its verdicts and sentences at any margin, which equal those of eca_lab.stats and
-// eca_lab.report, and its picture. What takes SciPy, Python has told. kit.js stands before this text.
+// The explorer of a study: its verdicts and sentences at any margin, which equal those of eca_lab.evidence.stats and
+// eca_lab.evidence.report, and its picture. What takes SciPy, Python has told. kit.js stands before this text.
 
 const TOP = 28; // pixels above the first arm, as in explorer.css
 const REACH = 8; // pixels from a mark within which it is meant
@@ -44,7 +44,7 @@ function two(number) {
   return (number < 0 ? "-" : "+") + digits.toLowerCase();
 }
 
-// The sentences of eca_lab.report.conclusions, from those at the margin that Python knew.
+// The sentences of eca_lab.evidence.report.conclusions, from those at the margin that Python knew.
 export function conclusions(said, rows, { baseline, margin }, level) {
   const tell = (subject, chosen) => {
     const parts = Object.keys(MARKS).map((kind) => {

@@ -2,19 +2,19 @@
 
 from typing import ClassVar
 
-from eca_lab import report, stats
+from eca_lab.attention.spec import parse_spec
 from eca_lab.checks import check_choice, check_number
+from eca_lab.evidence import report, stats
+from eca_lab.evidence.results import RUN
 from eca_lab.explorers.explorer import Explorer, plain
 from eca_lab.figures import arm_color, differences_figure
-from eca_lab.results import RUN
-from eca_lab.spec import parse_spec
 
 
 class StudyExplorer(Explorer):
     """Choose data, backbone, metric, baseline and margin; see what the recorded trials say.
 
     Args:
-        results: DataFrame of `eca_lab.results.load_results`, not empty.
+        results: DataFrame of `eca_lab.evidence.results.load_results`, not empty.
         data, backbone: one of the settings of these results, the first if left out.
         metric: "top1" or "top5".
         baseline: the arm that all others are compared with; if left out "eca" where it is there.
@@ -69,7 +69,7 @@ class StudyExplorer(Explorer):
 
     @property
     def comparison(self):
-        """The `eca_lab.stats.Comparison` of the present state."""
+        """The `eca_lab.evidence.stats.Comparison` of the present state."""
         made = self._made[self.data][self.backbone][self.metric]
         return made[self.baseline].at(self.margin)
 

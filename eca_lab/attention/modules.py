@@ -1,0 +1,293 @@
+"""Channel attention modules: Table 2 of the ECA paper from top to bottom, CBAM, and a control.
+
+Papers: ECA and the SE-Var, SE-GC and ECA-NS ladder, Wang et al., CVPR 2020, arXiv:1910.03151;
+SE, Hu et al., CVPR 2018, arXiv:1709.01507; CBAM, Woo et al., ECCV 2018, arXiv:1807.06521.
+
+Shapes: N images, C channels, H x W positions; k kernel size, r reduction. Every module has:
+
+    squeeze(x):  (N, C, H, W) -> (N, C)        one number per channel
+    score(y):    (N, C) -> (N, C)              logits
+    weights(x):  (N, C, H, W) -> (N, C)        in (0, 1)
+    forward(x):  (N, C, H, W) -> (N, C, H, W)  x * weights(x)
+
+No module has a bias, as the parameter counts of the paper's Table 3 imply. Weights are drawn as
+torch draws those of a layer with the same fan-in. TypeError, ValueError: an argument that is not
+accepted, or does not fit the number of channels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from eca_lab.attention.kernel_size import adaptive_kernel_size, check_kernel_size
+from eca_lab.attention.spec import GRAMMAR, ORDERS, PADDINGS, Spec, parse_spec
+from eca_lab.checks import check_choice, check_integer
+
+
+class ChannelAttention(nn.Module):
+    """Scale each channel by a weight in (0, 1) computed from the channels' means.
+
+    Subclasses give `score`, and have an attribute for each of their arguments. All weights come out
+    of `gate`, where `eca_lab.looking.probe` reads and changes them.
+
+    decay is None, or 0 where training is to leave the parameters without weight decay, whatever
+    its recipe: `eca_lab.training.train` obeys it, and nothing else knows of it.
+    """
+
+    decay = None
+
+    def __init__(self, channels):
+        check_integer("channels", channels)
+        super().__init__()
+        self.channels = channels
+        self.gate = nn.Sigmoid()
+
+    @property
+    def spec(self):
+        """The spec string of the module as resolved: "eca(k=5)" for an adaptive ECA of C = 256.
+
+        TypeError for a class from elsewhere, such as one's own ECA: what it computes has no name.
+        """
+        name = next((name for name, kind in _CLASSES.items() if type(self) is kind), None)
+        if name is None:
+            accepted = f"accepted are {', '.join(kind.__name__ for kind in _CLASSES.values())}"
+            raise TypeError(f"{type(self).__name__} has no spec: {accepted}, and no subclass")
+        values = {key: getattr(self, there, None) for key, there in GRAMMAR[name].items()}
+        usual = (None, PADDINGS[0], ORDERS[0])  # goes without saying
+        return str(Spec(name, {key: v for key, v in values.items() if v not in usual}))
+
+    def squeeze(self, x):
+        return x.mean((2, 3))
+
+    def score(self, y):
+        raise NotImplementedError
+
+    def weights(self, x):
+        return self.gate(self.score(self.squeeze(x)))
+
+    def forward(self, x):
+        # Under autocast the weights may have another dtype than x; the output keeps that of x.
+        return x * self.weights(x).to(x.dtype)[:, :, None, None]
+
+
+class LinearAttention(ChannelAttention):
+    """Attention whose logits are an affine map of the descriptor, score(y) = M y + score(0).
+
+    M is zero for Static, diagonal for SEVar1 and SEVar2, block-diagonal for SEGroup, banded for
+    ECANS and ECA (in the shuffled order if there is one), full for SEVar3. But for Static, score(0)
+    is zero.
+    """
+
+    @torch.no_grad()
+    def interaction_matrix(self):
+        """M, (C, C): row i holds what channel i's logit takes from each channel."""
+        like = next(self.parameters(), torch.empty(0))
+        units = torch.eye(self.channels, dtype=like.dtype, device=like.device)
+        return (self.score(units) - self.score(torch.zeros_like(units))).T
+
+
+class Static(LinearAttention):
+    """sigmoid(w), one learned logit per channel that no input moves, C weights in all.
+
+    Not of the paper: the control for all that looks at the image. w begins at 0, so that every
+    weight begins at one half. It is called weight and not bias, of which weight decay is kept off.
+    """
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.weight = nn.Parameter(torch.zeros(channels))
+
+    def score(self, y):
+        return self.weight.expand_as(y)
+
+
+class ECA(LinearAttention):
+    """Efficient channel attention: sigmoid(C1D_k(y)), k weights in all (Equations 9 and 12).
+
+    kernel_size is k, odd and at most C, or None: psi(C) of Equation 12, with its gamma and b, 2 and
+    1 if left out. padding is what the convolution sees beyond the first and the last channel:
+    "zeros", as in the paper, or "circular", the other end. order is "identity", or "shuffled": a
+    random order of the channels, drawn when the module is made, for the convolution alone.
+    """
+
+    def __init__(
+        self, channels, kernel_size=None, gamma=None, b=None, padding="zeros", order="identity"
+    ):
+        super().__init__(channels)
+        check_choice("padding", padding, PADDINGS)
+        check_choice("order", order, ORDERS)
+        mapping = {name: v for name, v in (("gamma", gamma), ("b", b)) if v is not None}
+        if kernel_size is None:
+            kernel_size = adaptive_kernel_size(channels, **mapping)
+        elif mapping:
+            given = ", ".join(mapping)
+            raise ValueError(f"kernel_size={kernel_size} with {given}: accepted is one of the two")
+        check_kernel_size(kernel_size, channels)
+        self.kernel_size, self.padding, self.order = kernel_size, padding, order
+        how = {"padding": kernel_size // 2, "padding_mode": padding, "bias": False}
+        self.conv = nn.Conv1d(1, 1, kernel_size, **how)
+        if order == "shuffled":
+            permutation = torch.randperm(channels)
+            self.register_buffer("permutation", permutation)
+            self.register_buffer("inverse", permutation.argsort())
+
+    def score(self, y):
+        if self.order == "identity":
+            return self._convolve(y)
+        return self._convolve(y[:, self.permutation])[:, self.inverse]
+
+    def _convolve(self, y):
+        if y.is_meta:  # torch's counter is to see the convolution that it is
+            return self.conv(y.unsqueeze(1)).squeeze(1)
+        # The same as a product, (1, k) @ (k, N C): on a CPU up to ten times as fast.
+        half, channels = self.kernel_size // 2, self.channels
+        mode = "circular" if self.padding == "circular" else "constant"
+        padded = F.pad(y[:, None], (half, half), mode)[:, 0]
+        shifted = torch.stack([padded[:, i : i + channels] for i in range(self.kernel_size)])
+        return (self.conv.weight.flatten(1) @ shifted.flatten(1)).view_as(y)
+
+
+class ECANS(LinearAttention):
+    """ECA-NS: a band of k weights per channel, not shared between them, k C in all (Table 2)."""
+
+    def __init__(self, channels, kernel_size):
+        super().__init__(channels)
+        check_kernel_size(kernel_size, channels)
+        self.kernel_size = kernel_size
+        self.weight = nn.Parameter(torch.empty(channels, kernel_size))
+        nn.init.uniform_(self.weight, -(kernel_size**-0.5), kernel_size**-0.5)
+
+    def score(self, y):
+        half = self.kernel_size // 2
+        windows = F.pad(y, (half, half)).unfold(1, self.kernel_size, 1)  # (N, C, k)
+        return (windows * self.weight).sum(2)
+
+
+class SEVar1(LinearAttention):
+    """SE-Var1: sigmoid(y), no weights (Table 2)."""
+
+    def score(self, y):
+        return y
+
+
+class SEVar2(LinearAttention):
+    """SE-Var2: sigmoid(w * y), one weight per channel, C in all (Table 2)."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.weight = nn.Parameter(torch.empty(channels).uniform_(-1, 1))
+
+    def score(self, y):
+        return self.weight * y
+
+
+class SEVar3(LinearAttention):
+    """SE-Var3: sigmoid(W y) with a full W, C^2 weights (Table 2)."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.fc = nn.Linear(channels, channels, bias=False)
+
+    def score(self, y):
+        return self.fc(y)
+
+
+class SEGroup(LinearAttention):
+    """SE-GC: sigmoid(GC_g(y)), a block-diagonal W of g blocks, C^2 / g weights (Table 2).
+
+    g is 16 in SE-GC1, C/16 and C/8 in SE-GC2 and SE-GC3, whose specs give group_size=16 and 8.
+    """
+
+    def __init__(self, channels, groups):
+        super().__init__(channels)
+        _check_divides("groups", groups, channels)
+        self.groups = groups
+        self.conv = nn.Conv1d(channels, channels, 1, groups=groups, bias=False)
+
+    def score(self, y):
+        return self.conv(y.unsqueeze(2)).squeeze(2)
+
+
+class SE(ChannelAttention):
+    """Squeeze-and-Excitation: sigmoid(W2 ReLU(W1 y)), C // r hidden units, 2 C^2 / r weights."""
+
+    def __init__(self, channels, reduction=16):
+        super().__init__(channels)
+        check_integer("reduction", reduction, most=channels)
+        self.reduction = reduction
+        self.fc1 = nn.Linear(channels, channels // reduction, bias=False)
+        self.fc2 = nn.Linear(channels // reduction, channels, bias=False)
+
+    def score(self, y):
+        return self.fc2(F.relu(self.fc1(y)))
+
+
+class CBAM(SE):
+    """CBAM: SE's perceptron on the mean and on the maximum, then a spatial map (7x7 convolution).
+
+    `squeeze` gives the mean; `weights` adds the logits of mean and maximum. Without the BatchNorm
+    that CBAM's authors put behind the spatial convolution, as the ECA paper's Table 3 implies.
+    """
+
+    def __init__(self, channels, reduction=16):
+        super().__init__(channels, reduction)
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def weights(self, x):
+        return self.gate(self.score(self.squeeze(x)) + self.score(x.amax((2, 3))))
+
+    def _spatial_weights(self, x):
+        """Weights of the positions in (0, 1), (N, C, H, W) -> (N, 1, H, W)."""
+        summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        return torch.sigmoid(self.conv(summary))
+
+    def forward(self, x):
+        x = super().forward(x)
+        return x * self._spatial_weights(x).to(x.dtype)
+
+
+_CLASSES = {
+    "static": Static,
+    "se": SE,
+    "cbam": CBAM,
+    "se_var1": SEVar1,
+    "se_var2": SEVar2,
+    "se_var3": SEVar3,
+    "se_gc": SEGroup,
+    "eca_ns": ECANS,
+    "eca": ECA,
+}
+
+
+def make_attention(spec, channels, stage=None):
+    """The attention module that a spec names for so many channels, ``nn.Identity()`` for "none".
+
+    stage is its index, needed where the spec gives a kernel size per stage.
+    """
+    spec = parse_spec(spec)
+    check_integer("channels", channels)
+    if spec.name == "none":
+        return nn.Identity()
+    arguments = {GRAMMAR[spec.name][key]: value for key, value in spec.arguments.items()}
+    sizes = spec.kernel_sizes
+    try:
+        if group_size := arguments.pop("group_size", None):
+            _check_divides("group_size", group_size, channels)
+            arguments["groups"] = channels // group_size
+        if isinstance(sizes, tuple):
+            if stage is None or not 0 <= stage < len(sizes):
+                stages = f"stages 0 to {len(sizes) - 1}, not stage={stage}"
+                raise ValueError(f"it gives a kernel size per stage: accepted are {stages}")
+            arguments["kernel_size"] = sizes[stage]
+        decay = arguments.pop("decay", None)
+        module = _CLASSES[spec.name](channels, **arguments)
+        module.decay = decay
+        return module
+    except ValueError as error:
+        raise ValueError(f"attention {str(spec)!r}: {error}") from None
+
+
+def _check_divides(name, value, channels):
+    check_integer(name, value)
+    if channels % value:
+        raise ValueError(f"{name}={value}: accepted are divisors of channels={channels}")

@@ -1,0 +1,266 @@
+"""Comparisons of recorded trials in words and tables. Needs no torch."""
+
+import math
+from contextlib import suppress
+
+from eca_lab.attention.spec import parse_spec
+from eca_lab.evidence import results, stats
+from eca_lab.evidence.stats import DIFFERENCES, LEVEL, POWER
+
+
+def print_comparisons(
+    table,
+    baseline,
+    family,
+    *,
+    metric="top1",
+    margin=None,
+    higher_is_better=None,
+    adjust_equivalence=True,
+):
+    """Every arm of the family, or all, against the baseline, setting by setting.
+
+    The options are those of `eca_lab.evidence.stats.compare`. Gives how many settings were
+    compared: one without the baseline, or a pair, is skipped, saying why. TypeError, ValueError:
+    what could be compared nowhere.
+    """
+    stats.resolve_metric(metric, margin, higher_is_better)
+    compared = 0
+    for trials in results.settings(table):
+        results.print_setting(trials)
+        there = set(trials["arm"])
+        chosen = family and [arm for arm in family if arm in there]
+        try:
+            comparison = stats.compare(
+                trials,
+                baseline,
+                chosen,
+                metric=metric,
+                margin=margin,
+                higher_is_better=higher_is_better,
+                adjust_equivalence=adjust_equivalence,
+            )
+        except ValueError as error:
+            print(f"Skipped: {error}.")
+            continue
+        compared += 1
+        print(f"{_heading(comparison)}\n")
+        told = comparison.table[_COLUMNS].reset_index()
+        results.print_table(_with_digits_of_p(told), _form(comparison.unit))
+        for note in notes(comparison):
+            print(note)
+        if missing := [arm for arm in family or () if arm not in there]:
+            print(f"No trials yet: {', '.join(missing)}.")
+    return compared
+
+
+_COLUMNS = [
+    "n", "difference", "low", "high", "p_holm", "p_equivalence", "p_equivalence_holm", "detectable",
+    "verdict",
+]  # fmt: skip
+
+
+def _heading(comparison):
+    """What the columns of a table of `print_comparisons` are, in a sentence."""
+    what = f"{comparison.words} minus that of {comparison.baseline}"
+    way = "higher is better" if comparison.higher_is_better else "lower is better"
+    margin = _with_unit(f"{comparison.margin:g}", comparison.unit)
+    rule = "by Holm as well" if comparison.adjust_equivalence else "as declared, not adjusted"
+    return (
+        f"{' in '.join(filter(None, (what, comparison.unit)))}; {way}; 95% intervals; p by Holm "
+        f"over {comparison.table['p'].count()} comparisons; equivalence within {margin}, {rule}; "
+        "detectable with 80% power"
+    )
+
+
+def _with_unit(number, unit):
+    return f"{number} {unit}" if unit else number
+
+
+def _form(unit):
+    """How numbers are written: points with two digits, what is of any size with four that count."""
+    return "{:.2f}" if unit == "points" else "{:.4g}"
+
+
+def _with_digits_of_p(table):
+    p = [name for name in table if name == "p" or name.startswith("p_")]
+    return table.assign(
+        **{name: table[name].map("{:.3f}".format, na_action="ignore") for name in p}
+    )
+
+
+def print_study(study):
+    """Every setting of a declared study: its family, its contrasts, and its slope.
+
+    Gives how many settings were compared; LookupError without any finished trial in its folder.
+    """
+    table, compared = results.finished(study.results), 0
+    print(f"{study.name}: {study.question}")
+    for setting in study.settings.values():
+        trials = setting.trials(table)
+        if trials.empty:
+            command = f"sweep --study {study.name} --setting {setting.name}"
+            print(f"\n{setting.name}: no trials yet. python -m eca_lab {command}")
+            continue
+        # On another data set, such as a reader's own, the same arms are another comparison.
+        for alike in results.settings(trials):
+            if study.families:
+                results.print_setting(alike)
+                print_families(study, setting, alike)
+                compared += 1
+                continue
+            compared += print_comparisons(
+                alike,
+                study.baseline,
+                setting.family,
+                margin=study.margin,
+                adjust_equivalence=study.adjust_equivalence,
+            )
+            if alike.groupby("arm")["seed"].nunique().min() < setting.seeds:
+                print(f"A look on the way: {setting.seeds} seeds are declared.")
+            try:
+                if study.primary:
+                    print(primary_contrast(study, setting, alike))
+                if slope := study.slope:
+                    found = stats.trend(alike, slope.over)
+                    kind = "Primary contrast" if slope.primary else "Contrast beside them"
+                    print(f"{kind}: {found['estimate']:+.3f} points per {slope.per} {_told(found)}")
+            except ValueError as error:  # not all of its arms have run
+                print(f"No contrast beside the family: {error}.")
+    return compared
+
+
+def print_families(study, setting, trials):
+    """The families of contrasts of a study in one of its settings, a table each.
+
+    There is no verdict before the seeds that were declared.
+    """
+    for family in study.families:
+        test = "Student's t" if family.test == "t" else family.test
+        print(
+            f"\n{family.name}: {len(family.contrasts)} contrasts, top-1 in points; 95% intervals; "
+            f"p by {test}; p and p of equivalence within the margin by Holm over them; detectable "
+            "with 80% power\n"
+        )
+        try:
+            table = stats.contrasts(trials, family)
+        except ValueError as error:  # not all of its arms have run
+            print(f"Not yet: {error}.")
+            continue
+        early = table["n"].min() < setting.seeds
+        if early:
+            table["verdict"] = "not yet"
+        results.print_table(_with_digits_of_p(table[_CONTRAST_COLUMNS].reset_index()), "{:.3f}")
+        for one in family.contrasts:
+            per = f", per {one.per}" if one.per else ""
+            print(f"  {one.name}: {one.words}{per}")
+        if left_out := int(table["left_out"].max()):
+            print(
+                f"Left out of some: up to {left_out} seeds that were not all computed in one way."
+            )
+        if early:
+            print(f"A look on the way: {setting.seeds} seeds are declared, and no verdict before.")
+
+
+_CONTRAST_COLUMNS = [
+    "n", "estimate", "low", "high", "p_holm", "margin", "p_equivalence_holm", "detectable",
+    "verdict",
+]  # fmt: skip
+
+
+def primary_contrast(study, setting, trials):
+    """The primary contrast of a study in one of its settings, in a sentence; ValueError without
+    a pair. There is no verdict before the seeds that were declared.
+    """
+    first = stats.compare(trials, study.primary, [study.baseline], margin=study.margin)
+    row = first.table.loc[study.baseline]
+    verdict = f"{study.baseline} is {_WORDS.get(row['verdict'], row['verdict'])}"
+    if row["verdict"] == "undecided":
+        verdict = "undecided, with neither a difference shown nor equality"
+    if row["n"] < setting.seeds:
+        verdict = f"no verdict before the {setting.seeds} seeds that were declared"
+    return (
+        f"Primary contrast, not adjusted: {study.baseline} minus {study.primary} "
+        f"{row['difference']:+.3f} points {_told(row)}; p of equivalence within "
+        f"{study.margin:g} points {row['p_equivalence']:.2f}: {verdict}"
+    )
+
+
+_WORDS = {"equivalent": "as good", "undecided": "not told apart"}
+
+
+def _told(found):
+    interval = f"{found['low']:+.3f} to {found['high']:+.3f}"
+    detectable = f"a t-test has 80% power for {found['detectable']:.3f}"
+    return f"({interval}, p {found['p']:.2f}, n = {found['n']}, {detectable})"
+
+
+def conclusions(comparison):
+    """What an `eca_lab.evidence.stats.Comparison` allows to say, as a list of sentences.
+
+    They are on the arms that fix k, on the other arms, on what this number of seeds could have
+    found or shown to be equal, and the `notes`.
+    """
+    table, trials = comparison.table, comparison.trials
+    sizes = {arm: parse_spec(arm).fixed_kernel_size for arm in trials["arm"].unique()}
+    over = {arm: k for arm, k in sizes.items() if k is not None}
+    is_fixed = table.index.isin(over)
+    fixed = _verdicts("Fixed k", comparison.baseline, table[is_fixed])
+    with suppress(ValueError):  # fewer than two of them, or no seed that has all
+        slope = stats.trend(trials, over, comparison.metric)
+        if not math.isnan(slope["low"]):
+            k = slope["values"]
+            fixed += (
+                f"; from k = {k[0]} to {k[-1]} the slope is {slope['estimate']:+.3f} points per "
+                f"unit of k ({slope['low']:+.3f} to {slope['high']:+.3f})"
+            )
+    others = _verdicts("Other arms", comparison.baseline, table[~is_fixed])
+    return [f"{each}." for each in (fixed, others, _power(comparison))] + notes(comparison)
+
+
+def notes(comparison):
+    """A sentence on the seeds that were left out; empty if none were."""
+    if not (arms := {arm: n for arm, n in comparison.left_out.items() if n}):
+        return []
+    listed = ", ".join(f"{n} of {arm}" for arm, n in arms.items())
+    return [
+        f"Left out, since {comparison.baseline} ran these seeds on another device, at another "
+        f"precision or by another path: {listed}."
+    ]
+
+
+def _verdicts(subject, baseline, table):
+    """Which arms are better, worse, equivalent and undecided."""
+    parts = []
+    for verdict in ("better", "worse", "equivalent", "undecided"):
+        chosen = table.loc[table["verdict"] == verdict, "difference"]
+        if len(chosen):
+            arms = ", ".join(f"{arm} ({each:+.2f})" for arm, each in chosen.items())
+            parts.append(f"{_WORDS.get(verdict, verdict)} {arms}")
+    return f"{subject} against {baseline}, in points: {'; '.join(parts) or 'none'}"
+
+
+def _power(comparison):
+    known = comparison.table.dropna(subset="detectable")
+    seeds = f"With n = {_range(comparison.table['n'], '{:.0f}')} seeds"
+    if known.empty:
+        return f"{seeds} no spread could be measured"
+    closest, wanted = known["equivalent_within"].idxmin(), DIFFERENCES[1]
+    decisive = "p_equivalence_holm" if comparison.adjust_equivalence else "p_equivalence"
+    adjusted = "by Holm" if comparison.adjust_equivalence else "not adjusted"
+    equal, least = (known[decisive] < LEVEL).sum(), comparison.least_p
+    blind = "" if least < LEVEL else f"no arm can be told apart (least p {least:.2f} by Holm); "
+    return (
+        f"{seeds} {blind}a t-test would have found a true difference of "
+        f"{_range(known['detectable'], '{:.2f}')} points, depending on the arm, with {POWER:.0%} "
+        f"probability (before adjustment), and {wanted} points would take it "
+        f"{_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equality within the margin of "
+        f"{comparison.margin:g} points is shown for {equal} of {len(known)} arms ({adjusted}), "
+        f"and the closest, {closest}, would need a margin of "
+        f"{known.loc[closest, 'equivalent_within']:.2f}"
+    )
+
+
+def _range(values, form):
+    low, high = form.format(values.min()), form.format(values.max())
+    return low if low == high else f"{low} to {high}"

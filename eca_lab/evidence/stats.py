@@ -1,0 +1,522 @@
+"""Differences between arms: paired by seed, with intervals, tests, and what n seeds can detect."""
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from eca_lab.checks import check_choice, check_number, shown
+from eca_lab.evidence.results import RUN, SETTING
+
+CONFIDENCE = 0.95
+LEVEL = 1 - CONFIDENCE
+POWER = 0.8
+RESAMPLES = 9999  # of the sign-flip test where not all flips are counted
+DIFFERENCES = (0.1, 0.2, 0.3)  # for which `compare` gives the seeds needed, in the metric's unit
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is known of a column that trials have.
+
+    words and unit are as they are written for readers, the unit that of a difference. margin is the
+    usual one, None where there is none: then who compares has to say which difference is too small
+    to matter.
+    """
+
+    words: str
+    unit: str
+    higher_is_better: bool
+    margin: float | None = None
+
+
+METRICS = {
+    "top1": Metric("top-1", "points", higher_is_better=True, margin=0.2),
+    "top5": Metric("top-5", "points", higher_is_better=True, margin=0.2),
+    "loss": Metric("training loss", "", higher_is_better=False),
+    "seconds": Metric("seconds of training", "s", higher_is_better=False),
+    "images_per_second": Metric("images per second", "images/s", higher_is_better=True),
+    "parameters": Metric("parameters", "", higher_is_better=False),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Every arm of a family against a baseline arm; made by `compare`.
+
+    Attributes:
+        baseline, metric, margin, higher_is_better, adjust_equivalence: as they were asked for.
+        unit: that of the differences and the margin, "points" for a metric in percent.
+        trials: the results that it is about, a row a trial.
+        differences: arm minus baseline, in the unit of the metric, indexed by seed, a column an
+            arm; NaN without a pair.
+        left_out: arm -> number of seeds that arm and baseline both have, but not as a pair.
+        table: indexed by arm, in the order of the family: n pairs; mean of the arm; difference to
+            the baseline with its standard deviation sd and 95% interval low, high by Student's t;
+            p of the two-sided sign-flip test (all 2^n flips up to n = 13, then 9999 random ones);
+            p_holm, adjusted over the rows that have one (Holm 1979); p_equivalence, the larger p
+            of two one-sided t-tests against -margin and margin (TOST, Schuirmann 1987);
+            p_equivalence_holm, adjusted likewise; equivalent_within, the margin at which
+            p_equivalence would be 0.05, and not one to choose; correlation of arm and baseline;
+            detectable, the true difference that a t-test at 5%, not adjusted, would have found with
+            80% probability; seeds_0.1, seeds_0.2, seeds_0.3, the seeds that it needs for such
+            differences; verdict, "better" or "worse" where p_holm is below 0.05, else "equivalent"
+            where p_equivalence_holm is (p_equivalence, unless adjust_equivalence), else
+            "undecided", and "no pair" where n is 0.
+    """
+
+    baseline: str
+    metric: str
+    unit: str
+    margin: float
+    higher_is_better: bool
+    adjust_equivalence: bool
+    trials: pd.DataFrame
+    differences: pd.DataFrame
+    left_out: dict
+    table: pd.DataFrame
+
+    @property
+    def least_p(self):
+        """The least p_holm that so many comparisons of so many pairs can have, whatever comes."""
+        n = int(self.table["n"].max())
+        return min(1.0, self.table["p"].count() * 2 / min(2**n, RESAMPLES + 1))
+
+    @property
+    def words(self):
+        """What the metric is called."""
+        return METRICS[self.metric].words if self.metric in METRICS else self.metric
+
+    @property
+    def axis_label(self):
+        """What a difference is, for the label of an axis, with its unit."""
+        return ", ".join(filter(None, (f"{self.words} minus that of {self.baseline}", self.unit)))
+
+    def at(self, margin):
+        """The same comparison with another margin: only the equivalence and verdicts change."""
+        check_number("margin", margin, above=0)
+        p_equivalence = _equivalence_p(self.table, margin)
+        p_equivalence_holm = holm(p_equivalence)
+        decisive = p_equivalence_holm if self.adjust_equivalence else p_equivalence
+        better = self.table["difference"] > 0
+        if not self.higher_is_better:
+            better = ~better
+        verdict = _verdicts(self.table["n"], self.table["p_holm"], decisive, better)
+        table = self.table.assign(
+            p_equivalence=p_equivalence, p_equivalence_holm=p_equivalence_holm, verdict=verdict
+        )
+        return replace(self, margin=margin, table=table)
+
+
+def compare(
+    results,
+    baseline,
+    family=None,
+    *,
+    metric="top1",
+    margin=None,
+    higher_is_better=None,
+    adjust_equivalence=True,
+):
+    """Compare every arm of a family with a baseline arm.
+
+    All arms of a seed start from equal backbone weights and see equal batches, so their results
+    come in pairs: one arm and the baseline, with one seed, on one device, at one precision, by one
+    path (`eca_lab.evidence.results.RUN`).
+
+    The family is what Holm's adjustment runs over: choosing it after the trials makes it void. So
+    does choosing the margin. Up to n = 13 every sign-flip p is a multiple of 2 / 2^n, so in a
+    family of m rows the least p_holm is m * 2 / 2^n: 11 rows need 9 seeds before an arm can be
+    called better or worse.
+
+    What cannot be computed is missing: with one pair everything but n, mean and difference; where
+    the differences do not vary, but for rounding, what needs their spread. The resampling starts
+    from a fixed seed: equal results give equal tables.
+
+    Args:
+        results: a DataFrame with a row a trial, of one data set, backbone and recipe, such as
+            `eca_lab.evidence.results.load_results` gives: columns arm, seed and the metric, and
+            those of SETTING and RUN that are there. A metric that is NaN is a missing trial.
+        baseline: an arm.
+        family: other arms; all of them, if left out.
+        metric: the column that is compared.
+        margin: differences nearer to 0 than that count as none, in the unit of the metric; the
+            usual one of `METRICS`, if left out and known.
+        higher_is_better: whether more of the metric is better; that of `METRICS`, if left out.
+        adjust_equivalence: whether verdicts of equivalence take p that is adjusted, too. Without,
+            of four arms at the margin one is called equivalent in 13 to 17% of families.
+
+    Raises:
+        TypeError, ValueError: no such baseline, arm or metric; what is no table of trials; a metric
+            of which direction or margin is not known; results of several settings; two results for
+            one arm and seed; no pair, and why.
+    """
+    results = _checked(results, metric)
+    unit = _unit(results, metric, margin)
+    margin, higher_is_better = resolve_metric(metric, margin, higher_is_better)
+    by_seed, runs = _by_seed(results, metric)
+    if family is None:
+        family = [arm for arm in by_seed if arm != baseline]
+    family = list(dict.fromkeys(family))
+    for arm in (baseline, *family):
+        if arm not in by_seed:
+            raise ValueError(f"no trial of {arm}: there are {', '.join(by_seed)}")
+    pairs, left_out = {}, {}
+    for arm in family:
+        pairs[arm], left_out[arm] = _pairs(by_seed, runs, arm, baseline)
+    if family and all(pair.empty for pair in pairs.values()):
+        raise ValueError(_why_no_pair(runs, baseline, left_out))
+    differences = pd.DataFrame({arm: pair[arm] - pair[baseline] for arm, pair in pairs.items()})
+    return Comparison(
+        baseline=baseline,
+        metric=metric,
+        unit=unit,
+        margin=margin,
+        higher_is_better=higher_is_better,
+        adjust_equivalence=adjust_equivalence,
+        trials=results[results["arm"].isin([baseline, *family])],
+        differences=differences.reindex(by_seed.index, columns=family),
+        left_out=left_out,
+        table=_table(pairs),
+    ).at(margin)
+
+
+def resolve_metric(metric, margin=None, higher_is_better=None):
+    """Margin and direction of a metric, the usual ones where they are None.
+
+    TypeError, ValueError: what is not accepted, or not known of this metric and has to be said.
+    """
+    known = METRICS.get(metric)
+    if higher_is_better is None:
+        if known is None:
+            ways = "higher_is_better=True or False (--better higher or lower)"
+            raise ValueError(f"metric={shown(metric)}: is more of it better? Say {ways}")
+        higher_is_better = known.higher_is_better
+    if not isinstance(higher_is_better, bool):
+        raise TypeError(f"higher_is_better={shown(higher_is_better)}: accepted is True or False")
+    if margin is None:
+        if known is None or known.margin is None:
+            ask = "which difference is too small to matter? Say margin=... (--margin), in its unit"
+            raise ValueError(f"metric={shown(metric)}: {ask}")
+        margin = known.margin
+    check_number("margin", margin, above=0)
+    return margin, higher_is_better
+
+
+def trend(results, over, metric="top1", margin=None):
+    """The slope of a metric over a number that the arms have, such as a fixed kernel size.
+
+    One `contrast`: per seed the least-squares slope, over the seeds that all of these arms have in
+    one way of computing. What is fitted is a line: a rise and fall about the middle is no trend.
+
+    over maps arms to that number; arms without results do not count. Gives what `contrast` does,
+    and values, the numbers, ascending; the estimate is in units of the metric per unit of the
+    numbers.
+    ValueError: fewer than two different numbers; otherwise as `contrast`.
+    """
+    arms = set(_checked(results, metric)["arm"])
+    over = {arm: over[arm] for arm in sorted(over, key=over.get) if arm in arms}
+    return {
+        "values": tuple(over.values()),
+        **contrast(results, slope_weights(over), metric=metric, margin=margin),
+    }
+
+
+def slope_weights(over):
+    """The weights of `contrast` that give the least-squares slope over a number that arms have."""
+    values = list(over.values())
+    if len(set(values)) < 2:
+        raise ValueError(f"a trend over {values}: accepted are at least two different numbers")
+    centred = np.array(values) - np.mean(values)
+    return dict(zip(over, (centred / (centred @ centred)).tolist(), strict=True))
+
+
+def contrast(results, weights, *, metric="top1", margin=None, test="t"):
+    """A weighted sum of arms, such as one minus another: one number a seed, then a test over seeds.
+
+    Args:
+        results, metric: as for `compare`.
+        weights: arm -> weight. Seeds count that all these arms have in one way of computing.
+        margin: within which the sum counts as 0, or None for no test of equivalence.
+        test: "t", Student's over the seeds, or "sign flips", that of `compare`.
+
+    Returns:
+        A dict: by_seed, the sum of every seed, a Series; n, of seeds; left_out, of seeds that all
+        arms have, but not computed in one way; estimate, the mean over the seeds, its standard
+        deviation over them sd, and its 95% interval low and high by Student's t; p of no effect;
+        p_equivalence, of TOST with the margin; detectable, the true value that a t-test at 5% finds
+        with 80% probability for this spread. What needs a spread is NaN without one.
+
+    Raises:
+        TypeError, ValueError: no such arm; no seed that counts; otherwise as `compare`.
+    """
+    check_choice("test", test, TESTS)
+    results = _checked(results, metric)
+    by_seed, runs = _by_seed(results, metric)
+    arms = list(weights)
+    if missing := [arm for arm in arms if arm not in by_seed]:
+        raise ValueError(f"no trial of {', '.join(missing)}: there are {', '.join(by_seed)}")
+    complete = by_seed[arms].dropna()
+    there = runs.loc[complete.index, arms]
+    in_one_way = there.eq(there[arms[0]], axis="index").all(axis="columns")
+    if not in_one_way.any():
+        alike = " on one device, at one precision, by one path" if len(complete) else ""
+        raise ValueError(f"no seed has all of {', '.join(arms)}{alike}")
+    values = complete[in_one_way].to_numpy()
+    sums = values @ np.array(list(weights.values()))
+    n = len(sums)
+    found = {
+        "by_seed": pd.Series(sums, complete.index[in_one_way]),
+        "n": n,
+        "left_out": int((~in_one_way).sum()),
+        "estimate": float(sums.mean()),
+        **dict.fromkeys(("sd", "low", "high", "p", "p_equivalence", "detectable"), math.nan),
+    }
+    if n > 1 and test == "sign flips":
+        found["p"] = float(_sign_flip_p(sums))
+    if not _varies(sums, values):
+        return found
+    found["sd"] = float(sums.std(ddof=1))
+    student = stats.ttest_1samp(sums, 0)
+    found["low"], found["high"] = map(float, student.confidence_interval(CONFIDENCE))
+    if test == "t":
+        found["p"] = float(student.pvalue)
+    if margin is not None:
+        check_number("margin", margin, above=0)
+        distance = (margin - abs(found["estimate"])) / (found["sd"] / math.sqrt(n))
+        found["p_equivalence"] = float(stats.t.sf(distance, n - 1))
+    found["detectable"] = float(detectable_effect(n) * found["sd"])
+    return found
+
+
+def contrasts(results, family, metric="top1"):
+    """The contrasts of an `eca_lab.evidence.studies.Family`, with p adjusted by Holm over them.
+
+    Gives a DataFrame indexed by the names of the contrasts: n, estimate, sd, low, high, p, p_holm,
+    margin, p_equivalence, p_equivalence_holm (over those that have a margin), detectable, as for
+    `contrast`, and verdict: "better" or "worse" where p_holm is below 0.05, else "equivalent" where
+    p_equivalence_holm is, else "undecided". Raises as `contrast`.
+    """
+    rows = {}
+    for one in family.contrasts:
+        weights = one.weights or slope_weights(one.over)
+        found = contrast(results, weights, metric=metric, margin=one.margin, test=family.test)
+        rows[one.name] = {**found, "margin": one.margin}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("contrast")
+    table["margin"] = table["margin"].astype(float)
+    table["p_holm"] = holm(table["p"])
+    table["p_equivalence_holm"] = holm(table["p_equivalence"])
+    table["verdict"] = _verdicts(
+        table["n"], table["p_holm"], table["p_equivalence_holm"], table["estimate"] > 0
+    )
+    return table[_CONTRAST_COLUMNS]
+
+
+def holm(p):
+    """p, a Series, adjusted for the number of those that are not missing (Holm 1979)."""
+    ordered = p.dropna().sort_values()
+    factors = np.arange(len(ordered), 0, -1)
+    return (ordered * factors).cummax().clip(upper=1).reindex(p.index)
+
+
+@functools.cache
+def detectable_effect(n):
+    """The true mean difference, in standard deviations, that n pairs show with 80% probability.
+
+    Of a two-sided t-test at 5%. n is at least 2.
+    """
+    critical = special.stdtrit(n - 1, 1 - LEVEL / 2)
+    return float(special.nctdtrinc(n - 1, 1 - POWER, critical)) / math.sqrt(n)
+
+
+def needed_pairs(effect):
+    """How many pairs show a true mean difference of so many standard deviations, as above.
+
+    A whole number, rounded up, at least 2.
+    """
+    check_number("effect", effect, above=0)
+    fewest = ((special.ndtri(1 - LEVEL / 2) + special.ndtri(POWER)) / effect) ** 2  # if sd is known
+    return next(n for n in itertools.count(max(2, int(fewest))) if detectable_effect(n) <= effect)
+
+
+TESTS = ("t", "sign flips")
+_COLUMNS = [
+    "n", "mean", "difference", "sd", "low", "high", "p", "p_holm", "p_equivalence",
+    "p_equivalence_holm", "equivalent_within", "correlation", "detectable",
+    *(f"seeds_{difference}" for difference in DIFFERENCES), "verdict",
+]  # fmt: skip
+_CONTRAST_COLUMNS = [
+    "n", "left_out", "estimate", "sd", "low", "high", "p", "p_holm", "margin", "p_equivalence",
+    "p_equivalence_holm", "detectable", "verdict",
+]  # fmt: skip
+_ONE_SETTING = "accepted are those of one data set, backbone and recipe"
+_TRIALS = "needed are arm, seed and the metric, a row a trial"
+
+
+def _checked(results, metric):
+    """Results with columns of one kind each: arm text, the metric float, those of RUN text."""
+    if not isinstance(results, pd.DataFrame):
+        kind = type(results).__name__
+        raise TypeError(f"results of type {kind}: accepted is a DataFrame; {_TRIALS}")
+    listed = ", ".join(map(str, results.columns))
+    if missing := [name for name in ("arm", "seed") if name not in results]:
+        raise ValueError(f"no column {' or '.join(missing)}: there are {listed}; {_TRIALS}")
+    needed = ["arm", "seed", metric, *SETTING, *RUN]
+    if twice := [name for name in needed if (results.columns == name).sum() > 1]:
+        raise ValueError(f"two columns called {twice[0]}: accepted is one")
+    check_choice("metric", metric, [name for name in results if _is_metric(results, name)])
+    for name in ("arm", "seed"):
+        if results[name].isna().any():
+            raise ValueError(f"a trial without {name}: {_TRIALS}")
+    values = results[metric].astype(float)
+    infinite = np.isinf(values.to_numpy())
+    if infinite.any():
+        arm, seed, value = results.loc[infinite, ["arm", "seed", metric]].iloc[0]
+        accepted = "accepted are finite numbers, and NaN for a missing trial"
+        raise ValueError(f"{metric}={value} of {arm} with seed {seed}: {accepted}")
+    seeds = results["seed"]
+    if not pd.api.types.is_numeric_dtype(seeds):
+        seeds = seeds.astype(str)
+    there = {name: results[name] for name in RUN if name in results}
+    run = {name: column.astype(object).fillna("unknown").map(str) for name, column in there.items()}
+    return results.assign(**{"arm": results["arm"].map(str), "seed": seeds, metric: values, **run})
+
+
+def _is_metric(results, name):
+    kind = results[name].dtype if (results.columns == name).sum() == 1 else None
+    numeric = kind is not None and pd.api.types.is_numeric_dtype(kind)
+    other = ("arm", "seed", *SETTING, *RUN)
+    return numeric and kind.kind in "iuf" and name not in other
+
+
+def _unit(results, metric, margin):
+    """The unit of a metric; ValueError where top-1 comes as fractions and the margin in points."""
+    unit = METRICS[metric].unit if metric in METRICS else ""
+    values = results[metric].dropna()
+    if unit == "points" and len(values) and values.between(0, 1).all():
+        if margin is None:
+            found = f"{metric} from {values.min():g} to {values.max():g} looks like fractions"
+            accepted = "accepted are percent, or a margin (--margin) in fractions"
+            raise ValueError(f"{found}: {accepted}")
+        return ""
+    return unit
+
+
+def _by_seed(results, metric):
+    """Tables of seeds by arms, the arms in the order of the results: a metric, and the run."""
+    for column in SETTING:
+        found = results[column].unique() if column in results else []
+        if len(found) > 1:
+            listed = ", ".join(map(str, found))
+            raise ValueError(f"results of several {column}, {listed}: {_ONE_SETTING}")
+    twice = results[results.duplicated(["arm", "seed"])]
+    if len(twice):
+        arm, seed = twice.iloc[0][["arm", "seed"]]
+        raise ValueError(f"two results of {arm} with seed {seed}: {_ONE_SETTING}")
+    run = results.reindex(columns=RUN, fill_value="unknown")
+    runs = run[RUN[0]].str.cat(run[[*RUN[1:]]], sep=", ")
+    arms = list(dict.fromkeys(results["arm"]))
+    trials = results[["arm", "seed"]].assign(value=results[metric], run=runs)
+    table = trials.pivot_table(index="seed", columns="arm", aggfunc="first", dropna=False)
+    return table["value"][arms], table["run"][arms]
+
+
+def _pairs(by_seed, runs, arm, baseline):
+    """The pairs of an arm and its baseline, and how many seeds both have that are none."""
+    both = by_seed[[arm, baseline]].dropna()
+    alike = (runs[arm] == runs[baseline]).reindex(both.index)
+    return both[alike], int((~alike).sum())
+
+
+def _why_no_pair(runs, baseline, left_out):
+    reason = "no arm has a seed in common with it"
+    if any(left_out.values()):
+        where = {arm: ", ".join(runs[arm].dropna().unique()) for arm in (baseline, *left_out)}
+        reason = "; ".join(f"{arm} ran on {there}" for arm, there in where.items())
+    return f"nothing to pair with {baseline}: {reason}"
+
+
+def _table(pairs):
+    """The table of a `Comparison`, but for what needs the margin; pairs: arm -> (n, 2) table."""
+    rows = [_compare_pairs(pair.to_numpy()) for pair in pairs.values()]
+    table = pd.DataFrame(rows, pd.Index(pairs, name="arm"), _COLUMNS)
+    kinds = {name: float for name in _COLUMNS} | {"n": int, "verdict": object}
+    kinds |= {f"seeds_{difference}": "Int64" for difference in DIFFERENCES}
+    table = table.astype(kinds)
+    table["p_holm"] = holm(table["p"])
+    return table
+
+
+def _compare_pairs(pairs):
+    """A row of the table but for what needs the margin or other rows; pairs (n, 2), arm first."""
+    n = len(pairs)
+    if n == 0:
+        return {"n": 0}
+    differences = pairs[:, 0] - pairs[:, 1]
+    row = {"n": n, "mean": pairs[:, 0].mean(), "difference": differences.mean()}
+    if n == 1:
+        return row
+    row["p"] = _sign_flip_p(differences)
+    if all(_varies(values, values) for values in pairs.T):
+        row["correlation"] = np.corrcoef(pairs.T)[0, 1]
+    if not _varies(differences, pairs):
+        return row
+    row["sd"] = spread = differences.std(ddof=1)
+    test = stats.ttest_1samp(differences, 0)
+    row["low"], row["high"] = test.confidence_interval(CONFIDENCE)
+    # TOST at 5% rejects where the 90% interval lies within the margin.
+    row["equivalent_within"] = np.abs(test.confidence_interval(1 - 2 * LEVEL)).max()
+    row["detectable"] = detectable_effect(n) * spread
+    for difference in DIFFERENCES:
+        row[f"seeds_{difference}"] = needed_pairs(difference / spread)
+    return row
+
+
+def _sign_flip_p(differences):
+    # As scipy.stats.permutation_test, but faster. Flips that give equal sums must tie: their sums
+    # differ by rounding, so they are compared with a tolerance.
+    scaled = differences / (np.abs(differences).max() or 1)
+    drawn = 2 ** len(scaled) > RESAMPLES
+    sums = _random_flip_sums(scaled) if drawn else _all_flips(len(scaled)) @ scaled
+    tail = min((sums >= scaled.sum() - 1e-9).sum(), (sums <= scaled.sum() + 1e-9).sum())
+    return min(1.0, 2 * (tail + drawn) / (len(sums) + drawn))
+
+
+@functools.cache
+def _all_flips(n):
+    """All 2^n rows of n signs."""
+    return np.array([*itertools.product((1.0, -1.0), repeat=n)])
+
+
+def _random_flip_sums(values):
+    """Sums of the values, RESAMPLES times with random signs; in little memory, whatever their n."""
+    rng = np.random.default_rng(0)
+    sums = np.zeros(RESAMPLES)
+    for begin in range(0, len(values), 8):
+        few = values[begin : begin + 8]
+        of_every_flip = _all_flips(len(few)) @ few
+        sums += of_every_flip[rng.integers(len(of_every_flip), size=RESAMPLES)]
+    return sums
+
+
+def _equivalence_p(table, margin):
+    """The larger p of two one-sided t-tests against -margin and margin, of every row."""
+    n, difference, sd = (table[name].to_numpy(float) for name in ("n", "difference", "sd"))
+    with np.errstate(divide="ignore", invalid="ignore"):  # one pair, or all pairs alike
+        t = (margin - abs(difference)) / (sd / np.sqrt(n))
+    return pd.Series(stats.t.sf(t, n - 1), table.index)
+
+
+def _verdicts(n, p_holm, p_equivalence, better):
+    apart = p_holm < LEVEL
+    cases = [n == 0, apart & better, apart, p_equivalence < LEVEL]
+    return np.select(cases, ["no pair", "better", "worse", "equivalent"], "undecided")
+
+
+def _varies(sample, values):
+    """Whether a sample computed from values has a spread that is more than their rounding."""
+    return len(sample) > 1 and np.ptp(sample) > 1e-9 * np.abs(values).max()

@@ -1,0 +1,205 @@
+"""Trained networks as files: ours, of weights and a card, and those of the ECA-Net authors."""
+
+import hashlib
+import json
+import re
+import textwrap
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from eca_lab.attention.modules import ECA
+from eca_lab.attention.spec import parse_spec
+from eca_lab.checks import shown
+from eca_lab.evidence.results import trial_identity
+from eca_lab.files import check_folder, listed, read_regular, written_whole
+from eca_lab.networks.backbones import attention_specs, blocks, build_model
+from eca_lab.provenance import code_version, provenance
+from eca_lab.training.train import check_device, progress_bar
+
+SUFFIX = ".safetensors"
+
+
+def checkpoint_name(description, arm):
+    """The file name of a trained network, which no other trial has."""
+    dataset = "{name}{size}".format(**description["dataset"])
+    beginning = _beginning(dataset, description["backbone"], arm, description["seed"])
+    return f"{beginning}{trial_identity(description)[:8]}{SUFFIX}"
+
+
+def find_checkpoint(folder, arm, seed, dataset="shapes32", backbone="tiny"):
+    """The path of the one network in a folder that was trained so; `load_checkpoint` loads it.
+
+    dataset is the name of the data set with the size of its images in pixels. FileNotFoundError
+    where there is none, ValueError where there are several, such as of two recipes.
+    """
+    beginning = _beginning(dataset, backbone, arm, seed)
+    name = re.compile(f"{re.escape(beginning)}[0-9a-f]{{8}}{re.escape(SUFFIX)}")
+    found = [path for path in listed(folder, SUFFIX) if name.fullmatch(path.name)]
+    if not found:
+        raise FileNotFoundError(f"{folder}: no network {beginning}*{SUFFIX}")
+    if len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise ValueError(f"{folder}: {len(found)} networks, load one by its path: {names}")
+    return found[0]
+
+
+def save_checkpoint(path, model, card):
+    """Write the weights of a model of `build_model` to a file, and its card as JSON beside it.
+
+    path ends in ".safetensors"; the card gets the same name with ".json". To load the model again,
+    it needs "arm", the spec string, and "trial" of `eca_lab.training.train.trial_description`. The
+    SHA-256 of the weights is added. FileExistsError for a network that is there: it stays as it is.
+    """
+    path = Path(path)
+    if path.with_suffix(".json").exists():
+        raise FileExistsError(f"{path} has a card already: accepted is the name of a new file")
+    # In evaluation the memory layout does not matter, and the format knows one only.
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = safetensors.torch.save(state)
+    card = {**card, "sha256": hashlib.sha256(tensors).hexdigest()}
+    # The card last: weights without a card are what an interruption leaves.
+    with written_whole(path) as file:
+        file.write(tensors)
+    with written_whole(path.with_suffix(".json")) as file:
+        file.write(json.dumps(card, indent=1).encode() + b"\n")
+
+
+def train_checkpoints(plan, out, device="cpu"):
+    """Save the networks of a sweep's plan in the folder `out`, training those that are not there.
+
+    Gives all their paths. Before any training, errors as `load_checkpoint` for a network that does
+    not fit its card; FloatingPointError for a loss that is no longer finite.
+    """
+    device = check_device(device)
+    check_folder("out", out)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    paths = {out / checkpoint_name(trial.description, trial.arm): trial for trial in plan.trials}
+    todo = {path: trial for path, trial in paths.items() if not _is_saved(path)}
+    plan.warn_of_emulation(list(todo.values()), device)
+    with progress_bar(len(todo) * plan.recipe.epochs) as bar:
+        for path, trial in todo.items():
+            bar.set_postfix_str(path.stem)
+            model, outcome = plan.train(trial, device, bar.update)
+            keep_checkpoint(out, plan, trial, model, {**outcome, **provenance(device)})
+    return list(paths)
+
+
+def keep_checkpoint(out, plan, trial, model, outcome):
+    """Save the network of a trial in the folder `out`, its outcome and provenance on its card."""
+    path = Path(out) / checkpoint_name(trial.description, trial.arm)
+    card = {"classes": list(plan.dataset.classes)} | describe(trial, outcome)
+    save_checkpoint(path, model, card)
+
+
+def describe(trial, outcome):
+    """What is written down of a trial that has ended, as JSON holds it."""
+    return {
+        "arm": str(trial.arm),
+        **outcome,
+        "trial": trial.description,
+        "code": code_version(),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _is_saved(path):
+    """Whether a network is there, with its card; ValueError where the two do not fit."""
+    if path.with_suffix(".json").exists():
+        try:
+            load_checkpoint(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; remove {path.stem}.* to train it again") from None
+        return True
+    if path.exists():
+        warnings.warn(f"{path} has no card, so it is trained again", stacklevel=3)
+    return False
+
+
+def load_checkpoint(path):
+    """The model that `save_checkpoint` wrote, in evaluation mode, on the CPU, and its card.
+
+    FileNotFoundError without the file or its card; ValueError where they do not fit, and in what.
+    """
+    path = Path(path)
+    try:
+        tensors = read_regular(path)
+        card = json.loads(read_regular(path.with_suffix(".json")))
+        trial, classes = card["trial"], card["trial"]["dataset"]["classes"]
+        if (found := hashlib.sha256(tensors).hexdigest()) != card["sha256"]:
+            raise ValueError(f"it has SHA-256 {found}, not {card['sha256']}")
+        model = build_model(trial["backbone"], card["arm"], classes, trial["stem"])
+        if (actual := attention_specs(model)) != trial["attention"]:
+            raise ValueError(f"it has attention {actual}, not {trial['attention']}")
+        model.load_state_dict(safetensors.torch.load(tensors))
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not fit its card: {_one_line(error)}") from None
+    return model.eval(), card
+
+
+def load_released_checkpoint(path, backbone):
+    """The model of a checkpoint of the authors' code release, in evaluation mode, on the CPU.
+
+    path is a file written by torch.save: a state dict, or a dict that holds one under one of
+    `HOLDERS`. What wrappers put before its names, such as ``module.``, does not count.
+    ECA's weights are ``layer1.0.eca.conv.weight`` in ResNets, and stand last in the ``conv``
+    sequence of MobileNetV2's blocks. Kernel sizes and the number of classes are read from them.
+    ValueError for a file that holds more than tensors, or does not fit the backbone.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # many kinds; torch's words are long, and advise to load it unsafely
+        words = f"{path} is not a file of tensors alone that torch.save wrote"
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            words += (
+                f": it holds a {shown(found[1])}. Where you trust it, load it with what made it, "
+                "and save the weights alone: torch.save(model.state_dict(), path)"
+            )
+        raise ValueError(words) from None
+    classifier = "classifier.1.bias" if backbone == "mobilenet_v2" else "fc.bias"
+    try:
+        state = _state_dict(content)
+        if classifier not in state:
+            first = ", ".join(shown(name) for name in list(state)[:5])
+            raise ValueError(f"there is no {classifier}; the first keys are {first or 'none'}")
+        model = build_model(backbone, num_classes=len(state[classifier]))
+        for name, block, channels, _ in blocks(model):
+            place = f"conv.{len(block.conv)}" if backbone == "mobilenet_v2" else "eca"
+            weight = state.pop(f"{name}.{place}.conv.weight")
+            block.attention = ECA(channels, kernel_size=weight.shape[-1])
+            state[f"{name}.attention.conv.weight"] = weight
+        model.load_state_dict(state)
+    except (KeyError, AttributeError, TypeError, IndexError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not fit {backbone}: {_one_line(error)}") from None
+    return model.eval()
+
+
+# Where training scripts put the state dict of a network, and what wrappers put before its names.
+HOLDERS = ("state_dict", "model_state_dict", "model", "net")
+_WRAPPERS = re.compile(r"^((module|model|net|_orig_mod)\.)+")
+
+
+def _state_dict(content):
+    """The state dict in a checkpoint, its names as the network itself has them."""
+    if not isinstance(content, dict):
+        raise TypeError(f"it holds a {type(content).__name__}, accepted is a dict of tensors")
+    for _ in HOLDERS:  # not for ever, where one holds itself
+        holder = next((each for each in HOLDERS if isinstance(content.get(each), dict)), None)
+        content = content.get(holder, content)
+    return {_WRAPPERS.sub("", name): value for name, value in content.items()}
+
+
+def _beginning(dataset, backbone, arm, seed):
+    return f"{dataset}-{backbone}-{parse_spec(arm).slug}-seed{seed}-"
+
+
+def _one_line(error):
+    """An error, by its kind and in at most 500 characters."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 500, placeholder=" ...")

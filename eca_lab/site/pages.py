@@ -1,0 +1,214 @@
+"""The notebooks as pages that need neither a kernel nor a network, with explorers that slide.
+
+``python -m eca_lab.site`` runs each notebook down to its last explorer, and records what that one
+tells. All else stands in the committed notebook. Formulas become MathML; the pages fetch nothing.
+"""
+
+import base64
+import copy
+import json
+import os
+import re
+import shutil
+from functools import partial
+from html import escape
+from pathlib import Path
+
+import nbformat
+from bs4 import BeautifulSoup
+from IPython.display import display
+from ipywidgets import DOMWidget
+from jinja2 import Environment, PackageLoader
+from math_core import LatexToMathML
+from nbclient import execute
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from pygments.formatters import HtmlFormatter
+
+from eca_lab.explorers.explorer import Explorer
+
+WIDGET, TOLD = "application/vnd.jupyter.widget-view+json", "text/x-eca-lab"
+RECORD = "from eca_lab.site.pages import record\nrecord(Out[max(Out)])"
+mathml = LatexToMathML().convert_with_local_state
+
+
+def record(explorer):
+    """Display, as JSON for page.js, an explorer's traits and its answers to `_recorded()`."""
+    if not isinstance(explorer, Explorer):
+        return  # its picture is shown
+    explorer.close()  # or every change would be sent to a page that is not there
+    first, answers = explorer._state(), {}
+    for changes in [*explorer._recorded(), {}]:
+        with explorer.hold_trait_notifications():
+            for name, value in {**first, **changes}.items():
+                setattr(explorer, name, value)
+        answers[json.dumps(explorer.answer.get("asked"))] = explorer.answer
+    names = {name for name in explorer.keys if name[0] != "_"} - set(DOMWidget.class_trait_names())
+    traits = {name: getattr(explorer, name) for name in names}
+    told = {"module": explorer._esm, "names": explorer.STATE, "traits": traits}
+    told["answers"] = list(answers.values())
+    blobs = {}  # many states share a matrix: each is written once
+    text = json.dumps(told, default=lambda raw: {"blob": blobs.setdefault(bytes(raw), len(blobs))})
+    text = f"[{json.dumps([base64.b64encode(data).decode() for data in blobs])}, {text}]"
+    display({TOLD: text.replace("<", "\\u003c")}, raw=True)  # nothing in it ends an element
+
+
+def run(notebook, folder):
+    """Run a notebook down to its last explorer; return what that one told, None without one."""
+    widgets = [number for number, cell in enumerate(notebook.cells) if _outputs(cell, WIDGET)]
+    if not widgets:
+        return None
+    cells = [*copy.deepcopy(notebook.cells[: widgets[-1] + 1]), nbformat.v4.new_code_cell(RECORD)]
+    sheet, silent = nbformat.v4.new_notebook(cells=cells), ["--log-level=ERROR"]
+    execute(sheet, str(folder), store_widget_state=False, extra_arguments=silent)
+    return next((output.data[TOLD] for output in _outputs(cells[-1], TOLD)), None)
+
+
+def _outputs(cell, kind):
+    return [output for output in cell.get("outputs", []) if kind in output.get("data", {})]
+
+
+class _Renderer(IPythonRenderer):
+    def __init__(self, up):
+        super().__init__(escape=False)
+        self.up = up
+
+    def inline_math(self, body):
+        return mathml(body, displaystyle=False)
+
+    def block_math(self, body):
+        return f'<span class="scroll">{mathml(body, displaystyle=True)}</span>'
+
+    def link(self, text, url, title=None):
+        text = re.sub(r"^(\w+)\.ipynb$", r"\1", text)
+        return super().link(text, self._page(url), title)
+
+    def _page(self, url):
+        if re.match(r"\w+:|#", url):
+            return url
+        path, mark, place = url.removeprefix(self.up).partition("#")
+        notebook, page = path.removesuffix(".ipynb"), Path(path)
+        if notebook == path:
+            return f"{_page_of(page).as_posix()}{mark}{place}"
+        return f"{notebook}.html{mark}{place}"
+
+
+def _page_of(path):
+    """Where the page of a local file, or of a folder, stands."""
+    return path.with_name(f"{path.name}.html") if path.suffix else path / "index.html"
+
+
+def markdown(source, up=""):
+    """HTML of a text in Markdown: formulas as MathML, tables that scroll, links to pages.
+
+    up is what links begin with that lead to where the page stands.
+    """
+    text = MarkdownWithMath(renderer=_Renderer(up)).render(source)
+    return re.sub("<table>.*?</table>", r'<div class="scroll">\g<0></div>', text, flags=re.S)
+
+
+def _folded(code):
+    """Fold the code of a cell, a bs4 element, behind its first line.
+
+    A class is open: where a text has one, it speaks of it.
+    """
+    first = escape(code.get_text().strip().partition("\n")[0])
+    kind = "details open" if first.startswith("class ") else "details"
+    details = f'<{kind} class="code"><summary><code>{first}</code></summary></details>'
+    details = BeautifulSoup(details, "html.parser").details
+    details.append(code.replace_with(details))
+
+
+def convert(notebook, told):
+    """What the template is told of a notebook; its explorer, if it told, has the last place."""
+    notebook, picture, place = copy.deepcopy(notebook), "", None
+    for output in (output for cell in notebook.cells for output in _outputs(cell, "image/png")):
+        live = output.data.pop(WIDGET, None)
+        alt = output.data["text/plain"] if live else "Figure drawn by the code above"
+        output.metadata.setdefault("image/png", {})["alt"] = alt
+        if live or not picture:
+            picture = "data:image/png;base64," + output.data["image/png"].replace("\n", "")
+        place = output if live else place
+    if told:
+        image = f'<img alt="{escape(place.data["text/plain"])}" src="{picture}">'
+        place.data = {"text/html": f'<div class="explorer">{image}</div>'}
+    html = HTMLExporter(template_name="basic")
+    html.exclude_input_prompt = html.exclude_output_prompt = True
+    html.register_filter("markdown2html", partial(markdown, up="../"))
+    text = BeautifulSoup(html.from_notebook_node(notebook)[0], "html.parser")
+    for code in text.select(".input"):
+        _folded(code)
+    title, *heads = _heads(text)
+    sentence = text.p.get_text().split(". ")[0].rstrip(".")
+    told = {"body": str(text), "told": told, "picture": picture, "sentence": sentence}
+    return {"title": title[1], "heads": heads, **told}
+
+
+def _heads(text):
+    return [(head["id"], head.get_text().strip("¶")) for head in text(["h1", "h2"])]
+
+
+def document(path, name):
+    """What the template is told of a file that a page names, or of a folder: a list of its files.
+
+    path is where it is, name where it stands beside the notebooks' pages. A text in Markdown has
+    a title.
+    """
+    if path.is_dir():
+        files = [_page_of(Path(each.name)).name for each in sorted(path.iterdir())]
+        links = (f'<li><a href="{each}">{each.removesuffix(".html")}</a></li>' for each in files)
+        body = f"<ul>{''.join(links)}</ul>"
+    else:
+        written = path.read_text(encoding="utf-8")
+        body = markdown(written) if path.suffix == ".md" else f"<pre>{escape(written)}</pre>"
+    body = f'<div class="text_cell rendered_html">{body}</div>'
+    title, heads = str(name), _heads(BeautifulSoup(body, "html.parser"))
+    if path.suffix == ".md":
+        (_, title), *heads = heads
+    else:
+        body = f"<h1>{name}</h1>{body}"
+    return {"title": title, "heads": heads, "body": body}
+
+
+def build(paths, out):
+    """Write a page for each notebook and for each local file that one names, and an index."""
+    jinja = Environment(loader=PackageLoader("eca_lab", "site"), autoescape=True)
+    jinja.globals |= {"light": HtmlFormatter(), "dark": HtmlFormatter(style="github-dark")}
+    jinja.globals["css"] = Explorer._css
+    template, pages, root = jinja.get_template("page.html"), [], Path()
+    out.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        print(path, flush=True)
+        notebook, root = nbformat.read(path, as_version=4), path.parents[1]
+        pages.append({"name": path.stem, **convert(notebook, run(notebook, path.parent))})
+        shutil.copy(path, out)
+    for number, name in enumerate([*(page["name"] for page in pages), "index"]):
+        text = template.render(pages=pages, number=number, page=dict(enumerate(pages)).get(number))
+        (out / f"{name}.html").write_text(text, encoding="utf-8")
+    named = [name for page in pages for name in _named(page["body"], Path())]
+    _write_documents(template, named, root, out)
+
+
+def _write_documents(template, names, root, out):
+    """Write the pages of files and folders, and of what these name in turn; copy the files."""
+    left, written = list(names), set()
+    while left:
+        name = left.pop()
+        if name in written:
+            continue
+        written.add(name)
+        given, page, file = root / name, document(root / name, name), out / _page_of(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        up = "../" * len(file.relative_to(out).parents[1:])
+        file.write_text(template.render(page=page, up=up), encoding="utf-8")
+        left += _named(page["body"], name if given.is_dir() else name.parent)
+        if given.is_file():
+            shutil.copy(given, file.parent)
+
+
+def _named(body, folder):
+    """The files and folders whose pages a page in this folder links to."""
+    for link in re.findall(r'href="([^"#:]+\.html)[^"]*"', body):
+        path = Path(os.path.normpath(folder / link))
+        if path.parts[0] == "data":
+            yield path.parent if path.name == "index.html" else path.with_suffix("")
