@@ -53,20 +53,21 @@ class KernelSizeExplorer(Explorer):
     @property
     def kernel_size(self):
         """k of the present state, a positive odd integer."""
-        return ks.adaptive_kernel_size(self.channels, self.gamma, self.b, self.ties)
+        return ks.adaptive_kernel_size(self.channels, gamma=self.gamma, b=self.b, ties=self.ties)
 
     def _result(self):
         return f"k = {self.kernel_size}"
 
     def _figure(self):
-        figure, mapping = figures.new_figure(7.2, 3.6), (self.gamma, self.b, self.ties)
+        figure = figures.new_figure(7.2, 3.6)
+        mapping = {"gamma": self.gamma, "b": self.b, "ties": self.ties}
         ax, k, C = figure.add_subplot(), self.kernel_size, np.arange(1, self.MAX_CHANNELS + 1)
         figures.dress(ax, "Kernel size over channels", "channels C", "kernel size k")
-        sizes = [ks.adaptive_kernel_size(int(each), *mapping) for each in C]
+        sizes = [ks.adaptive_kernel_size(int(each), **mapping) for each in C]
         ax.step(C, sizes, where="post", color=figures.GREY, linewidth=2)
         ax.plot(self.channels, k, "o", color=figures.BLACK, markersize=9, label="chosen C, its k")
         stages = ks.stage_channels(self.network)
-        formula = [ks.adaptive_kernel_size(width, *mapping) for width in stages]
+        formula = [ks.adaptive_kernel_size(width, **mapping) for width in stages]
         ax.plot(stages, formula, **figures.FORMULA_MARK, label="stage: Eq. 12")
         released = ks.released_kernel_sizes(self.network)
         ax.plot(stages, released, **figures.RELEASED_MARK, label="released")

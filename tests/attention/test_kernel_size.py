@@ -43,8 +43,8 @@ def test_figure_3_is_nearest_odd_with_ties_up_for_every_c():
 
 @given(st.integers(1, 2**20), gammas, offsets)
 def test_no_odd_integer_is_nearer(channels, gamma, b):
-    t = float(rounding_argument(channels, gamma, b))
-    k = adaptive_kernel_size(channels, gamma, b)
+    t = float(rounding_argument(channels, gamma=gamma, b=b))
+    k = adaptive_kernel_size(channels, gamma=gamma, b=b)
     assert k % 2 == 1
     assert k > 0
     assert abs(t - k) <= min(abs(t - k - 2), abs(t - k + 2) if k > 1 else math.inf) + 1e-9
@@ -52,9 +52,9 @@ def test_no_odd_integer_is_nearer(channels, gamma, b):
 
 @given(st.integers(1, 2**20), gammas, st.floats(-8, 8))
 def test_tie_rules_differ_only_at_even_integers(channels, gamma, b):
-    up = adaptive_kernel_size(channels, gamma, b)
-    down = adaptive_kernel_size(channels, gamma, b, ties="down")
-    t = abs(rounding_argument(channels, gamma, b))
+    up = adaptive_kernel_size(channels, gamma=gamma, b=b)
+    down = adaptive_kernel_size(channels, gamma=gamma, b=b, ties="down")
+    t = abs(rounding_argument(channels, gamma=gamma, b=b))
     tie = t == int(t) and int(t) % 2 == 0 and t > 0
     assert up - down == (2 if tie else 0)
 
@@ -88,10 +88,10 @@ def test_intervals_of_the_paper_defaults():
 @given(st.integers(0, 6).map(lambda i: 2 * i + 1), gammas, offsets)
 def test_interval_holds_exactly_the_channels_that_map_to_k(k, gamma, b):
     assume(gamma * (k + 1) - b < 60)
-    start, stop = channel_interval(k, gamma, b)
+    start, stop = channel_interval(k, gamma=gamma, b=b)
     for channels in {start - 1, start, start + 1, (start + stop) // 2, stop - 1, stop}:
         if 1 <= channels < 2**40:  # beyond, log2 of neighbours is the same float
-            maps_to_k = adaptive_kernel_size(channels, gamma, b) == k
+            maps_to_k = adaptive_kernel_size(channels, gamma=gamma, b=b) == k
             assert maps_to_k == (start <= channels < stop), channels
 
 
@@ -100,7 +100,7 @@ def test_interval_next_to_a_power_of_two(excess, exponent):
     # Offsets so small that 2^(exponent + excess) is a power of two as a float.
     start, _ = channel_interval(3, gamma=1, b=2 - exponent - excess)
     if start > 1:
-        assert adaptive_kernel_size(start, 1, 2 - exponent - excess) == 3
+        assert adaptive_kernel_size(start, gamma=1, b=2 - exponent - excess) == 3
 
 
 @given(st.integers(0, 15).map(lambda i: 2 * i + 1))

@@ -308,7 +308,9 @@ def test_adaptive_eca_follows_equation_12():
     for channels in (8, 64, 128, 512, 2048):
         assert ECA(channels).kernel_size == adaptive_kernel_size(channels)
         # At 8 channels gamma = 1 and b = 1 give k = 5, still no more than C.
-        assert ECA(channels, gamma=1, b=1).kernel_size == adaptive_kernel_size(channels, 1, 1)
+        assert ECA(channels, gamma=1, b=1).kernel_size == adaptive_kernel_size(
+            channels, gamma=1, b=1
+        )
 
 
 @pytest.mark.parametrize(

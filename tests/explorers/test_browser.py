@@ -154,9 +154,12 @@ def test_the_page_computes_what_python_computes(page):
             assert psi(first) == psi(last) == k != psi(last + 1)
         assert [run[0] for run in intervals[1:]] == [run[1] + 1 for run in intervals[:-1]]
     for network, shown in zip(panel.given["networks"], result["shown"], strict=True):
-        assert (shown["k"], shown["se"]) == (adaptive_kernel_size(129, 2.5, -1), 2 * 129 * 8)
+        assert (shown["k"], shown["se"]) == (
+            adaptive_kernel_size(129, gamma=2.5, b=-1),
+            2 * 129 * 8,
+        )
         widths = stage_channels(network)
-        formula = [adaptive_kernel_size(C, 2.5, -1) for C in widths]
+        formula = [adaptive_kernel_size(C, gamma=2.5, b=-1) for C in widths]
         released = released_kernel_sizes(network)
         assert shown["stages"] == [list(s) for s in zip(widths, formula, released, strict=True)]
     for (C, k), rows in zip([(1, 1), (4, 7), (31, 3), (256, 5)], result["rows"], strict=True):

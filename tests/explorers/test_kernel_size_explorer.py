@@ -14,7 +14,7 @@ def test_state_and_what_it_says():
     call = "channels=8, gamma=0.7, b=-2.5, ties='down', network='mobilenet_v2'"
     assert repr(explorer) == f"KernelSizeExplorer({call})"
     assert repr(KernelSizeExplorer(gamma=2.0)) == "KernelSizeExplorer(channels=256, gamma=2, b=1)"
-    assert explorer.kernel_size == adaptive_kernel_size(8, 0.7, -2.5, "down")
+    assert explorer.kernel_size == adaptive_kernel_size(8, gamma=0.7, b=-2.5, ties="down")
     with pytest.raises(AttributeError):
         explorer.kernel_size = 3
 
@@ -33,10 +33,12 @@ def test_the_figure_draws_the_state():
     explorer = KernelSizeExplorer(300, 1.5, 0, "down")
     (ax,) = explorer._figure().axes
     stairs, chosen, formula, released = (line.get_xydata().tolist() for line in ax.lines)
-    assert stairs == [[C, adaptive_kernel_size(C, 1.5, 0, "down")] for C in range(1, 8193)]
+    assert stairs == [
+        [C, adaptive_kernel_size(C, gamma=1.5, b=0, ties="down")] for C in range(1, 8193)
+    ]
     assert chosen == [[300, explorer.kernel_size]]
     widths = (256, 512, 1024, 2048)
-    assert formula == [[C, adaptive_kernel_size(C, 1.5, 0, "down")] for C in widths]
+    assert formula == [[C, adaptive_kernel_size(C, gamma=1.5, b=0, ties="down")] for C in widths]
     assert released == [[256, 3], [512, 5], [1024, 5], [2048, 7]]
     assert ax.get_title("right") == f"C = 300, k = {explorer.kernel_size}"
 
