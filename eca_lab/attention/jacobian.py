@@ -10,25 +10,30 @@ Shapes: N descriptors, C channels. In a Jacobian, row i holds how channel i's we
 changes with the mean of each channel j.
 """
 
+from collections.abc import Callable
+
 import pandas as pd
 import torch
+from torch import Tensor
+
+from eca_lab.attention.modules import ChannelAttention
 
 # Below this share of the largest singular value, or of the largest entry, a number counts as zero.
 # The rounding of single precision leaves about 1e-7.
 TOLERANCE = 1e-5
 
 
-def logit_jacobian(module, y):
+def logit_jacobian(module: ChannelAttention, y: Tensor) -> Tensor:
     """Jacobians of a module's y -> score(y), (N, C, C), at descriptors y (N, C), or ValueError."""
     return _jacobian(module.score, module, y)
 
 
-def weight_jacobian(module, y):
+def weight_jacobian(module: ChannelAttention, y: Tensor) -> Tensor:
     """The same of y -> sigmoid(score(y)); of CBAM, the part of the means alone, not the maxima."""
-    return _jacobian(lambda each: torch.sigmoid(module.score(each)), module, y)
+    return _jacobian(lambda means: torch.sigmoid(module.score(means)), module, y)
 
 
-def rank(singular_values):
+def rank(singular_values: Tensor) -> Tensor:
     """Numerical rank, (..., C) -> (...): how many exceed `TOLERANCE` times the first, the largest.
 
     ECA's band has full rank for almost all kernels, but its smallest singular value may fall
@@ -37,7 +42,7 @@ def rank(singular_values):
     return (singular_values > TOLERANCE * singular_values[..., :1]).sum(-1)
 
 
-def effective_rank(singular_values):
+def effective_rank(singular_values: Tensor) -> Tensor:
     """exp of the entropy of the singular values as shares of their sum, (..., C) -> (...): 1 to C.
 
     NaN where all are zero. Roy and Vetterli, "The effective rank", EUSIPCO 2007, Equation 4.
@@ -46,7 +51,7 @@ def effective_rank(singular_values):
     return torch.special.entr(shares).sum(-1).exp()
 
 
-def diagonal_share(matrices):
+def diagonal_share(matrices: Tensor) -> Tensor:
     """Share of the diagonal in the sum of squares, (..., C, C) -> (...); NaN for zeros alone.
 
     The paper's "direct correspondence between channel and weight" as a number: 1 where every weight
@@ -56,7 +61,7 @@ def diagonal_share(matrices):
     return squares.diagonal(dim1=-2, dim2=-1).sum(-1) / squares.sum((-2, -1))
 
 
-def bandwidth(matrices):
+def bandwidth(matrices: Tensor) -> Tensor:
     """Largest |i - j| of an entry that is not zero, (..., C, C) -> (...).
 
     It is k // 2 for ECA with zeros for padding, whose band shows in the order of the convolution:
@@ -64,31 +69,36 @@ def bandwidth(matrices):
     `TOLERANCE` times the largest entry.
     """
     size = matrices.abs()
+    is_zero = size <= TOLERANCE * size.amax((-2, -1), keepdim=True)
     index = torch.arange(matrices.shape[-1], device=matrices.device)
-    distance = (index[:, None] - index).abs()
-    return (distance * (size > TOLERANCE * size.amax((-2, -1), keepdim=True))).amax((-2, -1))
+    distance = (index[:, None] - index).abs().expand_as(matrices)
+    return distance.masked_fill(is_zero, 0).amax((-2, -1))
 
 
-def measures(matrices):
+def measure(matrices: Tensor) -> pd.DataFrame:
     """The measures above of N Jacobians, (N, C, C), as a DataFrame of N rows, and sensitivity.
 
     That is how much all weights move with one channel's mean, a column's norm, in the mean.
     """
     spectra = torch.linalg.svdvals(matrices)
-    columns = {each.__name__: each(spectra) for each in (rank, effective_rank)}
-    columns |= {each.__name__: each(matrices) for each in (diagonal_share, bandwidth)}
-    columns["sensitivity"] = torch.linalg.vector_norm(matrices, dim=-2).mean(-1)
+    columns = {
+        "rank": rank(spectra),
+        "effective_rank": effective_rank(spectra),
+        "diagonal_share": diagonal_share(matrices),
+        "bandwidth": bandwidth(matrices),
+        "sensitivity": torch.linalg.vector_norm(matrices, dim=-2).mean(-1),
+    }
     return pd.DataFrame({name: values.cpu() for name, values in columns.items()})
 
 
 @torch.enable_grad()
-def _jacobian(function, module, y):
+def _jacobian(function: Callable[[Tensor], Tensor], module: ChannelAttention, y: Tensor) -> Tensor:
     if y.dim() != 2 or y.shape[1] != module.channels:
         raise ValueError(f"y of shape {tuple(y.shape)}: accepted is (N, {module.channels})")
     matrices = []
-    for each in y:
+    for descriptor in y:
         # A copy for each of the rows, of which row i is the gradient of output i.
-        copies = each.repeat(module.channels, 1).requires_grad_()
+        copies = descriptor.repeat(module.channels, 1).requires_grad_()
         # Zeros where the input moves nothing, as in Static.
         logits = function(copies).trace()
         matrices += torch.autograd.grad(logits, copies, materialize_grads=True)

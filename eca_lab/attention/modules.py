@@ -17,7 +17,7 @@ accepted, or does not fit the number of channels.
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from eca_lab.attention.kernel_size import adaptive_kernel_size, check_kernel_size
 from eca_lab.attention.spec import GRAMMAR, ORDERS, PADDINGS, Spec, parse_spec
@@ -34,16 +34,16 @@ class ChannelAttention(nn.Module):
     its recipe: `eca_lab.training.train` obeys it, and nothing else knows of it.
     """
 
-    decay = None
+    decay: int | None = None
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         check_integer("channels", channels)
         super().__init__()
         self.channels = channels
         self.gate = nn.Sigmoid()
 
     @property
-    def spec(self):
+    def spec(self) -> str:
         """The spec string of the module as resolved: "eca(k=5)" for an adaptive ECA of C = 256.
 
         TypeError for a class from elsewhere, such as one's own ECA: what it computes has no name.
@@ -56,16 +56,16 @@ class ChannelAttention(nn.Module):
         usual = (None, PADDINGS[0], ORDERS[0])  # goes without saying
         return str(Spec(name, {key: v for key, v in values.items() if v not in usual}))
 
-    def squeeze(self, x):
+    def squeeze(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
 
-    def score(self, y):
+    def score(self, y: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def weights(self, x):
+    def weights(self, x: Tensor) -> Tensor:
         return self.gate(self.score(self.squeeze(x)))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         # Under autocast the weights may have another dtype than x; the output keeps that of x.
         return x * self.weights(x).to(x.dtype)[:, :, None, None]
 
@@ -79,7 +79,7 @@ class LinearAttention(ChannelAttention):
     """
 
     @torch.no_grad()
-    def interaction_matrix(self):
+    def interaction_matrix(self) -> Tensor:
         """M, (C, C): row i holds what channel i's logit takes from each channel."""
         like = next(self.parameters(), torch.empty(0))
         units = torch.eye(self.channels, dtype=like.dtype, device=like.device)
@@ -93,11 +93,11 @@ class Static(LinearAttention):
     weight begins at one half. It is called weight and not bias, of which weight decay is kept off.
     """
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.weight = nn.Parameter(torch.zeros(channels))
 
-    def score(self, y):
+    def score(self, y: Tensor) -> Tensor:
         return self.weight.expand_as(y)
 
 
@@ -111,8 +111,15 @@ class ECA(LinearAttention):
     """
 
     def __init__(
-        self, channels, kernel_size=None, gamma=None, b=None, padding="zeros", order="identity"
-    ):
+        self,
+        channels: int,
+        kernel_size: int | None = None,
+        *,
+        gamma: float | None = None,
+        b: float | None = None,
+        padding: str = "zeros",
+        order: str = "identity",
+    ) -> None:
         super().__init__(channels)
         check_choice("padding", padding, PADDINGS)
         check_choice("order", order, ORDERS)
@@ -123,20 +130,23 @@ class ECA(LinearAttention):
             given = ", ".join(mapping)
             raise ValueError(f"kernel_size={kernel_size} with {given}: accepted is one of the two")
         check_kernel_size(kernel_size, channels)
-        self.kernel_size, self.padding, self.order = kernel_size, padding, order
-        how = {"padding": kernel_size // 2, "padding_mode": padding, "bias": False}
-        self.conv = nn.Conv1d(1, 1, kernel_size, **how)
+        self.kernel_size = kernel_size
+        self.padding = padding
+        self.order = order
+        self.conv = nn.Conv1d(
+            1, 1, kernel_size, padding=kernel_size // 2, padding_mode=padding, bias=False
+        )
         if order == "shuffled":
             permutation = torch.randperm(channels)
             self.register_buffer("permutation", permutation)
             self.register_buffer("inverse", permutation.argsort())
 
-    def score(self, y):
+    def score(self, y: Tensor) -> Tensor:
         if self.order == "identity":
             return self._convolve(y)
         return self._convolve(y[:, self.permutation])[:, self.inverse]
 
-    def _convolve(self, y):
+    def _convolve(self, y: Tensor) -> Tensor:
         if y.is_meta:  # torch's counter is to see the convolution that it is
             return self.conv(y.unsqueeze(1)).squeeze(1)
         # The same as a product, (1, k) @ (k, N C): on a CPU up to ten times as fast.
@@ -150,14 +160,14 @@ class ECA(LinearAttention):
 class ECANS(LinearAttention):
     """ECA-NS: a band of k weights per channel, not shared between them, k C in all (Table 2)."""
 
-    def __init__(self, channels, kernel_size):
+    def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__(channels)
         check_kernel_size(kernel_size, channels)
         self.kernel_size = kernel_size
         self.weight = nn.Parameter(torch.empty(channels, kernel_size))
         nn.init.uniform_(self.weight, -(kernel_size**-0.5), kernel_size**-0.5)
 
-    def score(self, y):
+    def score(self, y: Tensor) -> Tensor:
         half = self.kernel_size // 2
         windows = F.pad(y, (half, half)).unfold(1, self.kernel_size, 1)  # (N, C, k)
         return (windows * self.weight).sum(2)
@@ -166,29 +176,29 @@ class ECANS(LinearAttention):
 class SEVar1(LinearAttention):
     """SE-Var1: sigmoid(y), no weights (Table 2)."""
 
-    def score(self, y):
+    def score(self, y: Tensor) -> Tensor:
         return y
 
 
 class SEVar2(LinearAttention):
     """SE-Var2: sigmoid(w * y), one weight per channel, C in all (Table 2)."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.weight = nn.Parameter(torch.empty(channels).uniform_(-1, 1))
 
-    def score(self, y):
+    def score(self, y: Tensor) -> Tensor:
         return self.weight * y
 
 
 class SEVar3(LinearAttention):
     """SE-Var3: sigmoid(W y) with a full W, C^2 weights (Table 2)."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.fc = nn.Linear(channels, channels, bias=False)
 
-    def score(self, y):
+    def score(self, y: Tensor) -> Tensor:
         return self.fc(y)
 
 
@@ -198,27 +208,27 @@ class SEGroup(LinearAttention):
     g is 16 in SE-GC1, C/16 and C/8 in SE-GC2 and SE-GC3, whose specs give group_size=16 and 8.
     """
 
-    def __init__(self, channels, groups):
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__(channels)
         _check_divides("groups", groups, channels)
         self.groups = groups
         self.conv = nn.Conv1d(channels, channels, 1, groups=groups, bias=False)
 
-    def score(self, y):
+    def score(self, y: Tensor) -> Tensor:
         return self.conv(y.unsqueeze(2)).squeeze(2)
 
 
 class SE(ChannelAttention):
     """Squeeze-and-Excitation: sigmoid(W2 ReLU(W1 y)), C // r hidden units, 2 C^2 / r weights."""
 
-    def __init__(self, channels, reduction=16):
+    def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__(channels)
         check_integer("reduction", reduction, most=channels)
         self.reduction = reduction
         self.fc1 = nn.Linear(channels, channels // reduction, bias=False)
         self.fc2 = nn.Linear(channels // reduction, channels, bias=False)
 
-    def score(self, y):
+    def score(self, y: Tensor) -> Tensor:
         return self.fc2(F.relu(self.fc1(y)))
 
 
@@ -229,19 +239,19 @@ class CBAM(SE):
     that CBAM's authors put behind the spatial convolution, as the ECA paper's Table 3 implies.
     """
 
-    def __init__(self, channels, reduction=16):
+    def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__(channels, reduction)
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
-    def weights(self, x):
+    def weights(self, x: Tensor) -> Tensor:
         return self.gate(self.score(self.squeeze(x)) + self.score(x.amax((2, 3))))
 
-    def _spatial_weights(self, x):
+    def _spatial_weights(self, x: Tensor) -> Tensor:
         """Weights of the positions in (0, 1), (N, C, H, W) -> (N, 1, H, W)."""
         summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
         return torch.sigmoid(self.conv(summary))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = super().forward(x)
         return x * self._spatial_weights(x).to(x.dtype)
 
@@ -259,7 +269,7 @@ _CLASSES = {
 }
 
 
-def make_attention(spec, channels, stage=None):
+def make_attention(spec: str | Spec, channels: int, *, stage: int | None = None) -> nn.Module:
     """The attention module that a spec names for so many channels, ``nn.Identity()`` for "none".
 
     stage is its index, needed where the spec gives a kernel size per stage.
@@ -287,7 +297,7 @@ def make_attention(spec, channels, stage=None):
         raise ValueError(f"attention {str(spec)!r}: {error}") from None
 
 
-def _check_divides(name, value, channels):
+def _check_divides(name: str, value: int, channels: int) -> None:
     check_integer(name, value)
     if channels % value:
         raise ValueError(f"{name}={value}: accepted are divisors of channels={channels}")

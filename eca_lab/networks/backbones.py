@@ -172,7 +172,7 @@ def add_attention(model, attention):
     if isinstance(sizes, tuple) and len(sizes) != stages:
         accepted = f"accepted is one, or one for each of {stages} stages"
         raise ValueError(f"attention '{attention}' gives {len(sizes)} kernel sizes: {accepted}")
-    modules = [make_attention(attention, channels, stage) for *_, channels, stage in places]
+    modules = [make_attention(attention, channels, stage=stage) for *_, channels, stage in places]
     for (_, block, _, _), module in zip(places, modules, strict=True):
         block.attention = module
 

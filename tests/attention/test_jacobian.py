@@ -11,7 +11,7 @@ from eca_lab.attention.jacobian import (
     diagonal_share,
     effective_rank,
     logit_jacobian,
-    measures,
+    measure,
     rank,
     weight_jacobian,
 )
@@ -219,7 +219,7 @@ def test_measures_of_matrices_that_can_be_checked_by_hand():
     matrices[3] = torch.tensor([[3.0, 4, 0], [0, 0, 0], [0, 0, 0]])
     assert diagonal_share(matrices).tolist() == pytest.approx([1, 1 / 3, 0, 9 / 25])
     assert bandwidth(matrices).tolist() == [0, 2, 2, 1]
-    table = measures(matrices)
+    table = measure(matrices)
     assert table["rank"].tolist() == [3, 1, 1, 1]
     assert table["effective_rank"].tolist() == pytest.approx([3, 1, 1, 1], rel=1e-4)
     assert table["diagonal_share"].tolist() == pytest.approx([1, 1 / 3, 0, 9 / 25])
@@ -228,7 +228,7 @@ def test_measures_of_matrices_that_can_be_checked_by_hand():
 
 
 def test_measures_of_zeros():
-    row = measures(torch.zeros(1, 3, 3)).iloc[0]
+    row = measure(torch.zeros(1, 3, 3)).iloc[0]
     assert (row["rank"], row["bandwidth"], row["sensitivity"]) == (0, 0, 0)
     assert math.isnan(row["effective_rank"])
     assert math.isnan(row["diagonal_share"])

@@ -69,7 +69,7 @@ def test_the_answer_is_what_the_modules_say_at_the_corners_of_the_state(channels
             values = torch.linalg.svdvals(expected[0]).numpy()
             shares = np.frombuffer(answer["spectrum"], np.float32)
             assert np.allclose(shares, values / (values[0] or 1), atol=1e-5)
-            (measures,) = jacobian.measures(expected).to_dict("records")
+            (measures,) = jacobian.measure(expected).to_dict("records")
             for name in ("rank", "effective_rank", "diagonal_share", "bandwidth"):
                 if answer["measures"][name] is None:
                     assert size == 0
