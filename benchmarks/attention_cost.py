@@ -70,7 +70,7 @@ def steps(backbone, size, batch_size, precision, device, stack):
     labels = torch.arange(batch_size, device=device) % 10
     functions = {}
     for arm, fuse in itertools.product(ARMS, (False, True)):
-        model = build_model(backbone, arm, 10, stem_for(size))
+        model = build_model(backbone, arm, num_classes=10, stem=stem_for(size))
         model = model.to(device, memory_format=torch.channels_last).train()
         path = stack.enter_context(fused.training_path(model, fuse, getattr(torch, precision)))
         optimizer = torch.optim.SGD(model.parameters(), 0, momentum=0.9, fused=True)
@@ -134,7 +134,7 @@ def stage_shapes(backbone, size, batch_size):
         shapes.setdefault(out.shape[1], (batch_size, *out.shape[1:]))
 
     with torch.device("meta"):
-        model = build_model(backbone, "none", 10, stem_for(size)).eval()
+        model = build_model(backbone, "none", num_classes=10, stem=stem_for(size)).eval()
         for module in model.modules():
             if hasattr(module, "attention"):
                 module.register_forward_hook(note)

@@ -5,10 +5,12 @@ torchvision takes longer than torch, so it is done where one of these is built. 
 ``attention`` stands after its last BatchNorm and before the shortcut is added.
 """
 
-from torch import nn
+from collections.abc import Iterator
+
+from torch import Tensor, nn
 
 from eca_lab.attention.modules import ChannelAttention, make_attention
-from eca_lab.attention.spec import BACKBONES, RESNETS, parse_spec
+from eca_lab.attention.spec import BACKBONES, RESNETS, Spec, parse_spec
 from eca_lab.checks import check_choice
 from eca_lab.networks import fused
 
@@ -16,7 +18,7 @@ from eca_lab.networks import fused
 class _Block(nn.Module):
     """A residual block with a place for an attention module."""
 
-    def _make_place(self, channels):
+    def _make_place(self, channels: int) -> None:
         self.channels = channels
         self.attention = nn.Identity()
 
@@ -26,7 +28,7 @@ class _ReluBlock(_Block):
 
     trains_fused = False  # eca_lab.networks.fused.training_path sets it
 
-    def _end(self, bn, x, shortcut):
+    def _end(self, bn: nn.Module, x: Tensor, shortcut: Tensor) -> Tensor:
         if fused.applies(self, bn, x, shortcut):
             return fused.bn_attention_add_relu(x, shortcut, bn, self.attention)
         return self.relu(self.attention(bn(x)) + shortcut)
@@ -41,7 +43,15 @@ class BasicBlock(_ReluBlock):
 
     expansion = 1
 
-    def __init__(self, inplanes, planes, stride=1, downsample=None, *_, **__):
+    def __init__(
+        self,
+        inplanes: int,
+        planes: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        *_: object,
+        **__: object,
+    ) -> None:
         super().__init__()
         self.conv1 = _conv(inplanes, planes, 3, stride)
         self.bn1 = nn.BatchNorm2d(planes)
@@ -51,7 +61,7 @@ class BasicBlock(_ReluBlock):
         self.downsample = downsample
         self._make_place(planes)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         return self._end(self.bn2, self.conv2(out), shortcut)
@@ -62,7 +72,15 @@ class Bottleneck(_ReluBlock):
 
     expansion = 4
 
-    def __init__(self, inplanes, planes, stride=1, downsample=None, *_, **__):
+    def __init__(
+        self,
+        inplanes: int,
+        planes: int,
+        stride: int = 1,
+        downsample: nn.Module | None = None,
+        *_: object,
+        **__: object,
+    ) -> None:
         super().__init__()
         outputs = planes * self.expansion
         self.conv1 = _conv(inplanes, planes, 1)
@@ -75,33 +93,34 @@ class Bottleneck(_ReluBlock):
         self.downsample = downsample
         self._make_place(outputs)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         return self._end(self.bn3, self.conv3(out), shortcut)
 
 
-def _conv(inputs, outputs, side, stride=1):
+def _conv(inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, side, stride, padding=side // 2, bias=False)
 
 
-def _resnet(backbone, num_classes):
+def _resnet(backbone: str, num_classes: int) -> nn.Module:
     from torchvision.models.resnet import ResNet
 
     kind, stages = RESNETS[backbone]
-    return ResNet({"basic": BasicBlock, "bottleneck": Bottleneck}[kind], stages, num_classes)
+    block = {"basic": BasicBlock, "bottleneck": Bottleneck}[kind]
+    return ResNet(block, stages, num_classes)
 
 
-def _mobilenet_v2(num_classes):
+def _mobilenet_v2(num_classes: int) -> nn.Module:
     from torchvision.models import mobilenetv2
 
     class InvertedResidual(_Block, mobilenetv2.InvertedResidual):
-        def __init__(self, *args, **kwargs):
+        def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **kwargs)
             self._make_place(self.out_channels)
 
-        def forward(self, x):
+        def forward(self, x: Tensor) -> Tensor:
             out = self.attention(self.conv(x))
             return x + out if self.use_res_connect else out
 
@@ -116,7 +135,7 @@ class TinyResNet(nn.Module):
     bottlenecks the last feature map sees 25 pixels of a 32 x 32 image and not 17.
     """
 
-    def __init__(self, num_classes):
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.conv1 = _conv(3, 16, 7, stride=2)
         self.bn1 = nn.BatchNorm2d(16)
@@ -129,24 +148,36 @@ class TinyResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(256, num_classes)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def _projection(inputs, outputs):
+def _projection(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(_conv(inputs, outputs, 1, stride=2), nn.BatchNorm2d(outputs))
 
 
-def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
+def build_model(
+    backbone: str,
+    attention: str | Spec = "none",
+    *,
+    num_classes: int = 1000,
+    stem: str = "imagenet",
+) -> nn.Module:
     """A backbone with an attention module in every block, with random weights.
 
     The backbone's weights are drawn first: one state of torch's generator gives all arms the same.
 
-    stem is "imagenet", torchvision's, which takes a quarter of the resolution, or "cifar", for
-    images up to 64 pixels: a 3x3 convolution of stride 1 and no pooling. ValueError for what is
-    unknown, or does not fit the widths of the backbone.
+    Args:
+        backbone: one of `eca_lab.attention.spec.BACKBONES`.
+        attention: a spec, such as "eca(k=3)".
+        num_classes: how many logits come out.
+        stem: "imagenet", torchvision's, which takes a quarter of the resolution, or "cifar", for
+            images up to 64 pixels: a 3x3 convolution of stride 1 and no pooling.
+
+    Raises:
+        ValueError: what is unknown, or does not fit the widths of the backbone.
     """
     check_choice("backbone", backbone, BACKBONES)
     check_choice("stem", stem, ("imagenet", "cifar"))
@@ -165,10 +196,13 @@ def build_model(backbone, attention="none", num_classes=1000, stem="imagenet"):
     return model
 
 
-def add_attention(model, attention):
+def add_attention(model: nn.Module, attention: str | Spec) -> None:
     """Put a new attention module into every block of a model, or raise as `build_model`."""
-    places, attention = list(blocks(model)), parse_spec(attention)
-    sizes, stages = attention.kernel_sizes, places[-1][3] + 1
+    attention = parse_spec(attention)
+    places = list(blocks(model))
+    *_, (*_, last_stage) = places
+    stages = last_stage + 1
+    sizes = attention.kernel_sizes
     if isinstance(sizes, tuple) and len(sizes) != stages:
         accepted = f"accepted is one, or one for each of {stages} stages"
         raise ValueError(f"attention '{attention}' gives {len(sizes)} kernel sizes: {accepted}")
@@ -177,7 +211,7 @@ def add_attention(model, attention):
         block.attention = module
 
 
-def attention_specs(model):
+def attention_specs(model: nn.Module) -> list[str]:
     """The attention of every block, as resolved spec strings: where equal, it is one network.
 
     TypeError for a module that no spec names.
@@ -192,7 +226,7 @@ def attention_specs(model):
     return specs
 
 
-def blocks(model):
+def blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module, int, int]]:
     """(name, block, channels, stage) of every block; a stage is a run of blocks of equal width."""
     stage, previous = -1, None
     for name, block in model.named_modules():

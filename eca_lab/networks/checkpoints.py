@@ -133,7 +133,7 @@ def load_checkpoint(path):
         trial, classes = card["trial"], card["trial"]["dataset"]["classes"]
         if (found := hashlib.sha256(tensors).hexdigest()) != card["sha256"]:
             raise ValueError(f"it has SHA-256 {found}, not {card['sha256']}")
-        model = build_model(trial["backbone"], card["arm"], classes, trial["stem"])
+        model = build_model(trial["backbone"], card["arm"], num_classes=classes, stem=trial["stem"])
         if (actual := attention_specs(model)) != trial["attention"]:
             raise ValueError(f"it has attention {actual}, not {trial['attention']}")
         model.load_state_dict(safetensors.torch.load(tensors))

@@ -130,7 +130,7 @@ def trial_description(dataset, backbone, arm, seed, recipe):
     """What a trial computes, as a JSON-ready dict, with the attention of every block resolved."""
     stem = stem_for(dataset.size)
     with torch.device("meta"):  # shapes are enough
-        model = build_model(backbone, arm, len(dataset.classes), stem)
+        model = build_model(backbone, arm, num_classes=len(dataset.classes), stem=stem)
     return {
         "dataset": {
             "name": dataset.name,
@@ -154,7 +154,7 @@ def initial_model(backbone, arm, num_classes, stem, seed):
     """A model with the weights that a seed draws; those of the backbone whatever the arm."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_stream(seed, "backbone init"))
-        model = build_model(backbone, "none", num_classes, stem)
+        model = build_model(backbone, "none", num_classes=num_classes, stem=stem)
         torch.manual_seed(_stream(seed, "attention init"))
         add_attention(model, arm)
     return model

@@ -35,7 +35,9 @@ class Row:
 def networks():
     torch.manual_seed(0)
     arms = {"eca": "eca", HOSTILE: "se(r=4)"}
-    return {name: build_model("tiny", arm, 2, "cifar") for name, arm in arms.items()}
+    return {
+        name: build_model("tiny", arm, num_classes=2, stem="cifar") for name, arm in arms.items()
+    }
 
 
 def layers():

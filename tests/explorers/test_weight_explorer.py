@@ -20,7 +20,9 @@ IMAGES = [*range(0, 20, 2), *range(1, 20, 2)]  # ten of each class, which take t
 @pytest.fixture(scope="module")
 def networks():
     torch.manual_seed(0)
-    return {name: build_model("tiny", arm, 2, "cifar") for name, arm in ARMS.items()}
+    return {
+        name: build_model("tiny", arm, num_classes=2, stem="cifar") for name, arm in ARMS.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ def test_the_figure_draws_the_state(panel):
 def test_what_cannot_be_shown(networks, dataset):
     with pytest.raises(ValueError, match="there are none; accepted is at least one"):
         ChannelWeightExplorer({}, dataset)
-    plain = {**networks, "plain": build_model("tiny", "none", 2, "cifar")}
+    plain = {**networks, "plain": build_model("tiny", "none", num_classes=2, stem="cifar")}
     with pytest.raises(ValueError, match=r"networks\['plain'\] has no channel attention"):
         ChannelWeightExplorer(plain, dataset)
     three = dataclasses.replace(dataset, classes=(*dataset.classes, "blue"))

@@ -87,7 +87,7 @@ def test_what_is_recorded_is_what_the_network_does(network, dataset):
 
 def test_a_weight_that_follows_the_channel_s_own_mean(dataset):
     # With k = 1 the weight is a rising, or falling, function of the channel's own mean alone.
-    model = build_model("tiny", "eca(k=1)", 2, "cifar").eval()
+    model = build_model("tiny", "eca(k=1)", num_classes=2, stem="cifar").eval()
     for layer, sign in zip(LAYERS, (1, -1, 1, -1), strict=True):
         torch.nn.init.constant_(probe.attention_layers(model)[layer].conv.weight, 0.5 * sign)
     made = record(model, dataset, 10)
@@ -122,7 +122,7 @@ def test_swaps_stay_in_their_class_over_all_batches(dataset, monkeypatch):
         return change
 
     monkeypatch.setattr(probe, "swap", swap)
-    record(build_model("tiny", "eca", 2, "cifar").eval(), many, 200)
+    record(build_model("tiny", "eca", num_classes=2, stem="cifar").eval(), many, 200)
     assert {len(each) for each in given[1]} == {250, 150}
     for shift, places in given.items():
         classes = [((each - torch.arange(len(each))) % 2).unique().tolist() for each in places]

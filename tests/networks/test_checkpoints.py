@@ -43,7 +43,7 @@ def _seed():
 def released_state(backbone, sizes, num_classes=10):
     """A state dict with the names of the authors' release, and the model that it describes."""
     spec = f"eca(k={'-'.join(map(str, sizes))})"
-    model = build_model(backbone, spec, num_classes).eval()
+    model = build_model(backbone, spec, num_classes=num_classes).eval()
     state = {}
     for name, value in model.state_dict().items():
         if backbone == "mobilenet_v2" and ".attention." in name:
@@ -161,7 +161,7 @@ def card_of(model, arm, backbone="tiny", stem="cifar"):
 
 
 def saved(path, arm="eca"):
-    model = build_model("tiny", arm, 3, "cifar")
+    model = build_model("tiny", arm, num_classes=3, stem="cifar")
     for each in model.buffers():  # no longer what a new model has
         each.copy_(each.flip(0) if each.dim() else each + 7)
     save_checkpoint(path, model, card_of(model, arm))
@@ -182,11 +182,13 @@ def test_checkpoints_come_back_as_they_were_saved(tmp_path, arm):
 
 
 def test_a_file_depends_on_the_weights_alone_and_is_kept(tmp_path):
-    model = build_model("tiny", "eca", 3, "cifar")
+    model = build_model("tiny", "eca", num_classes=3, stem="cifar")
     path, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     save_checkpoint(path, model, card_of(model, "eca"))
     with pytest.raises(FileExistsError, match=r"a\.safetensors has a card already"):
-        save_checkpoint(path, build_model("tiny", "eca", 3, "cifar"), card_of(model, "eca"))
+        save_checkpoint(
+            path, build_model("tiny", "eca", num_classes=3, stem="cifar"), card_of(model, "eca")
+        )
     save_checkpoint(other, model.to(memory_format=torch.channels_last), card_of(model, "eca"))
     assert path.read_bytes() == other.read_bytes()
 
@@ -317,7 +319,9 @@ def test_a_folder_of_networks_that_cannot_be_listed(tmp_path, monkeypatch):
 
 def test_no_checkpoint_is_overwritten(dataset, tmp_path, monkeypatch):
     def fake(dataset, backbone, arm, seed, *_, **__):
-        return build_model(backbone, arm, len(dataset.classes), "cifar"), {"top1": 50.0}
+        return build_model(backbone, arm, num_classes=len(dataset.classes), stem="cifar"), {
+            "top1": 50.0
+        }
 
     monkeypatch.setattr(sweep, "train_network", fake)
     near = ["eca(gamma=1, b=1)", "eca(gamma=1, b=-1)"]

@@ -60,7 +60,7 @@ def train_on_gpu(size=32):
 
 
 def record_on_gpu():
-    model = build_model("tiny", "eca(k=3)", 10, "cifar").to("cuda")
+    model = build_model("tiny", "eca(k=3)", num_classes=10, stem="cifar").to("cuda")
     with probe.intervene(model, "layer1.attention", probe.swap(1)):
         record = probe.record_weights(model, torch.zeros(8, 3, 32, 32), descriptors=True)
     assert record.weights["layer1.attention"].shape == (8, 16)

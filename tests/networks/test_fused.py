@@ -133,7 +133,7 @@ def calls(monkeypatch):
 
 
 def test_blocks_run_fused_in_training_alone(calls):
-    model = build_model("tiny", "eca", 10)
+    model = build_model("tiny", "eca", num_classes=10)
     images = torch.randn(2, 3, 32, 32)
     names = list(model.state_dict())
     with fused.training_path(model) as path:
@@ -153,7 +153,7 @@ def test_blocks_run_fused_in_training_alone(calls):
 
 
 def test_a_module_that_is_heard_or_changed_runs_itself(calls):
-    model = build_model("tiny", "eca", 10)
+    model = build_model("tiny", "eca", num_classes=10)
     images, block = torch.randn(2, 3, 32, 32), model.layer2
     heard = []
     with fused.training_path(model):
@@ -191,7 +191,7 @@ def path(model):
     ],
 )
 def test_what_cannot_run_fused_trains_by_its_modules(backbone, spec, reason):
-    model = build_model(backbone, spec, 10)
+    model = build_model(backbone, spec, num_classes=10)
     assert fused.obstacle(model) == reason
     with pytest.warns(UserWarning, match=f"by the modules, not fused: {reason}$"):
         assert path(model) == "modules"
@@ -204,12 +204,14 @@ def test_without_a_compiler_the_modules_train(monkeypatch):
 
     monkeypatch.setattr(fused, "_compiled", lambda function: fails)
     with pytest.warns(UserWarning, match=r"torch.compile: Inv\w+: No working C\+\+ compiler$"):
-        assert path(build_model("tiny", "eca", 10)) == "modules"
+        assert path(build_model("tiny", "eca", num_classes=10)) == "modules"
 
 
 def trained(spec, batch_size, fuse):
     torch.manual_seed(0)
-    model = build_model("tiny", spec, 10, "cifar").to(memory_format=torch.channels_last)
+    model = build_model("tiny", spec, num_classes=10, stem="cifar").to(
+        memory_format=torch.channels_last
+    )
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     images = torch.randn(2, batch_size, 3, 16, 16)
     with fused.training_path(model, fuse) as path:

@@ -80,7 +80,7 @@ def test_trials_are_seed_major(dataset):
     assert len({trial.identity for trial in plan.trials}) == 4
     none, eca = (trial.description["parameters"] for trial in plan.trials[:2])
     assert eca - none == 3 + 3 + 5 + 5
-    assert none == parameters(build_model("tiny", "none", 2, "cifar"))
+    assert none == parameters(build_model("tiny", "none", num_classes=2, stem="cifar"))
 
 
 def test_arms_that_are_the_same_network_run_once(dataset):
