@@ -72,7 +72,9 @@ def steps(backbone, size, batch_size, precision, device, stack):
     for arm, fuse in itertools.product(ARMS, (False, True)):
         model = build_model(backbone, arm, num_classes=10, stem=stem_for(size))
         model = model.to(device, memory_format=torch.channels_last).train()
-        path = stack.enter_context(fused.training_path(model, fuse, getattr(torch, precision)))
+        path = stack.enter_context(
+            fused.training_path(model, fused=fuse, dtype=getattr(torch, precision))
+        )
         optimizer = torch.optim.SGD(model.parameters(), 0, momentum=0.9, fused=True)
 
         def step(model=model, optimizer=optimizer):

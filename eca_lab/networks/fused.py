@@ -21,11 +21,12 @@ as they stand they would be several times slower than the modules.
 """
 
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from eca_lab.attention.modules import ChannelAttention
@@ -36,14 +37,17 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 @contextmanager
-def training_path(model, fused=True, dtype=torch.float32):
+def training_path(
+    model: nn.Module, *, fused: bool = True, dtype: torch.dtype = torch.float32
+) -> Iterator[str]:
     """While the context is open, the blocks of a model train fused, or by their modules.
 
     Gives "fused" or "modules": these also, with a warning, for a model with an `obstacle` and where
     torch.compile does not work. dtype is that of the feature maps, bfloat16 under autocast.
     """
     device = next(model.parameters()).device
-    if fused and (reason := obstacle(model) or _compile_error(device, dtype)):
+    reason = (obstacle(model) or _compile_error(device, dtype)) if fused else None
+    if reason:
         _warn_once(f"training runs by the modules, not fused: {reason}")
         fused = False
     for block in _blocks(model):
@@ -55,7 +59,7 @@ def training_path(model, fused=True, dtype=torch.float32):
             block.trains_fused = False
 
 
-def obstacle(model):
+def obstacle(model: nn.Module) -> str | None:
     """Why a model cannot train fused, None if it can."""
     if not _blocks(model):
         return f"the blocks of {type(model).__name__} do not end in a ReLU"
@@ -63,32 +67,41 @@ def obstacle(model):
         return "its attention depends on more than the means of the channels"
 
 
-def applies(block, bn, x, shortcut):
+def applies(block: nn.Module, bn: nn.Module, x: Tensor, shortcut: Tensor) -> bool:
     """Whether a block ends fused, from bn(x) on: not where a module is hooked or changed."""
-    modules = bn, block.relu, *block.attention.modules()
+    trains = block.trains_fused and bn.training and torch.is_grad_enabled()
     return (
-        block.trains_fused
-        and (bn.training and torch.is_grad_enabled())
-        and (x.shape, x.dtype) == (shortcut.shape, shortcut.dtype)
-        and x.numel() > x.shape[1]  # of a single value BatchNorm has no variance, and says so
-        and (type(bn) is nn.BatchNorm2d and bn.affine and bn.track_running_stats)
-        and bn.weight.dtype == _wide(x[:0]).dtype
+        trains
+        and _is_usual(bn)
         and _is_pooled(block.attention)
-        and not any(getattr(module, hooks) for module in modules for hooks in _HOOKS)
+        and x.shape == shortcut.shape
+        and x.dtype == shortcut.dtype
+        and bn.weight.dtype == _wide(x[:0]).dtype
+        and x.numel() > x.shape[1]  # of a single value BatchNorm has no variance, and says so
+        and not any(map(_is_hooked, (bn, block.relu, *block.attention.modules())))
     )
 
 
-def bn_attention_add_relu(x, shortcut, bn, attention):
+def bn_attention_add_relu(
+    x: Tensor, shortcut: Tensor, bn: nn.BatchNorm2d, attention: nn.Module
+) -> Tensor:
     """relu(attention(bn(x)) + shortcut) in training mode; moves the running statistics."""
-    score = getattr(attention, "score", lambda y: torch.full_like(y, 1e4))  # the sigmoid is 1
-    others = bn.weight, bn.bias, bn.eps, score, *attention.parameters()
-    out, mean, var = _Fused.apply(x, shortcut, *others)
+    score = getattr(attention, "score", _score_of_none)
+    parameters = attention.parameters()
+    out, mean, var = _Fused.apply(x, shortcut, bn.weight, bn.bias, bn.eps, score, *parameters)
     with torch.no_grad():
         bn.num_batches_tracked += 1
-        share = 1 / bn.num_batches_tracked.item() if bn.momentum is None else bn.momentum
+        share = bn.momentum
+        if share is None:  # the average of all batches so far
+            share = 1 / bn.num_batches_tracked.item()
         bn.running_mean.lerp_(mean, share)
         bn.running_var.lerp_(var / (1 - x.shape[1] / x.numel()), share)
     return out
+
+
+def _score_of_none(y: Tensor) -> Tensor:
+    """Logits of which the sigmoid is 1."""
+    return torch.full_like(y, 1e4)
 
 
 class _Fused(torch.autograd.Function):
@@ -112,36 +125,46 @@ class _Fused(torch.autograd.Function):
         y, logits, parameters = ctx.scored
         grad = grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
         g, s0, s1, dlogits = _run(gate, grad, out, x, plain, mu, r, gamma, beta)
-        wanted, grads = [each for each in (y, *parameters) if each.requires_grad], []
+        gradients = {}  # none where there is no attention
         if logits.requires_grad:
-            given = logits, wanted, dlogits.to(logits.dtype)
-            grads = torch.autograd.grad(*given, retain_graph=True, allow_unused=True)
-        of = dict(zip(wanted, grads, strict=False))  # empty where there is no attention
-        dy = torch.zeros_like(d) if of.get(y) is None else of[y]
+            wanted = [tensor for tensor in (y, *parameters) if tensor.requires_grad]
+            found = torch.autograd.grad(
+                logits, wanted, dlogits.to(logits.dtype), retain_graph=True, allow_unused=True
+            )
+            gradients = dict(zip(wanted, found, strict=True))
+        dy = gradients.get(y)
+        if dy is None:
+            dy = torch.zeros_like(d)
         dx, dgamma, dbeta = _run(input_grad, g, x, plain, s0, s1, dy, d, mu, r, gamma)
-        return dx, g, dgamma, dbeta, None, None, *map(of.get, parameters)
+        return dx, g, dgamma, dbeta, None, None, *map(gradients.get, parameters)
 
 
-def pool(x, gamma, beta, eps):
+def pool(x, gamma, beta, *, eps):
+    """y, d, mu, the variance of each channel, and r."""
     x = _wide(x)
     pivot = x[:1].mean((2, 3))  # near the mean, so that the squares are of small numbers
     shifted = x - _over(pivot)
-    mean, square = shifted.mean((2, 3)), (shifted * shifted).mean((2, 3))
+    mean = shifted.mean((2, 3))
+    square = (shifted * shifted).mean((2, 3))
     mu = mean.mean(0)
     var = (square.mean(0) - mu * mu).clamp_min(0)
-    d, r = mean - mu, torch.rsqrt(var + eps)
+    d = mean - mu
+    r = torch.rsqrt(var + eps)
     return d * (gamma * r) + beta, d, mu + pivot[0], var, r
 
 
 def attend(x, shortcut, logits, mu, r, gamma, beta):
+    """out."""
     w = torch.sigmoid(logits)
     attended = (_wide(x) - _over(mu)) * _over(w * (gamma * r)) + _over(w * beta)
     return torch.relu(attended + shortcut).to(x.dtype)  # relu keeps NaN, by which a loss is seen
 
 
 def gate(grad, out, x, logits, mu, r, gamma, beta):
+    """g, s0, s1 and dlogits."""
     g = torch.where(out <= 0, 0, grad)
-    s0, s1 = _wide(g).sum((2, 3)), (_wide(g) * (_wide(x) - _over(mu))).sum((2, 3))
+    s0 = _wide(g).sum((2, 3))
+    s1 = (_wide(g) * (_wide(x) - _over(mu))).sum((2, 3))
     w = torch.sigmoid(logits)
     return g, s0, s1, (s1 * (gamma * r) + s0 * beta) * w * (1 - w)
 
@@ -149,51 +172,73 @@ def gate(grad, out, x, logits, mu, r, gamma, beta):
 def input_grad(g, x, logits, s0, s1, dy, d, mu, r, gamma):
     """dx, dgamma, dbeta."""
     images, _, height, width = x.shape
-    w, scale, area = torch.sigmoid(logits), gamma * r, height * width
-    dbeta, dgamma = (w * s0 + dy).sum(0), (w * s1 + dy * d).sum(0) * r
+    area = height * width
+    w = torch.sigmoid(logits)
+    scale = gamma * r
+    dbeta = (w * s0 + dy).sum(0)
+    dgamma = (w * s1 + dy * d).sum(0) * r
     slope = _over(scale * r * dgamma / (images * area))
     offset = _over(scale * (dy / area - dbeta / (images * area)))
     dx = _wide(g) * _over(w * scale) - (_wide(x) - _over(mu)) * slope + offset
     return dx.to(x.dtype), dgamma, dbeta
 
 
-def _run(function, *tensors, **options):
+def _run(function: Callable, *tensors: Tensor, **options: float) -> Tensor | tuple[Tensor, ...]:
     # Autocast, or who wants a gradient, would be reasons to compile again.
     with torch.autocast(tensors[0].device.type, enabled=False):
-        return _compiled(function)(*(each.detach() for each in tensors), **options)
+        return _compiled(function)(*(tensor.detach() for tensor in tensors), **options)
 
 
-def _compile_error(device, dtype):
-    """Compile what training needs, of sizes that differ, lest two be taken for one."""
+def _compile_error(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Compile what training needs; gives why that cannot be done, or None."""
     from torch._inductor import config  # takes a while
 
+    try:
+        _compile_all(device, dtype)
+        return None
+    except RuntimeError:  # maybe of a broken file in the cache, as who is killed there leaves them
+        pass
+    try:
+        with config.patch(force_disable_caches=True):
+            _compile_all(device, dtype)
+        return None
+    except RuntimeError as error:  # no C++ compiler, or a Python unknown to torch.compile
+        reason, *_ = str(error).partition("\n\n")
+        return f"torch.compile: {' '.join(reason.split())}"
+
+
+def _compile_all(device: torch.device, dtype: torch.dtype) -> None:
+    # Of sizes that differ, lest the compiler take two of them for one.
     bn = nn.BatchNorm2d(3, device=device)
     x = torch.empty((2, 3, 4, 5), dtype=dtype, device=device, memory_format=torch.channels_last)
-    for anew in (False, True):  # who is killed while compiling leaves broken files in the cache
-        try:
-            with config.patch(force_disable_caches=anew):
-                out = bn_attention_add_relu(x, torch.empty_like(x), bn, nn.Identity())
-                return out.backward(torch.empty_like(out))
-        except RuntimeError as error:  # no C++ compiler, or a Python unknown to torch.compile
-            reason, *_ = str(error).partition("\n\n")
-    return f"torch.compile: {' '.join(reason.split())}"
+    out = bn_attention_add_relu(x, torch.empty_like(x), bn, nn.Identity())
+    out.backward(torch.empty_like(out))
 
 
-def _blocks(model):
+def _blocks(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if hasattr(module, "trains_fused")]
 
 
-def _is_pooled(attention):
+def _is_pooled(attention: nn.Module) -> bool:
     """Whether logits of the pooled descriptor alone are all that the module does."""
-    return isinstance(attention, nn.Identity) or all(
-        getattr(type(attention), name, None) is getattr(ChannelAttention, name)
-        for name in ("squeeze", "weights", "forward")
-    )
+    if isinstance(attention, nn.Identity):
+        return True
+    kind = type(attention)
+    names = ("squeeze", "weights", "forward")
+    return all(getattr(kind, name, None) is getattr(ChannelAttention, name) for name in names)
 
 
-def _wide(x):
+def _is_usual(bn: nn.Module) -> bool:
+    return type(bn) is nn.BatchNorm2d and bn.affine and bn.track_running_stats
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return any(getattr(module, hooks) for hooks in _HOOKS)
+
+
+def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _over(values):
+def _over(values: Tensor) -> Tensor:
     return values[..., None, None]  # (..., C) -> (..., C, 1, 1)

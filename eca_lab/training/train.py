@@ -66,7 +66,7 @@ def train_network(
     # Dropout (MobileNetV2 has some) draws from the global generator.
     with (
         torch.random.fork_rng(devices=range(torch.cuda.device_count())),
-        training_path(model, fused, dtype) as path,
+        training_path(model, fused=fused, dtype=dtype) as path,
     ):
         torch.manual_seed(_stream(seed, "dropout"))
         import torchvision  # noqa: F401 (else the first batch does, and is timed)

@@ -214,7 +214,7 @@ def trained(spec, batch_size, fuse):
     )
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     images = torch.randn(2, batch_size, 3, 16, 16)
-    with fused.training_path(model, fuse) as path:
+    with fused.training_path(model, fused=fuse) as path:
         assert path == ("fused" if fuse else "modules")
         for batch in images:
             optimizer.zero_grad()
