@@ -1,30 +1,35 @@
 """Comparisons of recorded trials in words and tables. Needs no torch."""
 
 import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
+
+import pandas as pd
 
 from eca_lab.attention.spec import parse_spec
 from eca_lab.evidence import results, stats
-from eca_lab.evidence.stats import DIFFERENCES, LEVEL, POWER
+from eca_lab.evidence.stats import DIFFERENCES, LEVEL, POWER, Comparison
+from eca_lab.evidence.studies import Setting, Study
 
 
 def print_comparisons(
-    table,
-    baseline,
-    family,
+    table: pd.DataFrame,
+    baseline: str,
+    family: Sequence[str] | None = None,
     *,
-    metric="top1",
-    margin=None,
-    higher_is_better=None,
-    adjust_equivalence=True,
-):
+    metric: str = "top1",
+    margin: float | None = None,
+    higher_is_better: bool | None = None,
+    adjust_equivalence: bool = True,
+) -> int:
     """Every arm of the family, or all, against the baseline, setting by setting.
 
     The options are those of `eca_lab.evidence.stats.compare`. Gives how many settings were
     compared: one without the baseline, or a pair, is skipped, saying why. TypeError, ValueError:
     what could be compared nowhere.
     """
-    stats.resolve_metric(metric, margin, higher_is_better)
+    stats.resolve_metric(metric, margin=margin, higher_is_better=higher_is_better)
     compared = 0
     for trials in results.settings(table):
         results.print_setting(trials)
@@ -60,7 +65,7 @@ _COLUMNS = [
 ]  # fmt: skip
 
 
-def _heading(comparison):
+def _heading(comparison: Comparison) -> str:
     """What the columns of a table of `print_comparisons` are, in a sentence."""
     what = f"{comparison.words} minus that of {comparison.baseline}"
     way = "higher is better" if comparison.higher_is_better else "lower is better"
@@ -73,23 +78,23 @@ def _heading(comparison):
     )
 
 
-def _with_unit(number, unit):
+def _with_unit(number: str, unit: str) -> str:
     return f"{number} {unit}" if unit else number
 
 
-def _form(unit):
+def _form(unit: str) -> str:
     """How numbers are written: points with two digits, what is of any size with four that count."""
     return "{:.2f}" if unit == "points" else "{:.4g}"
 
 
-def _with_digits_of_p(table):
+def _with_digits_of_p(table: pd.DataFrame) -> pd.DataFrame:
     p = [name for name in table if name == "p" or name.startswith("p_")]
     return table.assign(
         **{name: table[name].map("{:.3f}".format, na_action="ignore") for name in p}
     )
 
 
-def print_study(study):
+def print_study(study: Study) -> int:
     """Every setting of a declared study: its family, its contrasts, and its slope.
 
     Gives how many settings were compared; LookupError without any finished trial in its folder.
@@ -130,7 +135,7 @@ def print_study(study):
     return compared
 
 
-def print_families(study, setting, trials):
+def print_families(study: Study, setting: Setting, trials: pd.DataFrame) -> None:
     """The families of contrasts of a study in one of its settings, a table each.
 
     There is no verdict before the seeds that were declared.
@@ -168,7 +173,7 @@ _CONTRAST_COLUMNS = [
 ]  # fmt: skip
 
 
-def primary_contrast(study, setting, trials):
+def primary_contrast(study: Study, setting: Setting, trials: pd.DataFrame) -> str:
     """The primary contrast of a study in one of its settings, in a sentence; ValueError without
     a pair. There is no verdict before the seeds that were declared.
     """
@@ -189,13 +194,13 @@ def primary_contrast(study, setting, trials):
 _WORDS = {"equivalent": "as good", "undecided": "not told apart"}
 
 
-def _told(found):
+def _told(found: Mapping[str, Any]) -> str:
     interval = f"{found['low']:+.3f} to {found['high']:+.3f}"
     detectable = f"a t-test has 80% power for {found['detectable']:.3f}"
     return f"({interval}, p {found['p']:.2f}, n = {found['n']}, {detectable})"
 
 
-def conclusions(comparison):
+def conclusions(comparison: Comparison) -> list[str]:
     """What an `eca_lab.evidence.stats.Comparison` allows to say, as a list of sentences.
 
     They are on the arms that fix k, on the other arms, on what this number of seeds could have
@@ -218,7 +223,7 @@ def conclusions(comparison):
     return [f"{each}." for each in (fixed, others, _power(comparison))] + notes(comparison)
 
 
-def notes(comparison):
+def notes(comparison: Comparison) -> list[str]:
     """A sentence on the seeds that were left out; empty if none were."""
     if not (arms := {arm: n for arm, n in comparison.left_out.items() if n}):
         return []
@@ -229,7 +234,7 @@ def notes(comparison):
     ]
 
 
-def _verdicts(subject, baseline, table):
+def _verdicts(subject: str, baseline: str, table: pd.DataFrame) -> str:
     """Which arms are better, worse, equivalent and undecided."""
     parts = []
     for verdict in ("better", "worse", "equivalent", "undecided"):
@@ -240,7 +245,7 @@ def _verdicts(subject, baseline, table):
     return f"{subject} against {baseline}, in points: {'; '.join(parts) or 'none'}"
 
 
-def _power(comparison):
+def _power(comparison: Comparison) -> str:
     known = comparison.table.dropna(subset="detectable")
     seeds = f"With n = {_range(comparison.table['n'], '{:.0f}')} seeds"
     if known.empty:
@@ -261,6 +266,6 @@ def _power(comparison):
     )
 
 
-def _range(values, form):
+def _range(values: pd.Series, form: str) -> str:
     low, high = form.format(values.min()), form.format(values.max())
     return low if low == high else f"{low} to {high}"

@@ -3,7 +3,9 @@
 import functools
 import itertools
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from scipy import special, stats
 
 from eca_lab.checks import check_choice, check_number, shown
 from eca_lab.evidence.results import RUN, SETTING
+from eca_lab.evidence.studies import TESTS, Family
 
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE
@@ -81,22 +84,22 @@ class Comparison:
     table: pd.DataFrame
 
     @property
-    def least_p(self):
+    def least_p(self) -> float:
         """The least p_holm that so many comparisons of so many pairs can have, whatever comes."""
         n = int(self.table["n"].max())
         return min(1.0, self.table["p"].count() * 2 / min(2**n, RESAMPLES + 1))
 
     @property
-    def words(self):
+    def words(self) -> str:
         """What the metric is called."""
         return METRICS[self.metric].words if self.metric in METRICS else self.metric
 
     @property
-    def axis_label(self):
+    def axis_label(self) -> str:
         """What a difference is, for the label of an axis, with its unit."""
         return ", ".join(filter(None, (f"{self.words} minus that of {self.baseline}", self.unit)))
 
-    def at(self, margin):
+    def at(self, margin: float) -> "Comparison":
         """The same comparison with another margin: only the equivalence and verdicts change."""
         check_number("margin", margin, above=0)
         p_equivalence = _equivalence_p(self.table, margin)
@@ -113,15 +116,15 @@ class Comparison:
 
 
 def compare(
-    results,
-    baseline,
-    family=None,
+    results: pd.DataFrame,
+    baseline: str,
+    family: Iterable[str] | None = None,
     *,
-    metric="top1",
-    margin=None,
-    higher_is_better=None,
-    adjust_equivalence=True,
-):
+    metric: str = "top1",
+    margin: float | None = None,
+    higher_is_better: bool | None = None,
+    adjust_equivalence: bool = True,
+) -> Comparison:
     """Compare every arm of a family with a baseline arm.
 
     All arms of a seed start from equal backbone weights and see equal batches, so their results
@@ -136,6 +139,13 @@ def compare(
     What cannot be computed is missing: with one pair everything but n, mean and difference; where
     the differences do not vary, but for rounding, what needs their spread. The resampling starts
     from a fixed seed: equal results give equal tables.
+
+    >>> arms = ["eca"] * 6 + ["se"] * 6
+    >>> top1 = [85.1, 84.9, 85.3, 85.0, 85.2, 85.1, 84.2, 84.3, 84.4, 84.0, 84.5, 84.1]
+    >>> trials = pd.DataFrame({"arm": arms, "seed": [*range(6), *range(6)], "top1": top1})
+    >>> row = compare(trials, "eca").table.loc["se"]
+    >>> print(f"{row['difference']:+.2f} points, p {row['p_holm']:.3f}: {row['verdict']}")
+    -0.85 points, p 0.031: worse
 
     Args:
         results: a DataFrame with a row a trial, of one data set, backbone and recipe, such as
@@ -157,7 +167,9 @@ def compare(
     """
     results = _checked(results, metric)
     unit = _unit(results, metric, margin)
-    margin, higher_is_better = resolve_metric(metric, margin, higher_is_better)
+    margin, higher_is_better = resolve_metric(
+        metric, margin=margin, higher_is_better=higher_is_better
+    )
     by_seed, runs = _by_seed(results, metric)
     if family is None:
         family = [arm for arm in by_seed if arm != baseline]
@@ -185,7 +197,9 @@ def compare(
     ).at(margin)
 
 
-def resolve_metric(metric, margin=None, higher_is_better=None):
+def resolve_metric(
+    metric: str, *, margin: float | None = None, higher_is_better: bool | None = None
+) -> tuple[float, bool]:
     """Margin and direction of a metric, the usual ones where they are None.
 
     TypeError, ValueError: what is not accepted, or not known of this metric and has to be said.
@@ -207,7 +221,13 @@ def resolve_metric(metric, margin=None, higher_is_better=None):
     return margin, higher_is_better
 
 
-def trend(results, over, metric="top1", margin=None):
+def trend(
+    results: pd.DataFrame,
+    over: Mapping[str, float],
+    *,
+    metric: str = "top1",
+    margin: float | None = None,
+) -> dict[str, Any]:
     """The slope of a metric over a number that the arms have, such as a fixed kernel size.
 
     One `contrast`: per seed the least-squares slope, over the seeds that all of these arms have in
@@ -226,8 +246,12 @@ def trend(results, over, metric="top1", margin=None):
     }
 
 
-def slope_weights(over):
-    """The weights of `contrast` that give the least-squares slope over a number that arms have."""
+def slope_weights(over: Mapping[str, float]) -> dict[str, float]:
+    """The weights of `contrast` that give the least-squares slope over a number that arms have.
+
+    >>> slope_weights({"eca(k=1)": 1, "eca(k=3)": 3, "eca(k=5)": 5})
+    {'eca(k=1)': -0.25, 'eca(k=3)': 0.0, 'eca(k=5)': 0.25}
+    """
     values = list(over.values())
     if len(set(values)) < 2:
         raise ValueError(f"a trend over {values}: accepted are at least two different numbers")
@@ -235,7 +259,14 @@ def slope_weights(over):
     return dict(zip(over, (centred / (centred @ centred)).tolist(), strict=True))
 
 
-def contrast(results, weights, *, metric="top1", margin=None, test="t"):
+def contrast(
+    results: pd.DataFrame,
+    weights: Mapping[str, float],
+    *,
+    metric: str = "top1",
+    margin: float | None = None,
+    test: str = "t",
+) -> dict[str, Any]:
     """A weighted sum of arms, such as one minus another: one number a seed, then a test over seeds.
 
     Args:
@@ -293,8 +324,8 @@ def contrast(results, weights, *, metric="top1", margin=None, test="t"):
     return found
 
 
-def contrasts(results, family, metric="top1"):
-    """The contrasts of an `eca_lab.evidence.studies.Family`, with p adjusted by Holm over them.
+def contrasts(results: pd.DataFrame, family: Family, *, metric: str = "top1") -> pd.DataFrame:
+    """The contrasts of a `Family`, with p adjusted by Holm over them.
 
     Gives a DataFrame indexed by the names of the contrasts: n, estimate, sd, low, high, p, p_holm,
     margin, p_equivalence, p_equivalence_holm (over those that have a margin), detectable, as for
@@ -316,34 +347,43 @@ def contrasts(results, family, metric="top1"):
     return table[_CONTRAST_COLUMNS]
 
 
-def holm(p):
-    """p, a Series, adjusted for the number of those that are not missing (Holm 1979)."""
+def holm(p: pd.Series) -> pd.Series:
+    """p adjusted for the number of those that are not missing (Holm 1979).
+
+    >>> holm(pd.Series([0.01, 0.04, None, 0.03])).tolist()
+    [0.03, 0.06, nan, 0.06]
+    """
     ordered = p.dropna().sort_values()
     factors = np.arange(len(ordered), 0, -1)
     return (ordered * factors).cummax().clip(upper=1).reindex(p.index)
 
 
 @functools.cache
-def detectable_effect(n):
+def detectable_effect(n: int) -> float:
     """The true mean difference, in standard deviations, that n pairs show with 80% probability.
 
     Of a two-sided t-test at 5%. n is at least 2.
+
+    >>> round(detectable_effect(12), 2)
+    0.89
     """
     critical = special.stdtrit(n - 1, 1 - LEVEL / 2)
     return float(special.nctdtrinc(n - 1, 1 - POWER, critical)) / math.sqrt(n)
 
 
-def needed_pairs(effect):
+def needed_pairs(effect: float) -> int:
     """How many pairs show a true mean difference of so many standard deviations, as above.
 
     A whole number, rounded up, at least 2.
+
+    >>> needed_pairs(0.5)
+    34
     """
     check_number("effect", effect, above=0)
     fewest = ((special.ndtri(1 - LEVEL / 2) + special.ndtri(POWER)) / effect) ** 2  # if sd is known
     return next(n for n in itertools.count(max(2, int(fewest))) if detectable_effect(n) <= effect)
 
 
-TESTS = ("t", "sign flips")
 _COLUMNS = [
     "n", "mean", "difference", "sd", "low", "high", "p", "p_holm", "p_equivalence",
     "p_equivalence_holm", "equivalent_within", "correlation", "detectable",
@@ -357,7 +397,7 @@ _ONE_SETTING = "accepted are those of one data set, backbone and recipe"
 _TRIALS = "needed are arm, seed and the metric, a row a trial"
 
 
-def _checked(results, metric):
+def _checked(results: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Results with columns of one kind each: arm text, the metric float, those of RUN text."""
     if not isinstance(results, pd.DataFrame):
         kind = type(results).__name__
@@ -386,14 +426,14 @@ def _checked(results, metric):
     return results.assign(**{"arm": results["arm"].map(str), "seed": seeds, metric: values, **run})
 
 
-def _is_metric(results, name):
+def _is_metric(results: pd.DataFrame, name: str) -> bool:
     kind = results[name].dtype if (results.columns == name).sum() == 1 else None
     numeric = kind is not None and pd.api.types.is_numeric_dtype(kind)
     other = ("arm", "seed", *SETTING, *RUN)
     return numeric and kind.kind in "iuf" and name not in other
 
 
-def _unit(results, metric, margin):
+def _unit(results: pd.DataFrame, metric: str, margin: float | None) -> str:
     """The unit of a metric; ValueError where top-1 comes as fractions and the margin in points."""
     unit = METRICS[metric].unit if metric in METRICS else ""
     values = results[metric].dropna()
@@ -406,7 +446,7 @@ def _unit(results, metric, margin):
     return unit
 
 
-def _by_seed(results, metric):
+def _by_seed(results: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables of seeds by arms, the arms in the order of the results: a metric, and the run."""
     for column in SETTING:
         found = results[column].unique() if column in results else []
@@ -425,14 +465,16 @@ def _by_seed(results, metric):
     return table["value"][arms], table["run"][arms]
 
 
-def _pairs(by_seed, runs, arm, baseline):
+def _pairs(
+    by_seed: pd.DataFrame, runs: pd.DataFrame, arm: str, baseline: str
+) -> tuple[pd.DataFrame, int]:
     """The pairs of an arm and its baseline, and how many seeds both have that are none."""
     both = by_seed[[arm, baseline]].dropna()
     alike = (runs[arm] == runs[baseline]).reindex(both.index)
     return both[alike], int((~alike).sum())
 
 
-def _why_no_pair(runs, baseline, left_out):
+def _why_no_pair(runs: pd.DataFrame, baseline: str, left_out: dict[str, int]) -> str:
     reason = "no arm has a seed in common with it"
     if any(left_out.values()):
         where = {arm: ", ".join(runs[arm].dropna().unique()) for arm in (baseline, *left_out)}
@@ -440,7 +482,7 @@ def _why_no_pair(runs, baseline, left_out):
     return f"nothing to pair with {baseline}: {reason}"
 
 
-def _table(pairs):
+def _table(pairs: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The table of a `Comparison`, but for what needs the margin; pairs: arm -> (n, 2) table."""
     rows = [_compare_pairs(pair.to_numpy()) for pair in pairs.values()]
     table = pd.DataFrame(rows, pd.Index(pairs, name="arm"), _COLUMNS)
@@ -451,7 +493,7 @@ def _table(pairs):
     return table
 
 
-def _compare_pairs(pairs):
+def _compare_pairs(pairs: np.ndarray) -> dict[str, Any]:
     """A row of the table but for what needs the margin or other rows; pairs (n, 2), arm first."""
     n = len(pairs)
     if n == 0:
@@ -476,7 +518,7 @@ def _compare_pairs(pairs):
     return row
 
 
-def _sign_flip_p(differences):
+def _sign_flip_p(differences: np.ndarray) -> float:
     # As scipy.stats.permutation_test, but faster. Flips that give equal sums must tie: their sums
     # differ by rounding, so they are compared with a tolerance.
     scaled = differences / (np.abs(differences).max() or 1)
@@ -487,12 +529,12 @@ def _sign_flip_p(differences):
 
 
 @functools.cache
-def _all_flips(n):
+def _all_flips(n: int) -> np.ndarray:
     """All 2^n rows of n signs."""
     return np.array([*itertools.product((1.0, -1.0), repeat=n)])
 
 
-def _random_flip_sums(values):
+def _random_flip_sums(values: np.ndarray) -> np.ndarray:
     """Sums of the values, RESAMPLES times with random signs; in little memory, whatever their n."""
     rng = np.random.default_rng(0)
     sums = np.zeros(RESAMPLES)
@@ -503,7 +545,7 @@ def _random_flip_sums(values):
     return sums
 
 
-def _equivalence_p(table, margin):
+def _equivalence_p(table: pd.DataFrame, margin: float) -> pd.Series:
     """The larger p of two one-sided t-tests against -margin and margin, of every row."""
     n, difference, sd = (table[name].to_numpy(float) for name in ("n", "difference", "sd"))
     with np.errstate(divide="ignore", invalid="ignore"):  # one pair, or all pairs alike
@@ -511,12 +553,14 @@ def _equivalence_p(table, margin):
     return pd.Series(stats.t.sf(t, n - 1), table.index)
 
 
-def _verdicts(n, p_holm, p_equivalence, better):
+def _verdicts(
+    n: pd.Series, p_holm: pd.Series, p_equivalence: pd.Series, better: pd.Series
+) -> np.ndarray:
     apart = p_holm < LEVEL
     cases = [n == 0, apart & better, apart, p_equivalence < LEVEL]
     return np.select(cases, ["no pair", "better", "worse", "equivalent"], "undecided")
 
 
-def _varies(sample, values):
+def _varies(sample: np.ndarray, values: np.ndarray) -> bool:
     """Whether a sample computed from values has a spread that is more than their rounding."""
     return len(sample) > 1 and np.ptp(sample) > 1e-9 * np.abs(values).max()
