@@ -212,7 +212,7 @@ def conclusions(comparison: Comparison) -> list[str]:
     is_fixed = table.index.isin(over)
     fixed = _verdicts("Fixed k", comparison.baseline, table[is_fixed])
     with suppress(ValueError):  # fewer than two of them, or no seed that has all
-        slope = stats.trend(trials, over, comparison.metric)
+        slope = stats.trend(trials, over, metric=comparison.metric)
         if not math.isnan(slope["low"]):
             k = slope["values"]
             fixed += (
