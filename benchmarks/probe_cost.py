@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from eca_lab.data import load_dataset
+from eca_lab.data.augmentation import input_transform
 from eca_lab.looking.probe import record_weights
-from eca_lab.training.train import initial_model, input_transform, stem_for
+from eca_lab.training.train import initial_model, stem_for
 
 TURNS = 7
 BATCH_SIZE = 250

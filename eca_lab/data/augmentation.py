@@ -82,3 +82,10 @@ def channel_statistics(images):
     mean = (counts * values).sum(1).double() / count
     std = ((counts * values**2).sum(1).double() / count - mean**2).sqrt()
     return (mean / 255).float(), (std / 255).float()
+
+
+def input_transform(dataset):
+    """A function from uint8 images (N, 3, H, W) to the input of a network trained on a data set."""
+    mean, std = channel_statistics(dataset.train_images)
+    layout = torch.channels_last
+    return lambda images: normalize(images, mean, std).contiguous(memory_format=layout)

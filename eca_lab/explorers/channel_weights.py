@@ -8,10 +8,10 @@ import pandas as pd
 import torch
 
 from eca_lab.checks import check_choice, check_integer, check_number, shown
+from eca_lab.data.augmentation import input_transform
 from eca_lab.explorers.explorer import Explorer, plain
 from eca_lab.figures import WEIGHTS, arm_color, dress, new_figure
 from eca_lab.looking import probe
-from eca_lab.training.train import input_transform
 
 
 class ChannelWeightExplorer(Explorer):

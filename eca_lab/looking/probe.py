@@ -51,7 +51,7 @@ def record_weights(model, images, prepare=None, batch_size=250, descriptors=Fals
     left as it was found, also on an error. Within `intervene` the changed weights are recorded.
 
     images are a tensor (N, ...) on any device; prepare makes the model's input of a batch of them,
-    such as `eca_lab.training.train.input_transform(dataset)`. descriptors adds the means of each
+    such as `eca_lab.data.augmentation.input_transform(dataset)`. descriptors adds the means of each
     layer's input channels. ValueError: a model without channel attention, or with a layer that does
     not run exactly once a pass; images that are no tensor, none, or uint8 without prepare.
     """

@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 
 from eca_lab.attention.kernel_size import adaptive_kernel_size
 from eca_lab.checks import check_integer
+from eca_lab.data.augmentation import input_transform
 from eca_lab.files import check_regular, written_whole
 from eca_lab.looking import measures, probe
 from eca_lab.provenance import code_version, provenance
-from eca_lab.training.train import input_transform
 
 UNTOUCHED = ("all", "untouched")
 ORDERS = (("all", "first order"), ("all", "second order"))  # of `eca_lab.looking.probe.renumber`

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from eca_lab.attention.modules import ChannelAttention
 from eca_lab.checks import check_choice, check_integer, shown
-from eca_lab.data.augmentation import augment, channel_statistics, normalize
+from eca_lab.data.augmentation import augment, input_transform
 from eca_lab.networks.backbones import add_attention, attention_specs, blocks, build_model
 from eca_lab.networks.fused import training_path
 from eca_lab.provenance import cpu_has_bfloat16
@@ -117,13 +117,6 @@ def progress_bar(total, unit="epoch"):
     # tqdm's bar for notebooks overlooks this variable, which its bar for terminals obeys.
     quiet = True if os.environ.get("TQDM_DISABLE") else None
     return tqdm(total=total, unit=unit, smoothing=0.05, disable=quiet)
-
-
-def input_transform(dataset):
-    """A function from uint8 images (N, 3, H, W) to the input of a network trained on a data set."""
-    mean, std = channel_statistics(dataset.train_images)
-    layout = torch.channels_last
-    return lambda images: normalize(images, mean, std).contiguous(memory_format=layout)
 
 
 def trial_description(dataset, backbone, arm, seed, recipe):

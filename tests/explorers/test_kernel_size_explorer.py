@@ -1,8 +1,5 @@
 """The explorer of the kernel size in Python; what its page draws is in test_browser.py."""
 
-import subprocess
-import sys
-
 import pytest
 
 from eca_lab.attention.kernel_size import NETWORKS, adaptive_kernel_size, released_kernel_sizes
@@ -41,12 +38,3 @@ def test_the_figure_draws_the_state():
     assert formula == [[C, adaptive_kernel_size(C, gamma=1.5, b=0, ties="down")] for C in widths]
     assert released == [[256, 3], [512, 5], [1024, 5], [2048, 7]]
     assert ax.get_title("right") == f"C = 300, k = {explorer.kernel_size}"
-
-
-def test_needs_no_torch():
-    code = (
-        "from eca_lab.explorers import KernelSizeExplorer; KernelSizeExplorer().channels = 64; "
-        "import sys; print(*sorted({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == []

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from eca_lab import figures
+from eca_lab.data.augmentation import input_transform
 from eca_lab.explorers import ChannelWeightExplorer
 from eca_lab.looking import probe
 from eca_lab.networks.backbones import build_model
-from eca_lab.training.train import input_transform
 
 ARMS = {"eca": "eca", "se": "se(r=4)"}
 IMAGES = [*range(0, 20, 2), *range(1, 20, 2)]  # ten of each class, which take turns

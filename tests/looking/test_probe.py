@@ -12,9 +12,9 @@ from timm.models._efficientnet_blocks import SqueezeExcite
 from torch import nn
 
 from eca_lab.attention import modules
+from eca_lab.data.augmentation import input_transform
 from eca_lab.looking import probe
 from eca_lab.networks.backbones import build_model
-from eca_lab.training.train import input_transform
 
 ARMS = ["se(r=4)", "cbam(r=4)", "eca(k=5, order=shuffled)", "eca_ns(k=3)"]
 LAYERS = ["layer1.attention", "layer2.attention", "layer3.0.attention", "layer3.1.attention"]

@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 
 from eca_lab.__main__ import main
+from eca_lab.data.augmentation import input_transform
 from eca_lab.looking import measures, probe
 from eca_lab.looking.recording import (
     ORDERS,
@@ -22,7 +23,6 @@ from eca_lab.networks.backbones import build_model
 from eca_lab.networks.checkpoints import load_checkpoint, train_checkpoints
 from eca_lab.recipe import Recipe
 from eca_lab.training.sweep import plan_sweep
-from eca_lab.training.train import input_transform
 
 LAYERS = ["layer1.attention", "layer2.attention", "layer3.0.attention", "layer3.1.attention"]
 

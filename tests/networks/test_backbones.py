@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 import torchvision
@@ -30,23 +27,6 @@ def test_plain_backbones_are_torchvisions(backbone):
     theirs.load_state_dict(ours.state_dict())  # the same names and shapes
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(ours(x), theirs(x))
-
-
-# Six seconds of imports, before anybody sees an explorer.
-def test_what_explorers_show_first_needs_no_torchvision():
-    code = """
-import sys
-from eca_lab import data, explorers
-from eca_lab.networks import checkpoints
-from eca_lab.training import train
-shapes = data.load_dataset("shapes")
-model = train.initial_model("tiny", "eca", len(shapes.classes), "cifar", seed=0)
-model(train.input_transform(shapes)(shapes.test_images[:1]))
-explorers.ChannelWeightExplorer({"eca": model}, shapes)
-explorers.ReductionExplorer()
-assert not {"torchvision", "torch._dynamo"} & {*sys.modules}
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("network", NETWORKS)

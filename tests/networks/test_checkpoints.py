@@ -12,6 +12,7 @@ import torch
 
 from eca_lab.attention.kernel_size import released_kernel_sizes
 from eca_lab.data import load_dataset
+from eca_lab.data.augmentation import input_transform
 from eca_lab.evidence.results import load_records, run_of, trial_identity, unpack_correct
 from eca_lab.looking.recording import load_recording
 from eca_lab.networks.backbones import attention_specs, build_model
@@ -26,7 +27,7 @@ from eca_lab.networks.checkpoints import (
 from eca_lab.recipe import Recipe
 from eca_lab.training import sweep, train
 from eca_lab.training.sweep import plan_sweep
-from eca_lab.training.train import input_transform, train_network, trial_description
+from eca_lab.training.train import train_network, trial_description
 
 FOLDER = Path(__file__).parents[2] / "data" / "checkpoints"
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=0.05)

@@ -1,6 +1,5 @@
 import dataclasses
 import errno
-import json
 import os
 import shutil
 import signal
@@ -859,28 +858,6 @@ def test_bad_input_gives_one_line_and_writes_nothing(arguments, message, tmp_pat
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert not out.exists()
-
-
-def test_training_needs_no_notebook_packages(tmp_path):
-    # Where training runs there may be only what pyproject.toml lists as dependencies.
-    code = """
-import json, sys
-import eca_lab.__main__
-status = eca_lab.__main__.main(json.loads(sys.argv[1]))
-absent = ["ipywidgets", "IPython", "matplotlib", "seaborn", "jupyterlab", "nbval", "timm",
-          "playwright", "ray"]
-assert not (loaded := [name for name in absent if name in sys.modules]), loaded
-sys.exit(status)
-"""
-    arguments = [*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(load_results(tmp_path)) == 1
 
 
 def test_the_command_for_checkpoints(tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from eca_lab.data.augmentation import input_transform
 from eca_lab.evidence.results import unpack_correct
 from eca_lab.recipe import Recipe
 from eca_lab.training import train
@@ -13,7 +14,6 @@ from eca_lab.training.train import (
     check_device,
     generator,
     initial_model,
-    input_transform,
     stem_for,
     train_network,
     trial_description,
