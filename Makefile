@@ -13,7 +13,7 @@ XDIST := -n 2 --dist loadscope --no-loadscope-reorder
 QUIET := TQDM_DISABLE=1
 
 .PHONY: lab test test-browser test-lowest lint format notebooks site sweep-demo study study-small \
-        photographs imagenet-subset ladder ladder-small checkpoints constraints clean
+        photographs why imagenet-subset ladder ladder-small checkpoints constraints clean
 
 # Notebooks whose explorers need no kernel: their state is saved with them, and JupyterLab shows it
 # before any cell has run, if the notebook is trusted. The folder jupyter has JupyterLab save the
@@ -95,12 +95,16 @@ study: .venv/.installed
 study-small: .venv/.installed
 	$(SWEEP) --study fixed-k --setting small --data "$(CIFAR10)" $(ON_CPU)
 
-# Some 14 hours of one CPU core. The networks of three seeds are kept, and what they do is recorded.
+# Some 20 hours of one CPU core. The networks of three seeds are kept, and what they do is recorded.
 photographs: .venv/.installed
 	$(SWEEP) --study photographs --setting cifar10 --data "$(CIFAR10)" $(ON_CPU)
 	$(CHECKPOINTS) --study photographs --setting cifar10 --data "$(CIFAR10)" --seeds 3 \
 	    --arms "eca(order=shuffled)"
 	$(BIN)/python -m eca_lab record --data "$(CIFAR10)" --size 32
+
+# Some 22 hours of one CPU core, one with AVX512-BF16, on which the recorded trials ran.
+why: .venv/.installed
+	$(SWEEP) --study why --setting cifar10 --data "$(CIFAR10)" $(ON_CPU)
 
 imagenet-subset: .venv/.installed
 	$(SWEEP) --study imagenet-subset --setting tiny-imagenet $(ON_CPU) \
