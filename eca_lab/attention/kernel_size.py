@@ -13,9 +13,12 @@ from functools import partial
 from eca_lab.checks import check_choice, check_integer, check_number, shown
 
 TIES = ("up", "down")
+GAMMA, B = 2, 1  # the paper's
 
 
-def adaptive_kernel_size(channels: int, *, gamma: float = 2, b: float = 1, ties: str = "up") -> int:
+def adaptive_kernel_size(
+    channels: int, *, gamma: float = GAMMA, b: float = B, ties: str = "up"
+) -> int:
     """Kernel size for a number of channels: k = psi(C) = |log2(C)/gamma + b/gamma|_odd.
 
     |t|_odd is the odd integer nearest to t. Equation 12 leaves open what happens where t is an
@@ -45,7 +48,7 @@ def adaptive_kernel_size(channels: int, *, gamma: float = 2, b: float = 1, ties:
     return k - 2 if ties == "down" and t == k - 1 > 0 else k
 
 
-def rounding_argument(channels: int, *, gamma: float = 2, b: float = 1) -> Fraction | float:
+def rounding_argument(channels: int, *, gamma: float = GAMMA, b: float = B) -> Fraction | float:
     """t = (log2(C) + b) / gamma, which psi rounds to the nearest odd integer.
 
     A Fraction, exact, where C is a power of two; a float elsewhere, where t is irrational and so
@@ -61,7 +64,7 @@ def rounding_argument(channels: int, *, gamma: float = 2, b: float = 1) -> Fract
     return (math.log2(channels) + float(b)) / float(gamma)
 
 
-def channels_for_kernel_size(k: int, *, gamma: float = 2, b: float = 1) -> float:
+def channels_for_kernel_size(k: int, *, gamma: float = GAMMA, b: float = B) -> float:
     """Number of channels that belongs to a kernel size: C = phi(k) = 2^(gamma * k - b).
 
     Equation 11, the inverse of t. Errors as for `adaptive_kernel_size`, and from 2^1024 channels.
@@ -77,7 +80,7 @@ def channels_for_kernel_size(k: int, *, gamma: float = 2, b: float = 1) -> float
     return 2.0 ** float(exponent)
 
 
-def channel_interval(k: int, *, gamma: float = 2, b: float = 1) -> tuple[int, int]:
+def channel_interval(k: int, *, gamma: float = GAMMA, b: float = B) -> tuple[int, int]:
     """Half-open interval (start, stop) of the integers C that psi, ties up, maps to k; maybe empty.
 
     Those with 2^(gamma (k - 1) - b) <= C < 2^(gamma (k + 1) - b), from Equation 12. With a negative

@@ -15,11 +15,13 @@ torch draws those of a layer with the same fan-in. TypeError, ValueError: an arg
 accepted, or does not fit the number of channels.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eca_lab.attention.kernel_size import adaptive_kernel_size, check_kernel_size
+from eca_lab.attention.kernel_size import GAMMA, B, adaptive_kernel_size, check_kernel_size
 from eca_lab.attention.spec import GRAMMAR, ORDERS, PADDINGS, Spec, parse_spec
 from eca_lab.checks import check_choice, check_integer
 
@@ -117,18 +119,20 @@ class ECA(LinearAttention):
         *,
         gamma: float | None = None,
         b: float | None = None,
-        padding: str = "zeros",
+        padding: Literal["zeros", "circular"] = "zeros",
         order: str = "identity",
     ) -> None:
         super().__init__(channels)
         check_choice("padding", padding, PADDINGS)
         check_choice("order", order, ORDERS)
-        mapping = {name: v for name, v in (("gamma", gamma), ("b", b)) if v is not None}
+        named = [name for name, value in (("gamma", gamma), ("b", b)) if value is not None]
         if kernel_size is None:
-            kernel_size = adaptive_kernel_size(channels, **mapping)
-        elif mapping:
-            given = ", ".join(mapping)
-            raise ValueError(f"kernel_size={kernel_size} with {given}: accepted is one of the two")
+            kernel_size = adaptive_kernel_size(
+                channels, gamma=GAMMA if gamma is None else gamma, b=B if b is None else b
+            )
+        elif named:
+            both = f"kernel_size={kernel_size} with {', '.join(named)}"
+            raise ValueError(f"{both}: accepted is one of the two")
         check_kernel_size(kernel_size, channels)
         self.kernel_size = kernel_size
         self.padding = padding

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from eca_lab.attention.kernel_size import check_kernel_size, check_mapping
+from eca_lab.attention.kernel_size import GAMMA, B, check_kernel_size, check_mapping
 from eca_lab.checks import check_choice, check_integer, shown
 
 PADDINGS = ("zeros", "circular")
@@ -163,7 +163,7 @@ def _value(key, text):
         return sizes if len(sizes) > 1 else sizes[0]
     if key in ("gamma", "b"):
         number = _number(float, key, text, "a number")
-        check_mapping(**{"gamma": 2, "b": 1, key: number})
+        check_mapping(**{"gamma": GAMMA, "b": B, key: number})
         return int(number) if number.is_integer() else number
     if key in ("padding", "order"):
         check_choice(key, text, {"padding": PADDINGS, "order": ORDERS}[key])

@@ -239,7 +239,9 @@ def trend(
     ValueError: fewer than two different numbers; otherwise as `contrast`.
     """
     arms = set(_checked(results, metric)["arm"])
-    over = {arm: over[arm] for arm in sorted(over, key=over.get) if arm in arms}
+    over = {
+        arm: number for arm, number in sorted(over.items(), key=lambda item: item[1]) if arm in arms
+    }
     return {
         "values": tuple(over.values()),
         **contrast(results, slope_weights(over), metric=metric, margin=margin),
@@ -486,7 +488,7 @@ def _table(pairs: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """The table of a `Comparison`, but for what needs the margin; pairs: arm -> (n, 2) table."""
     rows = [_compare_pairs(pair.to_numpy()) for pair in pairs.values()]
     table = pd.DataFrame(rows, pd.Index(pairs, name="arm"), _COLUMNS)
-    kinds = {name: float for name in _COLUMNS} | {"n": int, "verdict": object}
+    kinds = dict.fromkeys(_COLUMNS, "float64") | {"n": "int64", "verdict": "object"}
     kinds |= {f"seeds_{difference}": "Int64" for difference in DIFFERENCES}
     table = table.astype(kinds)
     table["p_holm"] = holm(table["p"])

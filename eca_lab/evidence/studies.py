@@ -5,6 +5,7 @@ baseline and a family of arms that are compared with it, or by families of contr
 line, the Makefile and the notebooks read it here.
 """
 
+import math
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -149,10 +150,10 @@ class Study:
     question: str
     results: Path
     settings: dict = field(repr=False)
-    baseline: str | None = None
-    margin: float | None = None
+    baseline: str = ""
+    margin: float = math.nan
     adjust_equivalence: bool = False
-    primary: str | None = None
+    primary: str = ""
     slope: Slope | None = None
     families: tuple = ()
 
@@ -193,7 +194,7 @@ def _study(
     baseline=None, primary=None, family=(), beside=(), families=None, slope=None, margin=None,
 ):  # fmt: skip
     """The `Study` of a declaration that was checked key by key; ValueError for what contradicts."""
-    baseline, primary = (arm and str(parse_spec(arm)) for arm in (baseline, primary))
+    baseline, primary = (str(parse_spec(arm)) if arm else "" for arm in (baseline, primary))
     families = tuple(_family(title, **each) for title, each in (families or {}).items())
     shared = [arm for arm in (baseline, primary, *beside) if arm]
     shared += [arm for each in families for one in each.contrasts for arm in one.arms]
@@ -218,7 +219,7 @@ def _study(
         results=results,
         settings=made,
         baseline=baseline,
-        margin=margin,
+        margin=math.nan if margin is None else margin,
         primary=primary,
         slope=slope,
         families=families,

@@ -6,6 +6,7 @@ torchvision takes longer than torch, so it is done where one of these is built. 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,6 +19,9 @@ from eca_lab.networks import fused
 class _Block(nn.Module):
     """A residual block with a place for an attention module."""
 
+    channels: int
+    attention: nn.Module
+
     def _make_place(self, channels: int) -> None:
         self.channels = channels
         self.attention = nn.Identity()
@@ -27,8 +31,9 @@ class _ReluBlock(_Block):
     """One that ends in a ReLU, behind BatchNorm, attention and shortcut."""
 
     trains_fused = False  # eca_lab.networks.fused.training_path sets it
+    relu: nn.Module
 
-    def _end(self, bn: nn.Module, x: Tensor, shortcut: Tensor) -> Tensor:
+    def _end(self, bn: nn.BatchNorm2d, x: Tensor, shortcut: Tensor) -> Tensor:
         if fused.applies(self, bn, x, shortcut):
             return fused.bn_attention_add_relu(x, shortcut, bn, self.attention)
         return self.relu(self.attention(bn(x)) + shortcut)
@@ -116,6 +121,8 @@ def _mobilenet_v2(num_classes: int) -> nn.Module:
     from torchvision.models import mobilenetv2
 
     class InvertedResidual(_Block, mobilenetv2.InvertedResidual):
+        out_channels: int
+
         def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **kwargs)
             self._make_place(self.out_channels)
@@ -181,12 +188,7 @@ def build_model(
     """
     check_choice("backbone", backbone, BACKBONES)
     check_choice("stem", stem, ("imagenet", "cifar"))
-    if backbone == "tiny":
-        model = TinyResNet(num_classes)
-    elif backbone == "mobilenet_v2":
-        model = _mobilenet_v2(num_classes)
-    else:
-        model = _resnet(backbone, num_classes)
+    model = _plain(backbone, num_classes)
     if stem == "cifar" and backbone == "mobilenet_v2":
         model.features[0][0].stride = (1, 1)  # already 3x3, and no pooling follows
     elif stem == "cifar":
@@ -194,6 +196,14 @@ def build_model(
         model.maxpool = nn.Identity()
     add_attention(model, attention)
     return model
+
+
+def _plain(backbone: str, num_classes: int) -> Any:  # of which stems have other attributes
+    if backbone == "tiny":
+        return TinyResNet(num_classes)
+    if backbone == "mobilenet_v2":
+        return _mobilenet_v2(num_classes)
+    return _resnet(backbone, num_classes)
 
 
 def add_attention(model: nn.Module, attention: str | Spec) -> None:
@@ -226,7 +236,7 @@ def attention_specs(model: nn.Module) -> list[str]:
     return specs
 
 
-def blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module, int, int]]:
+def blocks(model: nn.Module) -> Iterator[tuple[str, _Block, int, int]]:
     """(name, block, channels, stage) of every block; a stage is a run of blocks of equal width."""
     stage, previous = -1, None
     for name, block in model.named_modules():

@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,9 +66,10 @@ def obstacle(model: nn.Module) -> str | None:
         return f"the blocks of {type(model).__name__} do not end in a ReLU"
     if not all(_is_pooled(block.attention) for block in _blocks(model)):
         return "its attention depends on more than the means of the channels"
+    return None
 
 
-def applies(block: nn.Module, bn: nn.Module, x: Tensor, shortcut: Tensor) -> bool:
+def applies(block: Any, bn: nn.Module, x: Tensor, shortcut: Tensor) -> bool:
     """Whether a block ends fused, from bn(x) on: not where a module is hooked or changed."""
     trains = block.trains_fused and bn.training and torch.is_grad_enabled()
     return (
@@ -90,7 +92,7 @@ def bn_attention_add_relu(
     parameters = attention.parameters()
     out, mean, var = _Fused.apply(x, shortcut, bn.weight, bn.bias, bn.eps, score, *parameters)
     with torch.no_grad():
-        bn.num_batches_tracked += 1
+        bn.num_batches_tracked.add_(1)
         share = bn.momentum
         if share is None:  # the average of all batches so far
             share = 1 / bn.num_batches_tracked.item()
@@ -215,7 +217,7 @@ def _compile_all(device: torch.device, dtype: torch.dtype) -> None:
     out.backward(torch.empty_like(out))
 
 
-def _blocks(model: nn.Module) -> list[nn.Module]:
+def _blocks(model: nn.Module) -> list[Any]:
     return [module for module in model.modules() if hasattr(module, "trains_fused")]
 
 
