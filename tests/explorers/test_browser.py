@@ -682,7 +682,9 @@ def test_a_state_that_cannot_be_is_not_drawn_and_heals(page):
 
     wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    made = ChannelWeightExplorer({"eca": build_model("tiny", "eca", 10)}, load_dataset("shapes"))
+    made = ChannelWeightExplorer(
+        {"eca": build_model("tiny", "eca", num_classes=10)}, load_dataset("shapes")
+    )
     made.channel = 99
     told = _as_text(made.given), _as_text(made.answer), made._state()
     page.evaluate(MODEL, [made._esm, *told])

@@ -230,7 +230,9 @@ def test_200_classes_have_an_image_each(dataset):
     many = dataclasses.replace(
         dataset, test_images=images, test_labels=labels, classes=tuple(map(str, range(200)))
     )
-    panel = ChannelWeightExplorer({"eca": build_model("tiny", "eca", 200, "cifar")}, many)
+    panel = ChannelWeightExplorer(
+        {"eca": build_model("tiny", "eca", num_classes=200, stem="cifar")}, many
+    )
     assert len(panel.weights) == 200
     assert panel.given["counts"] == [1] * 200
     named = [label.get_text() for label in panel._figure().axes[0].get_yticklabels()]

@@ -163,7 +163,7 @@ def test_a_module_without_a_spec_is_not_called_none():
 
     with pytest.raises(TypeError, match="Own has no spec: accepted are Static, SE, CBAM"):
         _ = Own(64).spec
-    model = build_model("tiny", "eca", 10)
+    model = build_model("tiny", "eca", num_classes=10)
     model.layer2.attention = Own(64)
     with pytest.raises(TypeError, match="Own has no spec"):
         attention_specs(model)

@@ -297,7 +297,9 @@ def test_checkpoints_are_trained_once_and_kept(dataset, tmp_path, monkeypatch):
 
 def test_networks_too_tell_of_emulated_bfloat16_with_its_time(dataset, tmp_path, monkeypatch):
     def fake(dataset, backbone, arm, seed, *_, **__):
-        return build_model(backbone, arm, len(dataset.classes), "cifar"), {"top1": 50.0}
+        return build_model(backbone, arm, num_classes=len(dataset.classes), stem="cifar"), {
+            "top1": 50.0
+        }
 
     monkeypatch.setattr(sweep, "train_network", fake)
     monkeypatch.setattr(sweep, "cpu_has_bfloat16", lambda: False)
