@@ -176,6 +176,7 @@ function onEscape(undo, done = () => {}) {
   const hear = (event) => {
     if (event.key !== "Escape") return;
     event.stopPropagation();
+    removeEventListener("keydown", hear, true);
     undo();
   };
   const stop = () => {
@@ -200,6 +201,7 @@ function drag(view, node, move, end = () => {}) {
       node.setPointerCapture(event.pointerId);
       onEscape(() => {
         node.releasePointerCapture(event.pointerId);
+        end(); // not by an event, of which there is none where the pointer has not moved
         view.restore(before);
       });
     }
@@ -238,11 +240,11 @@ const of = (state, value) => (typeof value === "function" ? value(state) : value
 // The number that a text says, NaN if none: "1,000", "1 000" and "1_000" are a thousand; "1,5" is no integer, and
 // elsewhere one and a half.
 export function numberOf(text, integer) {
-  const signed = text.trim().replace(/^[−+]/, (sign) => (sign === "−" ? "-" : ""));
-  const grouped = signed.match(/^-?\d{1,3}(?:([\s,_])\d{3})(?:\1\d{3})*$/);
-  const digits = integer && grouped ? signed.replace(/[\s,_]/g, "") : signed;
-  if (integer) return /^-?\d+$/.test(digits) ? Number(digits) : NaN;
-  return digits === "" ? NaN : Number(digits.replace(/^([^.,]*),([^.,]*)$/, "$1.$2"));
+  const ascii = text.trim().replace(/^−/, "-").replace(/^\+/, "");
+  if (!integer) return ascii === "" ? NaN : Number(ascii.replace(/^([^.,]*),([^.,]*)$/, "$1.$2"));
+  const separator = ascii.match(/^-?\d{1,3}([\s,_])\d{3}(\1\d{3})*$/)?.[1];
+  const digits = separator ? ascii.replaceAll(separator, "") : ascii;
+  return /^-?\d+$/.test(digits) ? Number(digits) : NaN;
 }
 
 // A slider that halts at stops, beside a box that takes every number from the first to the last, integers only if

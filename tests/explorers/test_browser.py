@@ -458,6 +458,20 @@ def test_the_explorer_of_the_study_follows_keyboard_and_mouse(find):
     check("se")
     mean = tiny.loc[tiny["arm"] == "se", "top1"].mean()
     expect(lines.filter(has_text="baseline")).to_contain_text(f"semean {mean:.2f}")
+    # Escape undoes the press on an arm, and the drag of an edge.
+    place = explorer.locator(".plot").bounding_box()
+    on_arm = place["x"] + 3, place["y"] + 60
+    for x, y in (on_arm, middle(explorer.locator("circle.edge").last)):
+        before = margin.input_value()
+        page.mouse.move(x, y)
+        page.mouse.down()
+        if y < place["y"] + 30:
+            page.mouse.move(x + 20, y, steps=3)
+            expect(margin).not_to_have_value(before)
+        page.keyboard.press("Escape")
+        page.mouse.up()
+        expect(margin).to_have_value(before)
+        check("se")
     check_places(page, explorer)
 
 
