@@ -179,9 +179,9 @@ def primary_contrast(study: Study, setting: Setting, trials: pd.DataFrame) -> st
     """
     first = stats.compare(trials, study.primary, [study.baseline], margin=study.margin)
     row = first.table.loc[study.baseline]
-    verdict = f"{study.baseline} is {_WORDS.get(row['verdict'], row['verdict'])}"
+    verdict = f"{study.baseline} is {row['verdict']}"
     if row["verdict"] == "undecided":
-        verdict = "undecided, with neither a difference shown nor equality"
+        verdict = "undecided, with neither a difference shown nor equivalence"
     if row["n"] < setting.seeds:
         verdict = f"no verdict before the {setting.seeds} seeds that were declared"
     return (
@@ -189,9 +189,6 @@ def primary_contrast(study: Study, setting: Setting, trials: pd.DataFrame) -> st
         f"{row['difference']:+.3f} points {_told(row)}; p of equivalence within "
         f"{study.margin:g} points {row['p_equivalence']:.2f}: {verdict}"
     )
-
-
-_WORDS = {"equivalent": "as good", "undecided": "not told apart"}
 
 
 def _told(found: Mapping[str, Any]) -> str:
@@ -241,7 +238,7 @@ def _verdicts(subject: str, baseline: str, table: pd.DataFrame) -> str:
         chosen = table.loc[table["verdict"] == verdict, "difference"]
         if len(chosen):
             arms = ", ".join(f"{arm} ({each:+.2f})" for arm, each in chosen.items())
-            parts.append(f"{_WORDS.get(verdict, verdict)} {arms}")
+            parts.append(f"{verdict} {arms}")
     return f"{subject} against {baseline}, in points: {'; '.join(parts) or 'none'}"
 
 
@@ -259,7 +256,7 @@ def _power(comparison: Comparison) -> str:
         f"{seeds} {blind}a t-test would have found a true difference of "
         f"{_range(known['detectable'], '{:.2f}')} points, depending on the arm, with {POWER:.0%} "
         f"probability (before adjustment), and {wanted} points would take it "
-        f"{_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equality within the margin of "
+        f"{_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equivalence within the margin of "
         f"{comparison.margin:g} points is shown for {equal} of {len(known)} arms ({adjusted}), "
         f"and the closest, {closest}, would need a margin of "
         f"{known.loc[closest, 'equivalent_within']:.2f}"

@@ -23,11 +23,11 @@ def test_conclusions_name_what_the_table_says(results):
         "none": "worse", "se": "undecided", "eca(k=1)": "equivalent", "eca(k=3)": "better",
     }  # fmt: skip
     assert f"better eca(k=3) ({rows.loc['eca(k=3)', 'difference']:+.2f})" in fixed
-    assert f"as good eca(k=1) ({rows.loc['eca(k=1)', 'difference']:+.2f})" in fixed
+    assert f"equivalent eca(k=1) ({rows.loc['eca(k=1)', 'difference']:+.2f})" in fixed
     slope = trend(frame, {"eca(k=1)": 1, "eca(k=3)": 3})["estimate"]
     assert f"slope is {slope:+.3f}" in fixed
     assert f"worse none ({rows.loc['none', 'difference']:+.2f})" in others
-    assert f"not told apart se ({rows.loc['se', 'difference']:+.2f})" in others
+    assert f"undecided se ({rows.loc['se', 'difference']:+.2f})" in others
     assert "n = 12 seeds" in power
     assert f"{rows['detectable'].min():.2f} to {rows['detectable'].max():.2f} points" in power
     assert "80% probability" in power
@@ -44,7 +44,7 @@ def test_conclusions_of_next_to_nothing(results):
     frame = results(eca=[60], se=[61], none=[None, 62])  # no pair with the last
     fixed, others, power = conclusions(compare(frame, "eca"))
     assert fixed == "Fixed k against eca, in points: none."
-    assert others == "Other arms against eca, in points: not told apart se (+1.00)."
+    assert others == "Other arms against eca, in points: undecided se (+1.00)."
     assert power == "With n = 0 to 1 seeds no spread could be measured."
 
 
@@ -59,8 +59,8 @@ def test_conclusions_tell_what_was_left_out(results):
     [
         (1.0, 0.3, "eca is better"),
         (-1.0, 0.3, "eca is worse"),
-        (0.01, 0.1, "eca is as good"),
-        (0.01, 2.0, "undecided, with neither a difference shown nor equality"),
+        (0.01, 0.1, "eca is equivalent"),
+        (0.01, 2.0, "undecided, with neither a difference shown nor equivalence"),
     ],
 )
 def test_a_primary_contrast_has_a_verdict_of_four(results, shift, spread, verdict):

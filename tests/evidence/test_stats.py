@@ -660,7 +660,7 @@ def test_contrasts_are_adjusted_over_their_family(results):
         name="any",
         test="sign flips",
         contrasts=(
-            Contrast("slope", "a slope", over={"none": 0, "se": 1, "cbam": 2}),
+            Contrast("slope", "a slope", over={"none": 0, "se": 1, "cbam": 2}, per="step"),
             Contrast("se", "se", weights={"se": 1, "none": -1}, margin=0.2),
             Contrast("eca", "eca", weights={"none": 1, "eca": -1}, margin=0.2),
             Contrast("cbam", "cbam", weights={"cbam": 1, "none": -1}, margin=0.2),
@@ -689,7 +689,7 @@ def test_family_error_and_coverage_of_contrasts(results):
         name="primary",
         test="t",
         contrasts=(
-            Contrast("slope", "rises", over=rungs, margin=0.05),
+            Contrast("slope", "rises", over=rungs, per="halving of r", margin=0.05),
             Contrast("matched", "more", weights=matched),
         ),
     )
