@@ -13,13 +13,15 @@ const MARKS = {
 // --- Numbers ---
 
 // Every arm against a baseline: its pairs, and what Python computed of them.
-export function compared({ arms, trials, compared: known }, metric, baseline) {
+// `margins` are those at which its test of equivalence would have p = level / j, for j = 1, 2, ... tests; none where
+// the spread is not known.
+export function compared({ arms, trials, compared: known }, metric, baseline, quantiles) {
   const numbers = typed(Float64Array, known[metric][baseline].numbers);
   const [names, values] = [Object.keys(arms), trials[metric]];
   const theirs = new Map(trials.seed.flatMap((seed, i) => (trials.arm[i] === baseline ? [[seed, i]] : [])));
   const rows = names.map((arm, row) => {
-    const [difference, low, high, p, within] = numbers.subarray((row * numbers.length) / names.length);
-    return { arm, fixed: arms[arm], values: [], pairs: [], difference, low, high, p, within };
+    const [difference, low, high, p, sd] = numbers.subarray((row * numbers.length) / names.length);
+    return { arm, fixed: arms[arm], values: [], pairs: [], difference, low, high, p, sd };
   });
   trials.arm.forEach((arm, i) => {
     const [seed, other] = [trials.seed[i], theirs.get(trials.seed[i])];
@@ -28,13 +30,34 @@ export function compared({ arms, trials, compared: known }, metric, baseline) {
     if (RUN.some((name) => trials[name][i] !== trials[name][other])) return;
     rows[names.indexOf(arm)].pairs.push({ seed, i, other, difference: values[i] - values[other] });
   });
-  return rows;
+  return rows.map((row) => {
+    const [n, size] = [row.pairs.length, Math.abs(row.difference)];
+    const factors = Number.isNaN(row.sd) ? [] : quantiles[n];
+    return { ...row, margins: factors.map((factor) => size + (factor * row.sd) / Math.sqrt(n)) };
+  });
 }
 
-export function verdict({ pairs, difference, p, within }, margin, level) {
-  if (!pairs.length) return "no pair";
-  if (p < level) return difference > 0 ? "better" : "worse";
-  return within < margin ? "equivalent" : "undecided"; // what is not known is NaN
+// The rows that are shown to be equivalent, by Holm over all that have a test: with j tests left, all those are whose
+// p is below level / j, until there is none.
+export function equivalent(rows, margin) {
+  let left = rows.filter(({ margins }) => margins.length);
+  const shown = new Set();
+  for (;;) {
+    const found = left.filter(({ margins }) => margins[left.length - 1] < margin);
+    if (!found.length) return shown;
+    for (const row of found) shown.add(row);
+    left = left.filter((row) => !shown.has(row));
+  }
+}
+
+// Of every row, at a margin.
+export function verdicts(rows, margin, level) {
+  const shown = equivalent(rows, margin);
+  return rows.map((row) => {
+    if (!row.pairs.length) return "no pair";
+    if (row.p < level) return row.difference > 0 ? "better" : "worse"; // what is not known is NaN
+    return shown.has(row) ? "equivalent" : "undecided";
+  });
 }
 
 // Two digits as Python writes them: a tie, which only odd eighths are, goes to the even digit.
@@ -46,19 +69,20 @@ function two(number) {
 
 // The sentences of eca_lab.evidence.report.conclusions, from those at the margin that Python knew.
 export function conclusions(said, rows, { baseline, margin }, level) {
-  const tell = (subject, chosen) => {
+  const judged = verdicts(rows, margin, level);
+  const tell = (subject, isChosen) => {
     const parts = Object.keys(MARKS).map((kind) => {
-      const found = chosen.filter((row) => row.arm !== baseline && verdict(row, margin, level) === kind);
+      const found = rows.filter((row, i) => isChosen(row) && judged[i] === kind);
       const listed = found.map(({ arm, difference }) => `${arm} (${two(difference)})`);
       return listed.length ? `${kind} ${listed.join(", ")}` : "";
     });
     return `${subject} against ${baseline}, in points: ${parts.filter(Boolean).join("; ") || "none"}`;
   };
-  const shown = rows.filter(({ within }) => within < margin).length;
+  const shown = equivalent(rows, margin).size;
   const power = `margin of ${Number(margin.toPrecision(6))} points is shown for ${shown} of`;
   return [
-    tell("Fixed k", rows.filter(({ fixed }) => fixed !== null)) + (said[0].match(/; from k = .*/)?.[0] ?? "."),
-    `${tell("Other arms", rows.filter(({ fixed }) => fixed === null))}.`,
+    tell("Fixed k", ({ fixed }) => fixed !== null) + (said[0].match(/; from k = .*/)?.[0] ?? "."),
+    `${tell("Other arms", ({ fixed }) => fixed === null)}.`,
     said[2].replace(/margin of \S+ points is shown for \d+ of/, power),
     ...said.slice(3),
   ];
@@ -67,7 +91,7 @@ export function conclusions(said, rows, { baseline, margin }, level) {
 // --- The explorer ---
 
 export default explorer((view) => {
-  const { settings, metrics, stops, level, colors } = view.given;
+  const { settings, metrics, stops, level, colors, quantiles } = view.given;
   const named = ({ data, backbone }) => JSON.stringify({ data, backbone });
   const settingOf = (state) => settings.find((each) => named(each) === named(state));
 
@@ -153,16 +177,16 @@ export default explorer((view) => {
     table.replaceChildren(heads, ...lines.map(({ node }) => node));
     return lines;
   });
-  function fillTable({ baseline }, { arms }, verdicts) {
+  function fillTable({ baseline }, { arms }, words) {
     rows.forEach(({ arm, pairs, values, difference, low, high, p }, i) => {
       const { node, name, note, word, more } = linesOf(arms)[i];
       const own = arm === baseline;
       const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
       const limits = low <= high ? ` (${two(low)} to ${two(high)})` : "";
       write(note, own ? `mean ${mean.toFixed(2)}` : pairs.length ? minus(two(difference) + limits) : "");
-      write(word, verdicts[i]);
+      write(word, words[i]);
       write(more, `${p < .01 ? "p<0.01, " : p <= 1 ? `p ${two(p).slice(1)}, ` : ""}n ${(own ? values : pairs).length}`);
-      set(node, { class: verdicts[i] });
+      set(node, { class: words[i] });
       set(name, { "aria-pressed": String(own) });
     });
   }
@@ -178,7 +202,7 @@ export default explorer((view) => {
     const values = upTo(last - first + 1).map((i) => (first + i) * step);
     return [scale(first * step, last * step, 10, width - 10), values.map((each) => [each, minus(+each.toFixed(1))])];
   }
-  function drawForest({ metric, baseline, margin }, verdicts, seed, width) {
+  function drawForest({ metric, baseline, margin }, words, seed, width) {
     const [own, bottom] = [rows.findIndex(({ arm }) => arm === baseline), TOP + row * rows.length];
     if (!held || !("off" in held)) [x, ticks] = fit(margin, width); // held, an edge stays under the pointer
     axes(grid, x, { range: [bottom, TOP] }, ticks, [], `difference in ${metrics[metric]}, points`, "");
@@ -187,9 +211,9 @@ export default explorer((view) => {
     const dot = (cy) => (pair) =>
       svg("circle", { class: pair.seed === seed ? "dot lit" : "dot", r: 4, cx: x(pair.difference), cy });
     const line = (name, low, high, y) => (low <= high ? path(name, `M${at(low)} ${y}H${at(high)}`) : []);
-    const marks = ({ arm, pairs, difference, low, high, within }, i) => {
-      const [y, kind] = [middle(i) - 6, verdicts[i]];
-      const half = within - Math.abs(difference); // of the interval of 90%, which the test of equivalence is about
+    const marks = ({ arm, pairs, difference, low, high, margins }, i) => {
+      const [y, kind] = [middle(i) - 6, words[i]];
+      const half = margins[0] - Math.abs(difference); // of the interval of 90%, which the test of equivalence is about
       const intervals = [line("interval", low, high, y), line("inner", difference - half, difference + half, y)];
       const mark = path(`mark ${kind}`, MARKS[kind] ?? "", { transform: `translate(${at(difference) || 0} ${y})` });
       return svg("g", { class: "arm", style: `--arm: ${colors[arm]}` }, intervals, mark, pairs.map(dot(y + 14)));
@@ -218,8 +242,9 @@ export default explorer((view) => {
     headline,
     main: [numberRow(view, "margin", "margin ±", stops.margin)],
     picture: [forest, block("hint", "Click an arm to compare with it; drag the margin's edges. Above, the mean with ",
-      "its intervals of 90%, thick, and 95%, thin, not adjusted; below, the seeds. Better, worse: p, adjusted by Holm, ",
-      `is below ${level.toFixed(2)}. Equivalent: the thick interval lies within the margin.`)],
+      "its intervals of 90%, thick, and 95%, thin, not adjusted; below, the seeds. Better, worse, equivalent: p, adjusted ",
+      `by Holm, is below ${level.toFixed(2)}. A single arm would be equivalent where the thick interval lies within the `,
+      "margin; of several, Holm asks more.")],
     controls: [
       choice(setting, "setting", "setting", options, named),
       choice({ ...view, change: take }, "metric", "metric", Object.entries(metrics)),
@@ -230,21 +255,21 @@ export default explorer((view) => {
     draw(state) {
       const { metric, baseline, margin } = state;
       const setting = settingOf(state);
-      if (rows !== (rows = rowsOf(setting, metric, baseline))) lit = null;
-      const verdicts = rows.map((each) =>
-        each.arm === baseline ? "baseline" : verdict(each, margin, level));
-      const counts = Object.keys(MARKS).map((kind) => [verdicts.filter((each) => each === kind).length, kind]);
+      if (rows !== (rows = rowsOf(setting, metric, baseline, quantiles))) lit = null;
+      const judged = verdicts(rows, margin, level);
+      const words = rows.map(({ arm }, i) => (arm === baseline ? "baseline" : judged[i]));
+      const counts = Object.keys(MARKS).map((kind) => [words.filter((each) => each === kind).length, kind]);
       write(headline, `Against ${baseline}: ${counts.filter(([n]) => n).map((each) => each.join(" ")).join(", ")}`);
       const said = conclusions(setting.compared[metric][baseline].said, rows, state, level).map(minus);
       fill(told, said.map((text) => html("p", {}, text)));
       write(about, setting.about);
-      fillTable(state, setting, verdicts);
+      fillTable(state, setting, words);
       const [all, width] = [view.root, plot].map(view.width);
       row = all < 560 ? 66 : bounded(Math.floor(330 / rows.length), 36, 54);
       set(forest, { class: all < 560 ? "forest narrow" : "forest", style: `--row: ${row}px` });
       if (!width) return;
       const pair = lit && rows[lit[0]].pairs[lit[1]];
-      drawForest(state, verdicts, pair?.seed, width);
+      drawForest(state, words, pair?.seed, width);
       const lines = pair ? tellTrial(state, setting.trials, rows[lit[0]], pair) : [];
       set(picture, { "aria-valuenow": lit ? lit[1] + 1 : 0, "aria-valuetext": lines.join("; ") || "no trial" });
       showTip(tip, lines, ...(pair ? [x(pair.difference), middle(lit[0])] : []));
