@@ -67,25 +67,28 @@ function two(number) {
   return (number < 0 ? "-" : "+") + digits.toLowerCase();
 }
 
-// The sentences of eca_lab.evidence.report.conclusions, from those at the margin that Python knew.
-export function conclusions(said, rows, { baseline, margin }, level) {
+// Which of the arms are better, worse, equivalent and undecided, as eca_lab.evidence.report lists them.
+function listed(rows, judged, isChosen) {
+  const parts = Object.keys(MARKS).map((kind) => {
+    const found = rows.filter((row, i) => isChosen(row) && judged[i] === kind);
+    const arms = found.map(({ arm, difference }) => `${arm} (${two(difference)})`);
+    return arms.length ? `${kind} ${arms.join(", ")}` : "";
+  });
+  return parts.filter(Boolean).join("; ") || "none";
+}
+
+// A sentence with a field in each of its pairs of braces.
+export const filled = (sentence, fields) => sentence.replace(/\{(\w+)\}/g, (_, name) => fields[name]);
+
+// The sentences of eca_lab.evidence.report.conclusions, from the facts that Python knows; at this margin.
+export function conclusions(facts, rows, margin, { sentences, level }) {
   const judged = verdicts(rows, margin, level);
-  const tell = (subject, isChosen) => {
-    const parts = Object.keys(MARKS).map((kind) => {
-      const found = rows.filter((row, i) => isChosen(row) && judged[i] === kind);
-      const listed = found.map(({ arm, difference }) => `${arm} (${two(difference)})`);
-      return listed.length ? `${kind} ${listed.join(", ")}` : "";
-    });
-    return `${subject} against ${baseline}, in points: ${parts.filter(Boolean).join("; ") || "none"}`;
+  const now = {
+    fixed: { verdicts: listed(rows, judged, ({ fixed }) => fixed !== null) },
+    others: { verdicts: listed(rows, judged, ({ fixed }) => fixed === null) },
+    power: { margin: Number(margin.toPrecision(6)), equivalent: equivalent(rows, margin).size },
   };
-  const shown = equivalent(rows, margin).size;
-  const power = `margin of ${Number(margin.toPrecision(6))} points is shown for ${shown} of`;
-  return [
-    tell("Fixed k", ({ fixed }) => fixed !== null) + (said[0].match(/; from k = .*/)?.[0] ?? "."),
-    `${tell("Other arms", ({ fixed }) => fixed === null)}.`,
-    said[2].replace(/margin of \S+ points is shown for \d+ of/, power),
-    ...said.slice(3),
-  ];
+  return Object.entries(facts).map(([name, fields]) => filled(sentences[name], { ...fields, ...now[name] }));
 }
 
 // --- The explorer ---
@@ -260,7 +263,7 @@ export default explorer((view) => {
       const words = rows.map(({ arm }, i) => (arm === baseline ? "baseline" : judged[i]));
       const counts = Object.keys(MARKS).map((kind) => [words.filter((each) => each === kind).length, kind]);
       write(headline, `Against ${baseline}: ${counts.filter(([n]) => n).map((each) => each.join(" ")).join(", ")}`);
-      const said = conclusions(setting.compared[metric][baseline].said, rows, state, level).map(minus);
+      const said = conclusions(setting.compared[metric][baseline].facts, rows, margin, view.given).map(minus);
       fill(told, said.map((text) => html("p", {}, text)));
       write(about, setting.about);
       fillTable(state, setting, words);

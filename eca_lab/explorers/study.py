@@ -51,6 +51,7 @@ class StudyExplorer(Explorer):
         given = {"metrics": self.METRICS, "stops": {"margin": self.MARGIN_STOPS}}
         colors = {arm: arm_color(arm) for arm in results["arm"].unique()}
         given |= {"level": stats.LEVEL, "settings": settings, "colors": colors}
+        given["sentences"] = report.SENTENCES
         given["quantiles"] = _equivalence_quantiles(settings)
         super().__init__((data, backbone, metric, baseline, margin), **given)
 
@@ -62,7 +63,7 @@ class StudyExplorer(Explorer):
             if isinstance(each, ValueError):
                 return {"why": str(each)}
             numbers = each.table.reindex(arms)[self.NUMBERS].to_numpy()
-            return {"numbers": numbers.tobytes(), "said": report.conclusions(each)}
+            return {"numbers": numbers.tobytes(), "facts": report.facts(each)}
 
         return {
             "about": f"{first['train']:,} training images; {first['recipe']}",

@@ -292,8 +292,7 @@ VERDICTS = """async ([text, given, margins, few]) => {
                 const judge = margin => verdicts(rows, margin, given.level)
                     .filter((_, i) => rows[i].arm !== baseline);
                 const judged = margins.map(judge);
-                const said = few.map(margin =>
-                    conclusions(known.said, rows, {baseline, margin}, given.level));
+                const said = few.map(margin => conclusions(known.facts, rows, margin, given));
                 found.push({arms: others.map(({arm}) => arm), pairs, verdicts: judged, said});
             }
     return found;
