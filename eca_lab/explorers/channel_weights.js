@@ -458,8 +458,10 @@ export default explorer((view) => {
 				told,
 				`Test image ${indices[image]}; mean weight of its class ${mean}.`,
 			);
-			const best = (chances, most = Math.max(...chances)) =>
-				`${classes[chances.indexOf(most)]} (${percent(most)})`;
+			const best = (chances) => {
+				const most = Math.max(...chances);
+				return `${classes[chances.indexOf(most)]} (${percent(most)})`;
+			};
 			const changed = `, with the changed weight ${best(answer.changed)}`;
 			if (answer.fresh)
 				write(

@@ -395,19 +395,15 @@ function parameters(reduction) {
 			`10${"⁰¹²³⁴⁵⁶"[power]}`,
 		]);
 		axes(grid, x, scale(0, 1, 150, 4), ticks, [], "number of parameters", "");
-		const dot = (
-			name,
-			number,
-			words,
-			y,
-			kind,
-			at = x(Math.log10(number || 0.1)),
-		) => [
-			// no dot for none
-			svg("text", { x: 62, y: y + 22, "text-anchor": "end" }, name),
-			svg("circle", { class: kind, cx: at, cy: y + 17, r: number && 8 }),
-			svg("text", { class: "count", x: at + 14, y: y + 22 }, words),
-		];
+		const dot = (name, number, words, y, kind) => {
+			const at = x(Math.log10(number || 0.1));
+			const r = number && 8; // no dot for none
+			return [
+				svg("text", { x: 62, y: y + 22, "text-anchor": "end" }, name),
+				svg("circle", { class: kind, cx: at, cy: y + 17, r }),
+				svg("text", { class: "count", x: at + 14, y: y + 22 }, words),
+			];
+		};
 		const [name, words] = [`SE, r = ${reduction}`, ofSE(se, reduction)];
 		set(picture, {
 			width,

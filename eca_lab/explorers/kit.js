@@ -78,13 +78,17 @@ export const { format: grouped } = new Intl.NumberFormat("en-US", {
 });
 export const minus = (text) => String(text).replace(/(^|[ (])-(?=\d)/g, "$1−");
 // The same function, which remembers what it returned last, and for what.
-export const remember =
-	(make, last = {}) =>
-	(...args) => {
-		if (args.some((each, i) => each !== last.args?.[i]))
-			Object.assign(last, { args, value: make(...args) });
-		return last.value;
+export function remember(make) {
+	let before;
+	let value;
+	return (...args) => {
+		if (args.some((each, i) => each !== before?.[i])) {
+			value = make(...args);
+			before = args;
+		}
+		return value;
 	};
+}
 // Bytes of Python as numbers: copied, because they need not begin at a multiple of 4.
 export const typed = (Type, { buffer, byteOffset, byteLength }) =>
 	new Type(buffer.slice(byteOffset, byteOffset + byteLength));
