@@ -12,7 +12,7 @@ XDIST := -n 2 --dist loadscope --no-loadscope-reorder
 # Progress bars are for people: in recorded and compared outputs they would be noise.
 QUIET := TQDM_DISABLE=1
 
-.PHONY: lab test test-browser test-lowest lint format notebooks site sweep-demo study study-small \
+.PHONY: lab test test-js test-browser test-lowest lint format notebooks site sweep-demo study study-small \
         photographs why imagenet-subset ladder ladder-small checkpoints constraints clean
 
 # Notebooks whose explorers need no kernel: their state is saved with them, and JupyterLab shows it
@@ -27,7 +27,7 @@ lab: .venv/.installed
 	    --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
 	    $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
-test: lint
+test: lint test-js
 	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) $(NBVAL) -m "not browser" $(ARGS)
 
 # Explorers and notebooks by hand and keys, in JupyterLab in Chromium. Without plugins that are not
@@ -42,13 +42,31 @@ test-lowest: .venv-lowest/.installed
 	$(QUIET) OMP_NUM_THREADS=1 $(LOWEST)/python -m pytest $(XDIST) tests \
 	    -m "not browser" --ignore tests/test_notebooks.py $(ARGS)
 
+# What the explorers compute without a page.
+test-js:
+	@if command -v node >/dev/null; then \
+	    node --test tests/explorers/*.test.js; \
+	else \
+	    echo "No node: the tests of the JavaScript that need no page are skipped."; \
+	fi
+
+# Biome checks and formats JavaScript where `npm ci` has installed it.
+BIOME := node_modules/.bin/biome
+with_biome = @if [ -x $(BIOME) ] && command -v node >/dev/null; then \
+    $(BIOME) $(1) eca_lab tests; \
+else \
+    echo "No $(BIOME): the JavaScript is skipped. \`npm ci\` installs it."; \
+fi
+
 lint: .venv/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(call with_biome,check --error-on-warnings)
 
 format: .venv/.installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(call with_biome,check --write)
 
 # Execute every notebook from a fresh kernel and save it with its outputs.
 EXECUTE := $(QUIET) $(BIN)/jupyter nbconvert --to notebook --execute --inplace \

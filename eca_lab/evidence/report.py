@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -197,41 +196,83 @@ def _told(found: Mapping[str, Any]) -> str:
     return f"({interval}, p {found['p']:.2f}, n = {found['n']}, {detectable})"
 
 
+# What `conclusions` says: sentences that are filled with `facts`, here and in the page of a study.
+SENTENCES = {
+    "fixed": "Fixed k against {baseline}, in points: {verdicts}{slope}.",
+    "others": "Other arms against {baseline}, in points: {verdicts}.",
+    "no_spread": "With n = {n} seeds no spread could be measured.",
+    "power": (
+        "With n = {n} seeds {blind}a t-test would have found a true difference of {detectable} "
+        f"points, depending on the arm, with {POWER:.0%} probability (before adjustment), and "
+        f"{DIFFERENCES[1]} points would take it {{seeds}} seeds; equivalence within the margin of "
+        "{margin} points is shown for {equivalent} of {known} arms ({adjusted}), and the closest, "
+        "{closest}, would need a margin of {within}."
+    ),
+    "left_out": (
+        "Left out, since {baseline} ran these seeds on another device, at another precision or by "
+        "another path: {seeds}."
+    ),
+}
+
+
 def conclusions(comparison: Comparison) -> list[str]:
     """What an `eca_lab.evidence.stats.Comparison` allows to say, as a list of sentences.
 
     They are on the arms that fix k, on the other arms, on what this number of seeds could have
     found or shown to be equal, and the `notes`.
     """
-    table, trials = comparison.table, comparison.trials
-    sizes = {arm: parse_spec(arm).fixed_kernel_size for arm in trials["arm"].unique()}
-    over = {arm: k for arm, k in sizes.items() if k is not None}
-    is_fixed = table.index.isin(over)
-    fixed = _verdicts("Fixed k", comparison.baseline, table[is_fixed])
-    with suppress(ValueError):  # fewer than two of them, or no seed that has all
-        slope = stats.trend(trials, over, metric=comparison.metric)
-        if not math.isnan(slope["low"]):
-            k = slope["values"]
-            fixed += (
-                f"; from k = {k[0]} to {k[-1]} the slope is {slope['estimate']:+.3f} points per "
-                f"unit of k ({slope['low']:+.3f} to {slope['high']:+.3f})"
-            )
-    others = _verdicts("Other arms", comparison.baseline, table[~is_fixed])
-    return [f"{each}." for each in (fixed, others, _power(comparison))] + notes(comparison)
+    return [SENTENCES[name].format(**fields) for name, fields in facts(comparison).items()]
+
+
+def facts(comparison: Comparison) -> dict[str, dict[str, str]]:
+    """What the `conclusions` are filled with: name of one of SENTENCES -> its fields, in order.
+
+    Of them verdicts, margin and equivalent follow from the margin.
+    """
+    sizes = _fixed_kernel_sizes(comparison)
+    is_fixed = comparison.table.index.isin(sizes)
+    baseline = comparison.baseline
+    fixed, others = (_verdicts(comparison.table[chosen]) for chosen in (is_fixed, ~is_fixed))
+    return {
+        "fixed": {"baseline": baseline, "verdicts": fixed, "slope": _slope(comparison, sizes)},
+        "others": {"baseline": baseline, "verdicts": others},
+        **_power(comparison),
+        **_left_out(comparison),
+    }
+
+
+def _fixed_kernel_sizes(comparison: Comparison) -> dict[str, int]:
+    sizes = {arm: parse_spec(arm).fixed_kernel_size for arm in comparison.trials["arm"].unique()}
+    return {arm: k for arm, k in sizes.items() if k is not None}
+
+
+def _slope(comparison: Comparison, sizes: Mapping[str, int]) -> str:
+    """The slope over the fixed kernel sizes, "" where there is none to tell."""
+    try:
+        slope = stats.trend(comparison.trials, sizes, metric=comparison.metric)
+    except ValueError:  # fewer than two of them, or no seed that has all
+        return ""
+    if math.isnan(slope["low"]):
+        return ""
+    k = slope["values"]
+    return (
+        f"; from k = {k[0]} to {k[-1]} the slope is {slope['estimate']:+.3f} points per "
+        f"unit of k ({slope['low']:+.3f} to {slope['high']:+.3f})"
+    )
 
 
 def notes(comparison: Comparison) -> list[str]:
     """A sentence on the seeds that were left out; empty if none were."""
-    if not (arms := {arm: n for arm, n in comparison.left_out.items() if n}):
-        return []
-    listed = ", ".join(f"{n} of {arm}" for arm, n in arms.items())
-    return [
-        f"Left out, since {comparison.baseline} ran these seeds on another device, at another "
-        f"precision or by another path: {listed}."
-    ]
+    found = _left_out(comparison)
+    return [SENTENCES[name].format(**fields) for name, fields in found.items()]
 
 
-def _verdicts(subject: str, baseline: str, table: pd.DataFrame) -> str:
+def _left_out(comparison: Comparison) -> dict[str, dict[str, str]]:
+    seeds = ", ".join(f"{n} of {arm}" for arm, n in comparison.left_out.items() if n)
+    return {"left_out": {"baseline": comparison.baseline, "seeds": seeds}} if seeds else {}
+
+
+def _verdicts(table: pd.DataFrame) -> str:
     """Which arms are better, worse, equivalent and undecided."""
     parts = []
     for verdict in ("better", "worse", "equivalent", "undecided"):
@@ -239,28 +280,31 @@ def _verdicts(subject: str, baseline: str, table: pd.DataFrame) -> str:
         if len(chosen):
             arms = ", ".join(f"{arm} ({each:+.2f})" for arm, each in chosen.items())
             parts.append(f"{verdict} {arms}")
-    return f"{subject} against {baseline}, in points: {'; '.join(parts) or 'none'}"
+    return "; ".join(parts) or "none"
 
 
-def _power(comparison: Comparison) -> str:
+def _power(comparison: Comparison) -> dict[str, dict[str, str]]:
+    n = _range(comparison.table["n"], "{:.0f}")
     known = comparison.table.dropna(subset="detectable")
-    seeds = f"With n = {_range(comparison.table['n'], '{:.0f}')} seeds"
     if known.empty:
-        return f"{seeds} no spread could be measured"
-    closest, wanted = known["equivalent_within"].idxmin(), DIFFERENCES[1]
+        return {"no_spread": {"n": n}}
+    closest = known["equivalent_within"].idxmin()
     decisive = "p_equivalence_holm" if comparison.adjust_equivalence else "p_equivalence"
-    adjusted = "by Holm" if comparison.adjust_equivalence else "not adjusted"
-    equal, least = (known[decisive] < LEVEL).sum(), comparison.least_p
+    least = comparison.least_p
     blind = "" if least < LEVEL else f"no arm can be told apart (least p {least:.2f} by Holm); "
-    return (
-        f"{seeds} {blind}a t-test would have found a true difference of "
-        f"{_range(known['detectable'], '{:.2f}')} points, depending on the arm, with {POWER:.0%} "
-        f"probability (before adjustment), and {wanted} points would take it "
-        f"{_range(known[f'seeds_{wanted}'], '{:,.0f}')} seeds; equivalence within the margin of "
-        f"{comparison.margin:g} points is shown for {equal} of {len(known)} arms ({adjusted}), "
-        f"and the closest, {closest}, would need a margin of "
-        f"{known.loc[closest, 'equivalent_within']:.2f}"
-    )
+    fields = {
+        "n": n,
+        "blind": blind,
+        "detectable": _range(known["detectable"], "{:.2f}"),
+        "seeds": _range(known[f"seeds_{DIFFERENCES[1]}"], "{:,.0f}"),
+        "margin": f"{comparison.margin:g}",
+        "equivalent": str((known[decisive] < LEVEL).sum()),
+        "known": str(len(known)),
+        "adjusted": "by Holm" if comparison.adjust_equivalence else "not adjusted",
+        "closest": closest,
+        "within": f"{known.loc[closest, 'equivalent_within']:.2f}",
+    }
+    return {"power": fields}
 
 
 def _range(values: pd.Series, form: str) -> str:

@@ -2,19 +2,19 @@
 
 import base64
 import json
+import re
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import anywidget
 import traitlets
 
 from eca_lab import figures
 
-# The colours of figures, for an explorer's ES module and for its style sheet.
-_SCALES = {"WEIGHT_COLORS": figures.WEIGHT_COLORS, "SIGNED_COLORS": figures.SIGNED_COLORS}
-_SCALES_JS = "".join(f"const {name} = {json.dumps(stops)};\n" for name, stops in _SCALES.items())
+# The colours of figures, for the page: of weights, of signed numbers, and of arms.
+_PALETTES = {"weight": figures.WEIGHT_COLORS, "signed": figures.SIGNED_COLORS}
 _ARMS_CSS = "".join(f"--arm-{name}: {figures.HUES[name]}; " for name in ("se", "se_gc", "eca"))
 
 
@@ -41,6 +41,11 @@ def _file(name):
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
+def _without_imports(module):
+    """The text of an ES module that stands below the kit: a page cannot fetch what it imports."""
+    return re.sub(r'^import \{[^}]*\} from "\./kit\.js";\n', "", module, flags=re.MULTILINE)
+
+
 class Explorer(anywidget.AnyWidget):
     """A state that Python and the page share, drawn by an ES module in the page.
 
@@ -64,11 +69,12 @@ class Explorer(anywidget.AnyWidget):
     """
 
     MODULE = ""
-    STATE = ()
-    ARGUMENTS = ()  # of the constructor, which are no state, as repr names them
-    USUAL: ClassVar = {}  # what repr leaves out
-    PRESETS: ClassVar = {}  # description of a button -> what it sets
-    ASKED = ()
+    STATE: ClassVar[tuple[str, ...]] = ()
+    # Of the constructor, which are no state, as repr names them.
+    ARGUMENTS: ClassVar[tuple[str, ...]] = ()
+    USUAL: ClassVar[dict[str, Any]] = {}  # what repr leaves out
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}  # description of a button -> what it sets
+    ASKED: ClassVar[tuple[str, ...]] = ()
     _css = f".eca-lab {{ {_ARMS_CSS}}}\n" + _file("explorer.css")
     given = traitlets.Dict().tag(sync=True, to_json=_as_text)
     answer = traitlets.Dict().tag(sync=True)
@@ -76,8 +82,7 @@ class Explorer(anywidget.AnyWidget):
     def __init_subclass__(cls, **keywords):
         # anywidget makes further subclasses: what follows is for those that say something new.
         if "MODULE" in vars(cls):
-            # A page cannot fetch the kit, so the kit stands before what uses it, in one text.
-            cls._esm = "\n".join([_SCALES_JS + _file("kit.js"), _file(cls.MODULE)])
+            cls._esm = "\n".join([_file("kit.js"), _without_imports(_file(cls.MODULE))])
         if "STATE" in vars(cls):
             members = {name: _Attribute(None).tag(sync=True) for name in cls.STATE}
             members["_proposed"] = traitlets.validate(*cls.STATE)(_check_proposal)
@@ -89,7 +94,7 @@ class Explorer(anywidget.AnyWidget):
     def __init__(self, state, **given):
         super().__init__(**dict(zip(self.STATE, state, strict=True)))
         told = {"name": type(self).__name__, "usual": self.USUAL, "presets": self.PRESETS}
-        told["arguments"] = self.ARGUMENTS
+        told |= {"arguments": self.ARGUMENTS, "palettes": _PALETTES}
         self.given = {**told, "initial": self._state(), **given}
         if self.ASKED:
             self._answer_anew()

@@ -2,6 +2,9 @@
 
 from typing import ClassVar
 
+import numpy as np
+from scipy import special
+
 from eca_lab.attention.spec import parse_spec
 from eca_lab.checks import check_choice, check_number
 from eca_lab.evidence import report, stats
@@ -28,7 +31,7 @@ class StudyExplorer(Explorer):
     STATE = ("data", "backbone", "metric", "baseline", "margin")
     METRICS: ClassVar = {name: stats.METRICS[name].words for name in ("top1", "top5")}
     MARGIN_STOPS = tuple(sorted({min(round(10 ** (step / 20 - 2), 2), 5) for step in range(55)}))
-    NUMBERS: ClassVar = ["difference", "low", "high", "p_holm", "equivalent_within"]
+    NUMBERS: ClassVar = ["difference", "low", "high", "p_holm", "sd"]
 
     def __init__(self, results, data=None, backbone=None, metric="top1", baseline=None, margin=0.2):
         if not len(results):
@@ -48,6 +51,8 @@ class StudyExplorer(Explorer):
         given = {"metrics": self.METRICS, "stops": {"margin": self.MARGIN_STOPS}}
         colors = {arm: arm_color(arm) for arm in results["arm"].unique()}
         given |= {"level": stats.LEVEL, "settings": settings, "colors": colors}
+        given["sentences"] = report.SENTENCES
+        given["quantiles"] = _equivalence_quantiles(settings)
         super().__init__((data, backbone, metric, baseline, margin), **given)
 
     def _told(self, trials, made):
@@ -58,7 +63,7 @@ class StudyExplorer(Explorer):
             if isinstance(each, ValueError):
                 return {"why": str(each)}
             numbers = each.table.reindex(arms)[self.NUMBERS].to_numpy()
-            return {"numbers": numbers.tobytes(), "said": report.conclusions(each)}
+            return {"numbers": numbers.tobytes(), "facts": report.facts(each)}
 
         return {
             "about": f"{first['train']:,} training images; {first['recipe']}",
@@ -89,6 +94,17 @@ class StudyExplorer(Explorer):
             raise made
         check_number("margin", state["margin"], self.MARGIN_STOPS[0], self.MARGIN_STOPS[-1])
         return {**state, "margin": plain(state["margin"])}
+
+
+def _equivalence_quantiles(settings):
+    """Of every number n of pairs the factors by which the page finds an arm's margins.
+
+    With j tests left, Holm rejects p below LEVEL / j. The test of equivalence has such a p at a
+    margin above |difference| + t sd / sqrt(n), where t is the upper quantile of LEVEL / j.
+    """
+    tests = np.arange(1, max(len(each["arms"]) for each in settings))
+    most = max(len(set(each["trials"]["seed"])) for each in settings)
+    return {n: (-special.stdtrit(n - 1, stats.LEVEL / tests)).tolist() for n in range(2, most + 1)}
 
 
 def _compare_all(trials, metric):

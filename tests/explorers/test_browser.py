@@ -279,21 +279,21 @@ def test_notebook_runs_and_its_explorer_follows_keyboard_and_mouse(lab, page):
 
 VERDICTS = """async ([text, given, margins, few]) => {
     const blob = new Blob([text], {type: "text/javascript"});
-    const {compared, verdict, conclusions} = await import(URL.createObjectURL(blob));
+    const {compared, verdicts, conclusions} = await import(URL.createObjectURL(blob));
     const found = [];
     for (const setting of given.settings)
         for (const [metric, baselines] of Object.entries(setting.compared))
             for (const [baseline, known] of Object.entries(baselines)) {
                 if (known.why) { found.push(known.why); continue; }
                 known.numbers = new DataView(new Uint8Array(known.numbers).buffer);
-                const rows = compared(setting, metric, baseline);
+                const rows = compared(setting, metric, baseline, given.quantiles);
                 const others = rows.filter(({arm}) => arm !== baseline);
                 const pairs = others.map(row => row.pairs.map(one => [one.seed, one.difference]));
-                const judge = margin => others.map(row => verdict(row, margin, given.level));
-                const verdicts = margins.map(judge);
-                const said = few.map(margin =>
-                    conclusions(known.said, rows, {baseline, margin}, given.level));
-                found.push({arms: others.map(({arm}) => arm), pairs, verdicts, said});
+                const judge = margin => verdicts(rows, margin, given.level)
+                    .filter((_, i) => rows[i].arm !== baseline);
+                const judged = margins.map(judge);
+                const said = few.map(margin => conclusions(known.facts, rows, margin, given));
+                found.push({arms: others.map(({arm}) => arm), pairs, verdicts: judged, said});
             }
     return found;
 }"""
@@ -303,6 +303,7 @@ def test_the_page_judges_a_study_as_python_does(page):
     import pandas as pd
 
     from eca_lab.evidence import report, results
+    from eca_lab.evidence.stats import LEVEL
     from eca_lab.explorers import StudyExplorer
 
     study = results.load_results(ROOT / "data/results/study")
@@ -324,6 +325,7 @@ def test_the_page_judges_a_study_as_python_does(page):
     given = {**explorer.given, "settings": [plain(each) for each in explorer.given["settings"]]}
     margins, few = explorer.MARGIN_STOPS, [0.2, 0.625, 3]
     found = iter(page.evaluate(VERDICTS, [explorer._esm, given, margins, few]))
+    adjusted = set()
     for setting, metric in itertools.product(given["settings"], explorer.METRICS):
         for baseline in setting["arms"]:
             state = {"data": setting["data"], "backbone": setting["backbone"]}
@@ -339,11 +341,16 @@ def test_the_page_judges_a_study_as_python_does(page):
             for arm, pairs in zip(shown["arms"], shown["pairs"], strict=True):
                 expected = made.differences[arm].dropna()
                 assert pairs == [list(each) for each in expected.items()]
-            expected = [made.at(margin).table["verdict"].tolist() for margin in margins]
-            assert shown["verdicts"] == expected
+            tables = [made.at(margin).table for margin in margins]
+            assert shown["verdicts"] == [table["verdict"].tolist() for table in tables]
+            adjusted |= {
+                ((table["p_equivalence"] < LEVEL) & (table["p_equivalence_holm"] >= LEVEL)).any()
+                for table in tables
+            }
             expected = [report.conclusions(made.at(margin)) for margin in few]
             assert shown["said"] == expected
     assert next(found, None) is None
+    assert adjusted == {False, True}  # some margins tell Holm's verdict from that of a test alone
 
 
 # The intervals of a class that are drawn, in the unit of the axis.
