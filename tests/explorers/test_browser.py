@@ -51,7 +51,7 @@ shapes = data.load_dataset('shapes')
 explorers.ChannelWeightExplorer(trained, shapes, layer='layer1.attention', channel=3)""",
     "reduction": """\
 torch.manual_seed(0)
-layer = {arm: attention.make_attention(arm, 128) for arm in ('se', 'eca')}
+layer = {arm: modules.make_attention(arm, 128) for arm in ('se', 'eca')}
 layers = {hostile: {**layer, 'y': torch.randn(128)}}
 explorers.ReductionExplorer(trained=layers)""",
     "names": """\
@@ -751,7 +751,7 @@ def show_alone(page, monkeypatch, made):
     pages.record(made)
     told = f'<script id="told" type="application/json">{shown[0]}</script>'
     page.set_content(f'<style>{made._css}</style>{told}<div class="explorer"></div>')
-    alone = ROOT / "eca_lab" / "explorers" / "page.js"
+    alone = ROOT / "eca_lab" / "site" / "page.js"
     page.add_script_tag(content=alone.read_text(encoding="utf-8"), type="module")
 
 
