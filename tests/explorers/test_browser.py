@@ -673,10 +673,13 @@ def steps_of(explorer):
 @functools.cache
 def counted(spec, channels):
     """The parameters and the multiply-adds of a module, counted on it."""
+    import torch
+
     from eca_lab.attention.modules import make_attention
     from eca_lab.networks import cost
 
-    module = make_attention(spec, channels)
+    with torch.device("meta"):
+        module = make_attention(spec, channels)
     return cost.parameters(module), cost.multiply_adds(module, 1, channels=channels)
 
 

@@ -34,7 +34,6 @@ FOLDER = Path(__file__).parents[2] / "data" / "checkpoints"
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=0.05)
 PATHS = sorted(FOLDER.glob("*.safetensors"))
 OF_STUDY = "cifar10-jpeg7532"
-BESIDE_THE_STUDY = "eca(order=shuffled)"
 OF_SHAPES = [path for path in PATHS if path.name.startswith("shapes")]
 
 
@@ -358,8 +357,8 @@ def test_they_are_there_and_small():
     kept = sorted((cards[p]["arm"], cards[p]["trial"]["seed"]) for p in PATHS if p not in OF_SHAPES)
     arms = {arm for arm, _ in kept}
     assert kept == [(arm, seed) for arm in sorted(arms) for seed in range(setting.keep)]
-    assert {"none", "se", "eca", "eca(k=3)", BESIDE_THE_STUDY} <= arms
-    assert arms <= {*setting.arms, BESIDE_THE_STUDY}
+    assert {"none", "se", "eca", "eca(k=3)", "eca(order=shuffled)"} <= arms
+    assert arms <= {*setting.arms, "eca(order=shuffled)"}
     for path, card in cards.items():
         assert checkpoint_name(card["trial"], card["arm"]) == path.name
     assert {path.stem for path in PATHS} == {path.stem for path in FOLDER.glob("*.json")}
@@ -382,7 +381,7 @@ def shapes():
 def test_networks_of_a_study_are_those_of_its_trials(path):
     card = load_checkpoint(path)[1]
     records = load_records(FOLDER.parent / "results" / "photographs")
-    if card["arm"] == BESIDE_THE_STUDY:  # trained beside the study, as its arms are
+    if card["arm"] == "eca(order=shuffled)":  # trained beside the study, as its arms are
         twin = load_checkpoint(find_checkpoint(FOLDER, "eca", card["trial"]["seed"], OF_STUDY))[1]
         own = "attention", "parameters"
         trials = ({k: v for k, v in each["trial"].items() if k not in own} for each in (card, twin))
