@@ -10,7 +10,6 @@ from in_browser import (
     ROOT,
     SAVED,
     WIDGET,
-    channels_slider,
     check_outputs,
     finish_notebook,
     needs_browser,
@@ -22,6 +21,8 @@ from in_browser import (
     start_notebook,
     told,
 )
+from in_page import ExplorerInPage
+from playwright.sync_api import expect
 
 from eca_lab.attention.kernel_size import adaptive_kernel_size
 
@@ -52,8 +53,6 @@ def window(lab, browser):
 def test_explorers_slide_as_soon_as_a_trusted_notebook_is_opened(
     lab, window, path, label, before, after
 ):
-    from playwright.sync_api import expect
-
     page, wrong = window
     copy = path.with_stem(f"{path.stem}-saved")
     open_notebook(page, copy)
@@ -111,30 +110,35 @@ HIDDEN = """() => [...document.querySelectorAll("body *")].filter(each => {
 }).map(each => each.outerHTML.slice(0, 100))"""
 
 
-def test_a_page_fits_wide_and_narrow_windows_and_paper(page, address):
-    from playwright.sync_api import expect
-
+def test_a_page_fits_wide_and_narrow_windows(page, address):
     page.goto(address)
-    beside, fold = page.locator(".beside"), page.get_by_role("button", name="Show all code")
     for width in (1400, 760, 390):
         page.set_viewport_size({"width": width, "height": 900})
         told(page).wait_for()
-        expect(beside).to_be_visible(visible=width == 1400)
+        expect(page.locator(".beside")).to_be_visible(visible=width == 1400)
         expect(page.get_by_text("On this page")).to_be_visible(visible=width < 1400)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(HIDDEN) == []
+
+
+def test_a_page_folds_its_code(page, address):
+    page.goto(address)
     code = page.locator("details.code .input_area")
     expect(code.first).to_be_hidden()
-    fold.click()
+    page.get_by_role("button", name="Show all code").click()
     expect(code.first).to_be_visible()
     page.get_by_role("button", name="Fold all code").click()
     expect(code.first).to_be_hidden()
 
+
+def test_a_page_fits_on_paper(page, address):
+    page.goto(address)
+    told(page).wait_for()
     page.emulate_media(media="print")
     page.set_viewport_size({"width": 680, "height": 960})  # A4
     assert page.evaluate(HIDDEN) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 680
-    for each in (page.locator("nav").first, page.locator(".main"), beside):
+    for each in (page.locator("nav").first, page.locator(".main"), page.locator(".beside")):
         expect(each).to_be_hidden()
     expect(page.locator(".headline")).to_be_visible()
     expect(page.locator(".staircase")).to_be_visible()
@@ -144,34 +148,43 @@ def test_a_page_fits_wide_and_narrow_windows_and_paper(page, address):
     assert max(tall) < 600
 
 
-def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, address):
-    from playwright.sync_api import expect
-
-    from eca_lab.explorers import KernelSizeExplorer
-
+@pytest.fixture
+def offline(browser):
+    """A page without a network, which says nothing to its console and fetches nothing."""
     context = browser.new_context(offline=True, viewport={"width": 1280, "height": 1000})
     page, told_wrong, fetched = context.new_page(), [], []
     page.on("console", lambda message: told_wrong.append(message.text))
     page.on("pageerror", lambda error: told_wrong.append(str(error)))
     page.on("request", lambda request: fetched.append(request.url.split(":")[0]))
-    page.goto(address)
-    expect(told(page)).to_have_text("KernelSizeExplorer(channels=256, gamma=2, b=1)")
-    status = page.locator(".eca-lab [role=status]")
-    channels_slider(page).focus()
+    yield page
+    assert told_wrong == []
+    assert set(fetched) <= {"file", "blob", "data", "about"}
+    context.close()
+
+
+def test_the_explorer_slides_on_a_page_without_kernel_and_network(offline, address):
+    from eca_lab.explorers import KernelSizeExplorer
+
+    offline.goto(address)
+    explorer = ExplorerInPage(offline)
+    expect(explorer.state).to_have_text("KernelSizeExplorer(channels=256, gamma=2, b=1)")
+    explorer.slider("channels C").focus()
     stops = KernelSizeExplorer.CHANNEL_STOPS
     start = stops.index(256)
     for channels in [*reversed(stops[start - 17 : start]), 1, 8192]:
-        page.keyboard.press({1: "Home", 8192: "End"}.get(channels, "ArrowLeft"))
-        expect(told(page)).to_contain_text(f"channels={channels}, ")
-        expect(status).to_have_text(re.compile(rf"k = {adaptive_kernel_size(channels)}$"))
+        explorer.press({1: "Home", 8192: "End"}.get(channels, "ArrowLeft"))
+        expect(explorer.state).to_contain_text(f"channels={channels}, ")
+        k = re.compile(rf"k = {adaptive_kernel_size(channels)}$")
+        expect(explorer.shown("[role=status]")).to_have_text(k)
         if channels == 1:  # too few for a hidden unit of SE
-            expect(page.locator(".eca-lab")).to_contain_text("SE with r = 16 needs 16 channels.")
-            expect(page.locator(".parameters circle.se")).to_have_attribute("r", "0")
-    expect(page.locator(".eca-lab")).to_contain_text("SE with r = 16 has 2C⌊C/r⌋ = 8,388,608.")
-    page.wait_for_url(f"{address}#channels=8192&gamma=2&b=1")
-    expect(page.get_by_role("button", name="Copy link")).to_be_visible()
+            expect(explorer.root).to_contain_text("SE with r = 16 needs 16 channels.")
+            expect(explorer.shown(".parameters circle.se")).to_have_attribute("r", "0")
+    expect(explorer.root).to_contain_text("SE with r = 16 has 2C⌊C/r⌋ = 8,388,608.")
+    offline.wait_for_url(f"{address}#channels=8192&gamma=2&b=1")
+    expect(offline.get_by_role("button", name="Copy link")).to_be_visible()
 
-    # A link: what is not accepted is left out, and the address says what is shown.
+
+def test_a_link_opens_a_state_and_leaves_out_what_is_not_accepted(offline, address):
     for said, state in (
         ("channels=128&ties=down", "channels=128, gamma=2, b=1, ties='down'"),
         ("gamma=30&b=1e20&network=resnet18", "channels=256, gamma=2, b=1, network='resnet18'"),
@@ -181,10 +194,8 @@ def test_the_explorer_slides_on_a_page_without_kernel_and_network(browser, addre
             "gamma=2, b=1, network='resnet18'",
         ),
     ):
-        page.goto("about:blank")
-        page.goto(f"{address}#{said}")
-        expect(told(page)).to_contain_text(state)
-    page.wait_for_url(f"{address}#channels=256&gamma=2&b=1&network=resnet18")
-    assert told_wrong == []
-    assert set(fetched) <= {"file", "blob", "data", "about"}
-    context.close()
+        offline.goto("about:blank")
+        offline.goto(f"{address}#{said}")
+        expect(told(offline)).to_contain_text(state)
+    # And the address says what is shown.
+    offline.wait_for_url(f"{address}#channels=256&gamma=2&b=1&network=resnet18")

@@ -64,6 +64,14 @@ def test_small_and_for_any_machine(path, notebook):
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
 
 
+def test_no_output_is_a_large_share_of_its_notebook(code_cells):
+    for cell in code_cells:
+        for output in cell["outputs"]:
+            size = len(json.dumps(output, ensure_ascii=False))
+            # Large figures have some 60,000.
+            assert size < 100_000, f"{size} characters: {source(cell)}"
+
+
 def test_explorers_that_need_no_kernel_are_saved_as_they_are_now(path, notebook):
     state = "application/vnd.jupyter.widget-state+json"
     saved = notebook["metadata"].get("widgets", {state: {"state": {}}})[state]["state"]

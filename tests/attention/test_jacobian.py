@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import linalg, stats
+from torch.autograd.functional import jacobian
 
 from eca_lab.attention.jacobian import (
     bandwidth,
@@ -144,6 +146,18 @@ def test_se_is_w2_d_w1(spec):
         torch.testing.assert_close(weights, torch.diag(s * (1 - s)) @ expected)
 
 
+@pytest.mark.parametrize("spec", [*SPECS, "se(r=4)", "cbam(r=4)"])
+def test_jacobians_are_those_of_torch(spec):
+    module = make_attention(spec, 24).double()
+    y = descriptors(24)
+    logits = torch.stack([jacobian(lambda v: module.score(v[None])[0], each) for each in y])
+    torch.testing.assert_close(logit_jacobian(module, y), logits)
+    weights = torch.stack(
+        [jacobian(lambda v: module.score(v[None])[0].sigmoid(), each) for each in y]
+    )
+    torch.testing.assert_close(weight_jacobian(module, y), weights)
+
+
 @pytest.mark.parametrize("spec", [*SPECS, "se(r=4)"])
 def test_jacobians_predict_small_changes(spec):
     module = make_attention(spec, 24).double()
@@ -194,12 +208,13 @@ def test_a_band_of_full_rank_can_be_numerically_singular():
         ([1, 1, 1, 1], 4),
         ([5, 0, 0, 0], 1),
         ([2, 2, 0, 0], 2),
-        ([0.5, 0.25, 0.25, 0], 2 ** (0.5 + 0.5 + 0.5)),
+        ([0.5, 0.25, 0.25, 0], 2**1.5),  # the entropy is one and a half bits
     ],
 )
 def test_effective_rank(values, expected):
     found = effective_rank(torch.tensor(values, dtype=torch.float64)).item()
     assert found == pytest.approx(expected)
+    assert found == pytest.approx(np.exp(stats.entropy(values)))
 
 
 @quick
@@ -208,6 +223,7 @@ def test_effective_rank_lies_between_one_and_all(values):
     values = torch.tensor(values, dtype=torch.float64)
     found = effective_rank(values).item()
     assert 1 - 1e-9 <= found <= len(values) * (1 + 1e-9)
+    assert found == pytest.approx(np.exp(stats.entropy(values)))
     assert effective_rank(7 * values).item() == pytest.approx(found)
 
 
@@ -225,6 +241,14 @@ def test_measures_of_matrices_that_can_be_checked_by_hand():
     assert table["diagonal_share"].tolist() == pytest.approx([1, 1 / 3, 0, 9 / 25])
     assert table["bandwidth"].tolist() == [0, 2, 2, 1]
     assert table["sensitivity"].tolist() == pytest.approx([1, math.sqrt(3), 2 / 3, 7 / 3])
+
+
+@quick
+@given(st.integers(2, 12), st.integers(0, 11), st.integers(0, 11), seeds)
+def test_bandwidth_is_the_larger_of_those_of_scipy(channels, below, above, seed):
+    torch.manual_seed(seed)
+    matrix = torch.rand(channels, channels).add(0.1).triu(-below).tril(above)
+    assert bandwidth(matrix) == max(linalg.bandwidth(matrix.numpy()))
 
 
 def test_measures_of_zeros():

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.api import OLS
 
 from eca_lab.looking import measures
 
@@ -14,11 +15,10 @@ def test_class_share_is_the_one_of_the_analysis_of_variance():
     labels = np.repeat([3, 8, 5], [20, 30, 15])
     weights = random.normal(size=(65, 4)) + np.outer(labels, [0, 0.5, 1, 3])
     share = measures.class_share(weights, labels)
-    for channel, values in enumerate(weights.T):
-        members = [values[labels == label] for label in (3, 5, 8)]
-        within = sum(((each - each.mean()) ** 2).sum() for each in members)
-        total = ((values - values.mean()) ** 2).sum()
-        assert share[channel] == pytest.approx(1 - (within / 62) / (total / 64), abs=1e-12)
+    # Epsilon squared is the adjusted R squared of a regression on which class it is.
+    classes = (labels[:, None] == [3, 5, 8]).astype(float)
+    expected = [OLS(values, classes, hasconst=True).fit().rsquared_adj for values in weights.T]
+    assert share == pytest.approx(expected, abs=1e-12)
     mixed = np.stack([np.full(65, 0.3), labels, weights[:, 1]], 1)
     assert np.isnan(measures.class_share(mixed, labels)[0])
     np.testing.assert_allclose(measures.class_share(mixed, labels)[1:], [1, share[1]])
