@@ -153,13 +153,14 @@ def _results(options):
     python -m eca_lab results --csv > trials.csv
     """
     from eca_lab.evidence import results
+    from eca_lab.evidence.printing import print_results
 
     tables = {path: results.read_results(path) for path in options.paths or results.recorded()}
     if options.csv:
         results.write_csv(tables, sys.stdout)
         return 0
     for table in tables.values():
-        results.print_results(table)
+        print_results(table)
     return 0
 
 

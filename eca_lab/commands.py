@@ -11,6 +11,7 @@ from eca_lab import data
 from eca_lab.attention.spec import DATASETS
 from eca_lab.checks import check_integer
 from eca_lab.evidence import results
+from eca_lab.evidence.printing import print_results
 from eca_lab.files import check_folder, listed
 from eca_lab.looking import probe, recording
 from eca_lab.networks import checkpoints
@@ -52,7 +53,7 @@ def run_sweep(options):
         _complain(f"\n{why}: {_kept(plan, out)}")
         return 130 if interrupted else 1
     table = sweep.plan_results(plan, out)
-    results.print_results(table)
+    print_results(table)
     for record in failed:
         _complain(f"failed: {record['arm']}, seed {record['trial']['seed']}: {record['reason']}")
     if failed:

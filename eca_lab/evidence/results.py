@@ -1,4 +1,4 @@
-"""Recorded trials: one JSON file each, written atomically; as a DataFrame, and printed."""
+"""Recorded trials: one JSON file each, written atomically; and as a DataFrame."""
 
 import base64
 import hashlib
@@ -211,30 +211,6 @@ def settings(table):
     """The trials of each setting: of one folder, where that is told, data set, backbone, recipe."""
     columns = [name for name in ("folder", *SETTING) if name in table]
     return [trials for _, trials in table.groupby(columns, sort=False, dropna=False)]
-
-
-def print_results(table):
-    """Mean, standard deviation and n of every arm, setting by setting."""
-    for trials in settings(table):
-        print_setting(trials)
-        summary = summarize(trials).droplevel(list(SETTING)).reset_index()
-        summary = summary.rename(columns={"mean": "top-1 %", "sd": "sd (points)"})
-        print_table(summary[["arm", "parameters", "top-1 %", "sd (points)", "n"]])
-
-
-def print_setting(trials):
-    first = trials.iloc[0]
-    print(
-        f"\n{first['dataset']}, {first['train']:,} training images of {first['size']} x "
-        f"{first['size']} pixels; {first['backbone']}; {first['recipe']}"
-    )
-    for name in (*RUN, "torch"):
-        if len(different := trials[name].unique()) > 1:
-            print(f"Caution, more than one {name}: {'; '.join(different)}")
-
-
-def print_table(table, form="{:.2f}"):
-    print(table.to_string(index=False, float_format=form.format, na_rep="-"))
 
 
 _COLUMNS = [
