@@ -77,7 +77,7 @@ class Images(TorchDataset):
 def our_rate(dataset, backbone, recipe, device, precision, fused):
     """A function that trains for an epoch and returns images per second: ours."""
     options = {"device": device, "precision": precision, "fused": fused}
-    return lambda: train_network(dataset, backbone, ARM, 0, recipe, **options)[1][
+    return lambda: train_network(dataset, backbone, ARM, seed=0, recipe=recipe, **options)[1][
         "images_per_second"
     ]
 
@@ -98,7 +98,9 @@ def plain_rate(dataset, backbone, recipe, device, workers, precision):
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
     )
-    model = initial_model(backbone, ARM, CLASSES, stem_for(dataset.size), seed=0).to(device)
+    model = initial_model(
+        backbone, ARM, num_classes=CLASSES, stem=stem_for(dataset.size), seed=0
+    ).to(device)
     optimizer = torch.optim.SGD(
         model.parameters(),
         recipe.learning_rate,
@@ -153,7 +155,7 @@ def timm_rate(dataset, backbone, recipe, device, workers, precision):
     )
     # create_loader sets timm's augmentation for ImageNet; the comparison wants equal ones.
     train_set.transform = transforms.Compose([*_augmentation(dataset.size), ToNumpy()])
-    model = initial_model(backbone, ARM, CLASSES, stem_for(dataset.size), seed=0)
+    model = initial_model(backbone, ARM, num_classes=CLASSES, stem=stem_for(dataset.size), seed=0)
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
         model,

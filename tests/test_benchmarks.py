@@ -95,7 +95,7 @@ def test_ratios_are_those_of_each_repeat(capsys):
 def test_cpu_layouts_change_the_layout_and_nothing_else(monkeypatch):
     layouts = []
 
-    def spy(*arguments):
+    def spy(*arguments, **keywords):
         layouts.append(torch.channels_last)
         return None, {"images_per_second": 1.0}
 
