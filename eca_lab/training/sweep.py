@@ -126,8 +126,8 @@ class Sweep:
         self.out.mkdir(parents=True, exist_ok=True)
         todo, elsewhere = self._to_run(self._records())
         if elsewhere:
-            told = _left_alone(elsewhere, self._device)
-            warnings.warn(f"{self.out}: {told}", stacklevel=2)
+            words = _left_alone(elsewhere, self._device)
+            warnings.warn(f"{self.out}: {words}", stacklevel=2)
         if not todo:
             return []
         if self._ray is None:

@@ -84,6 +84,7 @@ def train_network(
     optimizer, scheduler = _optimizer(model, recipe, train_count=len(dataset.train_images))
     order = generator(seed, "data order")
     augmentation = generator(seed, "augmentation")
+    steps = len(dataset.train_images) // recipe.batch_size  # an epoch
     loss_curve = []
     # Dropout (MobileNetV2 has some) draws from the global generator.
     with (
@@ -97,19 +98,13 @@ def train_network(
         model.train()
         for epoch, scale in enumerate(recipe.epoch_scales):
             total = torch.zeros((), device=device)
-            steps = 0
             for images, labels in batches(
                 dataset, recipe, order=order, augmentation=augmentation, scale=scale
             ):
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     logits = model(as_input(images))
                     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                scheduler.step()
-                total += loss.detach()
-                steps += 1
+                total += _step(loss, optimizer, scheduler=scheduler)
             loss_curve.append(total.item() / steps)
             if not np.isfinite(loss_curve[-1]):
                 raise FloatingPointError(f"the loss is {loss_curve[-1]} in epoch {epoch + 1}")
@@ -297,6 +292,20 @@ def _with_and_without_decay(
         for name, parameter in module.named_parameters(recurse=False):
             (undecayed if is_spared or name == "bias" else decayed).append(parameter)
     return decayed, undecayed
+
+
+def _step(
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    *,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> Tensor:
+    """One step down the gradient of a loss; the loss without its graph."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    scheduler.step()
+    return loss.detach()
 
 
 def _attention_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
