@@ -37,7 +37,7 @@ ARMS = ("none", "eca", "se")
 PRECISIONS = ("float32", "bfloat16")
 
 
-def measure(functions, repeats, device, reference="none, modules"):
+def measure(functions, repeats, *, device, reference="none, modules"):
     """Time the functions in turn, for so many rounds after one that does not count.
 
     Returns:
@@ -63,7 +63,7 @@ def measure(functions, repeats, device, reference="none, modules"):
     return table
 
 
-def steps(backbone, size, batch_size, precision, device, stack):
+def steps(backbone, size, *, batch_size, precision, device, stack):
     """Name -> a training step, of every arm by its modules and fused."""
     x = torch.randn(batch_size, 3, size, size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -88,7 +88,7 @@ def steps(backbone, size, batch_size, precision, device, stack):
     return functions
 
 
-def ends(shape, precision, device):
+def ends(shape, precision, *, device):
     """Name -> forward and backward pass of the end of a block, and "copy" of one of its maps."""
     dtype = getattr(torch, precision)
     maps = torch.randn(3, *shape, device=device)
@@ -173,13 +173,20 @@ def main(arguments=None):
     tables = {}
     for size, precision in itertools.product(options.sizes, options.precisions):
         with ExitStack() as stack:
-            functions = steps(options.backbone, size, options.batch_size, precision, device, stack)
-            table = measure(functions, options.repeats, device)
+            functions = steps(
+                options.backbone,
+                size,
+                batch_size=options.batch_size,
+                precision=precision,
+                device=device,
+                stack=stack,
+            )
+            table = measure(functions, options.repeats, device=device)
         tables[f"step of {options.backbone}, {size} px, {precision}"] = table
         show(tables)
     shapes = stage_shapes(options.blocks_of, options.sizes[0], options.batch_size)
     for shape, precision in itertools.product(shapes, options.precisions):
-        table = measure(ends(shape, precision, device), options.repeats, device)
+        table = measure(ends(shape, precision, device=device), options.repeats, device=device)
         table["passes"] = 2 * table["ms"] / table.loc["copy", "ms"]
         tables[f"end of a block, {' x '.join(map(str, shape))}, {precision}"] = table
         show(tables)

@@ -82,10 +82,13 @@ def main():
             tqdm.write(f"kill {number:2} {ended}: {len(before)} -> {len(after)} trials")
         assert start(killed, options.workers).wait() == 0
         assert len(finished(killed)) == len(load_records(killed)) == TRIALS
-        one, other = (load_results(each)[COMPUTED] for each in (quiet, killed))
-        same = one.equals(other) and [each["correct"] for each in load_records(quiet).values()] == [
-            each["correct"] for each in load_records(killed).values()
+        one = load_results(quiet)[COMPUTED]
+        other = load_results(killed)[COMPUTED]
+        right = [
+            [record["correct"] for record in load_records(folder).values()]
+            for folder in (quiet, killed)
         ]
+        same = one.equals(other) and right[0] == right[1]
         left = [path.name for path in killed.iterdir() if path.suffix not in (".json", ".lock")]
         print(
             f"{options.kills} kills: {lost} trials lost, {repeated} run again or changed, "

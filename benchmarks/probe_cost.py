@@ -31,7 +31,9 @@ def runs(arm="eca"):
     dataset = load_dataset("shapes")
     images = dataset.test_images
     prepare = input_transform(dataset)
-    model = initial_model("tiny", arm, len(dataset.classes), stem_for(dataset.size), 0).eval()
+    model = initial_model(
+        "tiny", arm, num_classes=len(dataset.classes), stem=stem_for(dataset.size), seed=0
+    ).eval()
     model = model.to(memory_format=torch.channels_last)
 
     def plain():

@@ -74,15 +74,26 @@ class Images(TorchDataset):
         return self.transform(Image.fromarray(self.data[index])), self.targets[index]
 
 
-def our_rate(dataset, backbone, recipe, device, precision, fused):
+def our_rate(dataset, backbone, *, recipe, device, precision, fused):
     """A function that trains for an epoch and returns images per second: ours."""
-    options = {"device": device, "precision": precision, "fused": fused}
-    return lambda: train_network(dataset, backbone, ARM, 0, recipe, **options)[1][
-        "images_per_second"
-    ]
+
+    def rate():
+        _, outcome = train_network(
+            dataset,
+            backbone,
+            ARM,
+            seed=0,
+            recipe=recipe,
+            device=device,
+            precision=precision,
+            fused=fused,
+        )
+        return outcome["images_per_second"]
+
+    return rate
 
 
-def plain_rate(dataset, backbone, recipe, device, workers, precision):
+def plain_rate(dataset, backbone, *, recipe, device, workers, precision):
     """The same for a plain PyTorch loop, as most scripts write it."""
     mean, std = (value.tolist() for value in channel_statistics(dataset.train_images))
     train_set = Images(dataset)
@@ -98,7 +109,9 @@ def plain_rate(dataset, backbone, recipe, device, workers, precision):
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
     )
-    model = initial_model(backbone, ARM, CLASSES, stem_for(dataset.size), seed=0).to(device)
+    model = initial_model(
+        backbone, ARM, num_classes=CLASSES, stem=stem_for(dataset.size), seed=0
+    ).to(device)
     optimizer = torch.optim.SGD(
         model.parameters(),
         recipe.learning_rate,
@@ -112,7 +125,8 @@ def plain_rate(dataset, backbone, recipe, device, workers, precision):
         model.train()
         running_loss = 0.0
         for images, labels in loader:
-            images, labels = (each.to(device, non_blocking=True) for each in (images, labels))
+            images = images.to(device, non_blocking=True)
+            labels = labels.to(device, non_blocking=True)
             optimizer.zero_grad()
             with _autocast(device, precision):
                 loss = F.cross_entropy(
@@ -127,7 +141,7 @@ def plain_rate(dataset, backbone, recipe, device, workers, precision):
     return _timed(epoch, device)
 
 
-def timm_rate(dataset, backbone, recipe, device, workers, precision):
+def timm_rate(dataset, backbone, *, recipe, device, workers, precision):
     """The same for timm's loader and the training step of timm's train.py, channels last.
 
     The loader collates uint8 arrays; its prefetcher moves and normalises whole batches.
@@ -153,7 +167,7 @@ def timm_rate(dataset, backbone, recipe, device, workers, precision):
     )
     # create_loader sets timm's augmentation for ImageNet; the comparison wants equal ones.
     train_set.transform = transforms.Compose([*_augmentation(dataset.size), ToNumpy()])
-    model = initial_model(backbone, ARM, CLASSES, stem_for(dataset.size), seed=0)
+    model = initial_model(backbone, ARM, num_classes=CLASSES, stem=stem_for(dataset.size), seed=0)
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(
         model,
@@ -295,15 +309,24 @@ def main(arguments=None):
         device = check_device(options.device)
         precision = resolve_precision(options.precision, device)
         dataset = random_dataset(options.steps * options.batch_size, options.size)
-        common = dataset, options.backbone, one_epoch(options.batch_size), device
+        common = {"recipe": one_epoch(options.batch_size), "device": device}
         torch.set_num_threads(options.threads)
         path = "modules" if options.modules else "fused"
-        loops = {f"eca_lab, {precision}, {path}": our_rate(*common, precision, not options.modules)}
+        ours = our_rate(
+            dataset,
+            options.backbone,
+            precision=precision,
+            fused=not options.modules,
+            **common,
+        )
+        loops = {f"eca_lab, {precision}, {path}": ours}
         for theirs in dict.fromkeys((precision, "float32")):
-            workers = options.loader_workers, theirs
-            loops[f"DataLoader, torchvision, {theirs}"] = plain_rate(*common, *workers)
+            common_of_theirs = {**common, "workers": options.loader_workers, "precision": theirs}
+            loops[f"DataLoader, torchvision, {theirs}"] = plain_rate(
+                dataset, options.backbone, **common_of_theirs
+            )
             if find_spec("timm"):
-                loops[f"timm, {theirs}"] = timm_rate(*common, *workers)
+                loops[f"timm, {theirs}"] = timm_rate(dataset, options.backbone, **common_of_theirs)
     except (ValueError, TypeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

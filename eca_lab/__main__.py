@@ -10,22 +10,34 @@ import signal
 import sys
 import time
 import warnings
+from argparse import Namespace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from eca_lab import checks
-from eca_lab.attention.spec import BACKBONES, parse_spec
+from eca_lab.attention.spec import BACKBONES, Spec, parse_spec
 from eca_lab.evidence import studies
 from eca_lab.recipe import PRECISIONS, Recipe
 
+# What the command line may say of a recipe. Studies say the rest, see `eca_lab.evidence.studies`.
+RECIPE = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "label_smoothing",
+    "warmup",
+)
 # What an option is where it is not given. Until then it is None, so that it can be told.
 TRAINING = {
     "data": "shapes",
     "backbone": "tiny",
     "arms": ["none", "se", "eca", "eca(k=3)"],
     "seeds": 3,
-    "epochs": Recipe.epochs,
-    "batch_size": Recipe.batch_size,
-    "learning_rate": Recipe.learning_rate,
+    **{name: getattr(Recipe, name) for name in RECIPE},
     "out": "data/results/mine",
     "precision": "auto",
     "gpu_share": 1.0,
@@ -47,7 +59,7 @@ RECORDING = {
 COMPARISON = {"baseline": "eca", "metric": "top1"}
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0 done, 1 failed, 2 bad input, 130 interrupted."""
     # Whoever reads a warning here is not the one who wrote the line that gave it.
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
@@ -73,22 +85,22 @@ def main(arguments=None):
 # The docstrings of the commands are what their --help begins with.
 
 
-def _sweep(options):
+def _sweep(options: Namespace) -> int:
     """Train every arm with every seed and print mean, standard deviation and n. Finished trials
     are kept in the output folder and skipped when the command is run again. Example: python -m
     eca_lab sweep --data cifar10 --backbone resnet18 --arms none se eca "eca(k=3)" --seeds 5
     """
-    return _train(options, "run_sweep")
+    return _train(options, "sweep")
 
 
-def _checkpoints(options):
+def _checkpoints(options: Namespace) -> int:
     """Train every arm with every seed and keep the networks, each with a card. Those that are there
     are kept. With --study they are trained as its setting declares; --arms may be others.
     """
-    return _train(options, "train_checkpoints", free=("arms", "out"))
+    return _train(options, "checkpoints", free=("arms", "out"))
 
 
-def _record(options):
+def _record(options: Namespace) -> int:
     """Record what the kept networks of a data set do with its test images: the channel weights of
     every image, and whether it is still classified rightly when they are changed. What is recorded
     already is kept. Example: python -m eca_lab record --data cifar10
@@ -96,17 +108,18 @@ def _record(options):
     _fill(options)
     from eca_lab import commands
 
-    return commands.record_networks(options)
+    return commands.record(options)
 
 
-def _train(options, command, free=()):
+def _train(options: Namespace, command: str, *, free: Collection[str] = ()) -> int:
+    """Run a command of `eca_lab.commands`; free is what may differ from what a study declares."""
     if options.study is not None:
         _declare(options, free)
     elif options.setting is not None:
         raise ValueError(f"--setting {options.setting}: its --study is missing")
     _fill(options)
-    how = options.epochs, options.batch_size, options.learning_rate
-    options.recipe = options.recipe or Recipe(*how)
+    if options.recipe is None:
+        options.recipe = Recipe(**{name: getattr(options, name) for name in RECIPE})
     import torch  # when the options that can be checked without it are
 
     from eca_lab import commands
@@ -116,7 +129,7 @@ def _train(options, command, free=()):
     return getattr(commands, command)(options)
 
 
-def _declare(options, free):
+def _declare(options: Namespace, free: Collection[str]) -> None:
     """Take from a study what it declares; ValueError for what contradicts it and is not free."""
     study = studies.load_study(options.study)
     if options.setting is None:
@@ -128,7 +141,7 @@ def _declare(options, free):
     declared = {name: getattr(setting, name) for name in names} | {"out": study.results}
     declared = {name: value for name, value in declared.items() if name not in free}
     # The usual ones, or said by the recipe.
-    undeclared = dict.fromkeys(("classes", "epochs", "batch_size", "learning_rate"))
+    undeclared = dict.fromkeys(("classes", *RECIPE))
     for name, value in (declared | undeclared).items():
         if getattr(options, name, None) is not None:
             option = f"--{name.replace('_', '-')}"
@@ -141,37 +154,38 @@ def _declare(options, free):
     options.defaults = options.defaults | usual
 
 
-def _fill(options):
+def _fill(options: Namespace) -> None:
     """Give what was not asked for its default."""
     for name, value in options.defaults.items():
         if getattr(options, name, None) is None:
             setattr(options, name, value)
 
 
-def _results(options):
+def _results(options: Namespace) -> int:
     """Print mean, standard deviation and n of every arm. Example, all recorded trials in one file:
     python -m eca_lab results --csv > trials.csv
     """
     from eca_lab.evidence import results
+    from eca_lab.evidence.printing import print_results
 
     tables = {path: results.read_results(path) for path in options.paths or results.recorded()}
     if options.csv:
         results.write_csv(tables, sys.stdout)
         return 0
     for table in tables.values():
-        results.print_results(table)
+        print_results(table)
     return 0
 
 
-def _compare(options):
+def _compare(options: Namespace) -> int:
     """Print the paired differences of every arm to a baseline arm, with intervals, adjusted p and
     a verdict: better, worse, equivalent or undecided.
     """
     from eca_lab.evidence import report, results
 
     if options.study is not None:
-        given = ("path", "arms", "baseline", "metric", "margin", "better")
-        if any(getattr(options, name) is not None for name in given):
+        declared = ("path", "arms", "baseline", "metric", "margin", "better")
+        if any(getattr(options, name) is not None for name in declared):
             accepted = (
                 "accepted is no folder, baseline, arms, metric, margin or direction beside it"
             )
@@ -199,22 +213,22 @@ def _compare(options):
     return 0 if compared else 1
 
 
-def _arm(text):
+def _arm(text: str) -> Spec:
     try:
         return parse_spec(text)
     except ValueError as error:  # of which argparse would not print the message
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _classes(text):
+def _classes(text: str) -> int | list[str]:
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else text.split(",")
 
 
-def _deadline(text):
+def _deadline(text: str) -> float:
     """When a time from now such as "25m" will be over, by `time.monotonic`."""
     number = "([0-9]{1,9})"
     match = re.fullmatch(f"(?:{number}h)?(?:{number}m)?(?:{number}s)?", text)
-    hours, minutes, seconds = (int(each or 0) for each in match.groups()) if match else (0, 0, 0)
+    hours, minutes, seconds = map(int, match.groups("0")) if match else (0, 0, 0)
     seconds += 60 * minutes + 3600 * hours
     if not seconds:
         accepted = "accepted is a time such as 90s, 25m or 1h30m"
@@ -222,7 +236,7 @@ def _deadline(text):
     return time.monotonic() + seconds
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m eca_lab",
         description="Train networks with channel attention, and see what was recorded.",
@@ -231,20 +245,16 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     declared = f"what a study declares: {', '.join(studies.names())}"
 
-    def command(run, defaults, text):
+    def command(
+        run: Callable[[Namespace], int], defaults: Mapping[str, Any], *, text: str
+    ) -> Callable[..., None]:
         """A command; gives the function that adds an option of it, with the default in its help."""
-        made = commands.add_parser(run.__name__.strip("_"), help=text, description=run.__doc__)
+        name = run.__name__.strip("_")
+        made = commands.add_parser(name, help=text, description=run.__doc__)
         made.set_defaults(run=run, defaults=defaults)
+        return partial(_add_option, made, defaults)
 
-        def add(option, text="", **how):
-            default = defaults.get(option.strip("-").replace("-", "_"))
-            default = " ".join(default) if isinstance(default, list) else default
-            text += "" if default is None else f" (default: {default})"
-            made.add_argument(option, help=text, **how)
-
-        return add
-
-    add = command(_sweep, TRAINING, "train every arm with every seed")
+    add = command(_sweep, TRAINING, text="train every arm with every seed")
     _add_training_options(add, declared)
     add("--workers", "run trials in N processes of this machine", type=int, metavar="N")
     add("--gpu-share", "of a GPU for each worker, such as 0.25", type=float, metavar="SHARE")
@@ -252,11 +262,11 @@ def _parser():
     add("--budget", "start no trial that would end later, as 25m", type=_deadline, metavar="TIME")
     add("--any-device", "go on with seeds that another device has begun", action="store_true")
 
-    add = command(_results, {}, "print the table of recorded trials")
+    add = command(_results, {}, text="print the table of recorded trials")
     add("paths", "folders of results; all of data/results, if left out", nargs="*")
     add("--csv", "write the trials as CSV, one row each", action="store_true")
 
-    add = command(_compare, COMPARISON, "print the differences to a baseline arm")
+    add = command(_compare, COMPARISON, text="print the differences to a baseline arm")
     add("path", "folder of results, or a CSV of `results --csv`", nargs="?")
     add("--study", declared, metavar="NAME")
     add("--baseline", "compare with this", type=_arm, metavar="ARM")
@@ -265,10 +275,10 @@ def _parser():
     add("--margin", "differences below this do not matter; 0.2 for top1", type=float)
     add("--better", "which values of the metric are better", choices=("higher", "lower"))
 
-    add = command(_checkpoints, CHECKPOINTS, "train networks and keep them")
+    add = command(_checkpoints, CHECKPOINTS, text="train networks and keep them")
     _add_training_options(add, declared)
 
-    add = command(_record, RECORDING, "record what kept networks do with test images")
+    add = command(_record, RECORDING, text="record what kept networks do with test images")
     add("--data", "what they were trained on, as for checkpoints")
     add("--size", "resize images to a square of so many pixels", type=int, metavar="N")
     add("--per-class", "test images a class", type=int, metavar="N")
@@ -277,7 +287,23 @@ def _parser():
     return parser
 
 
-def _add_training_options(add, declared):
+def _add_option(
+    parser: argparse.ArgumentParser,
+    defaults: Mapping[str, Any],
+    option: str,
+    text: str = "",
+    **how: Any,
+) -> None:
+    """Add an option to the parser of a command, as `add_argument`, and tell its default."""
+    default = defaults.get(option.strip("-").replace("-", "_"))
+    if isinstance(default, list):
+        default = " ".join(default)
+    if default is not None:
+        text += f" (default: {default})"
+    parser.add_argument(option, help=text, **how)
+
+
+def _add_training_options(add: Callable[..., None], declared: str) -> None:
     """What to train and where to, for a command that makes a plan of it."""
     add("--study", declared, metavar="NAME")
     add("--setting", "one of the study's settings, such as small", metavar="NAME")
@@ -289,6 +315,10 @@ def _add_training_options(add, declared):
     add("--epochs", "epochs a trial", type=int, metavar="N")
     add("--batch-size", "images a training step", type=int, metavar="N")
     add("--learning-rate", "its peak; lower for smaller batches", type=float, metavar="RATE")
+    add("--momentum", "of SGD, by Nesterov", type=float, metavar="SHARE")
+    add("--weight-decay", "of all but biases and BatchNorm", type=float, metavar="RATE")
+    add("--label-smoothing", "share of a label for all classes", type=float, metavar="SHARE")
+    add("--warmup", "share of the steps in which the rate rises", type=float, metavar="SHARE")
     add("--classes", "so many classes, or their names with commas between", type=_classes)
     add("--per-class", "training images a class", type=int, metavar="N")
     add("--size", "resize images to a square of so many pixels", type=int, metavar="N")

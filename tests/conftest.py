@@ -106,7 +106,7 @@ def make_record(dataset):
     from eca_lab.training.train import trial_description
 
     def make(arm="eca", seed=0, top1=50.0, recipe=None, **values):
-        trial = trial_description(dataset, "tiny", arm, seed, recipe or Recipe())
+        trial = trial_description(dataset, "tiny", arm, seed=seed, recipe=recipe or Recipe())
         record = {
             "schema": SCHEMA,
             "identity": trial_identity(trial),

@@ -56,7 +56,8 @@ def test_the_other_loops_train_on_the_same_images(monkeypatch, loop):
     monkeypatch.setattr(train_throughput, "_augmentation", lambda size: [])
     dataset = train_throughput.random_dataset(12, size=8)
     recipe = train_throughput.one_epoch(batch_size=4)
-    assert loop(dataset, "tiny", recipe, check_device("cpu"), workers=0, precision="float32")() > 0
+    options = {"recipe": recipe, "device": check_device("cpu"), "precision": "float32"}
+    assert loop(dataset, "tiny", workers=0, **options)() > 0
     assert [len(batch) for batch in seen] == [4, 4, 4]
     images = dataset.train_images
     expected = normalize(images, *channel_statistics(images))
@@ -95,7 +96,7 @@ def test_ratios_are_those_of_each_repeat(capsys):
 def test_cpu_layouts_change_the_layout_and_nothing_else(monkeypatch):
     layouts = []
 
-    def spy(*arguments):
+    def spy(*arguments, **keywords):
         layouts.append(torch.channels_last)
         return None, {"images_per_second": 1.0}
 

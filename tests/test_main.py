@@ -59,6 +59,10 @@ def test_commands_import_only_what_they_need(arguments, status, imported):
         ("sweep --epochs 0", "epochs=0: accepted is an integer from 1 to 100000"),
         ("sweep --epochs many", "argument --epochs: invalid int value: 'many'"),
         ("sweep --learning-rate inf", "learning_rate=inf: accepted is a finite number above 0"),
+        ("sweep --momentum 1", "momentum=1.0: accepted is a finite number from 0 below 1"),
+        ("sweep --weight-decay -1", "weight_decay=-1.0: accepted is a finite number from 0"),
+        ("sweep --label-smoothing 1", "label_smoothing=1.0: accepted is a finite number from 0"),
+        ("checkpoints --warmup 1.5", "warmup=1.5: accepted is a finite number from 0 below 1"),
         ("sweep --seeds 0", "seeds=0: accepted is an integer from 1 to 10000"),
         ("sweep --workers 0", "workers=0: accepted is an integer from 1 to 1000"),
         ("sweep --arms eca(gamma=1e-310)", "gamma=1e-310: accepted is a finite number from"),
@@ -76,6 +80,7 @@ def test_commands_import_only_what_they_need(arguments, status, imported):
         ("sweep --study ladder", "--study ladder: its --setting is missing; accepted are small"),
         ("sweep --study ladder --setting big", "--setting='big': accepted are small, resnet10"),
         ("sweep --study ladder --setting small --epochs 2", "--epochs with --study ladder"),
+        ("sweep --study ladder --setting small --warmup 0", "--warmup with --study ladder"),
         ("sweep --study fixed-k --setting tiny-imagenet", "Give their folder as --data"),
         ("compare", "the folder of results is missing, or --study NAME"),
         ("compare --study ladder --margin 1", "--study ladder: accepted is no folder, baseline"),
@@ -100,6 +105,19 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message, capsys):
     assert status == 2
     assert message in error
     assert len(error) < 400
+
+
+def test_the_recipe_of_the_options(monkeypatch):
+    recipes = []
+    monkeypatch.setattr("eca_lab.commands.sweep", lambda options: recipes.append(options.recipe))
+    values = "--epochs 2 --momentum 0.5 --weight-decay 0 --label-smoothing 0 --warmup 0.1"
+    main(["sweep"])
+    main(["sweep", *values.split()])
+    assert recipes == [
+        Recipe(),
+        Recipe(epochs=2, momentum=0.5, weight_decay=0, label_smoothing=0, warmup=0.1),
+    ]
+    assert recipes[0].describe()["decay"] == "linear"  # of which every identity knows
 
 
 def test_arms_that_are_given_in_several_places():

@@ -8,6 +8,7 @@ import pandas as pd
 
 from eca_lab.attention.spec import parse_spec
 from eca_lab.evidence import results, stats
+from eca_lab.evidence.printing import print_setting, print_table
 from eca_lab.evidence.stats import DIFFERENCES, LEVEL, POWER, Comparison
 from eca_lab.evidence.studies import Setting, Study
 
@@ -31,7 +32,7 @@ def print_comparisons(
     stats.resolve_metric(metric, margin=margin, higher_is_better=higher_is_better)
     compared = 0
     for trials in results.settings(table):
-        results.print_setting(trials)
+        print_setting(trials)
         there = set(trials["arm"])
         chosen = family and [arm for arm in family if arm in there]
         try:
@@ -50,7 +51,7 @@ def print_comparisons(
         compared += 1
         print(f"{_heading(comparison)}\n")
         told = comparison.table[_COLUMNS].reset_index()
-        results.print_table(_with_digits_of_p(told), _form(comparison.unit))
+        print_table(_with_digits_of_p(told), _form(comparison.unit))
         for note in notes(comparison):
             print(note)
         if missing := [arm for arm in family or () if arm not in there]:
@@ -109,7 +110,7 @@ def print_study(study: Study) -> int:
         # On another data set, such as a reader's own, the same arms are another comparison.
         for alike in results.settings(trials):
             if study.families:
-                results.print_setting(alike)
+                print_setting(alike)
                 print_families(study, setting, alike)
                 compared += 1
                 continue
@@ -154,7 +155,7 @@ def print_families(study: Study, setting: Setting, trials: pd.DataFrame) -> None
         early = table["n"].min() < setting.seeds
         if early:
             table["verdict"] = "not yet"
-        results.print_table(_with_digits_of_p(table[_CONTRAST_COLUMNS].reset_index()), "{:.3f}")
+        print_table(_with_digits_of_p(table[_CONTRAST_COLUMNS].reset_index()), "{:.3f}")
         for one in family.contrasts:
             per = f", per {one.per}" if one.per else ""
             print(f"  {one.name}: {one.words}{per}")

@@ -1,4 +1,4 @@
-"""Recorded trials: one JSON file each, written atomically; as a DataFrame, and printed."""
+"""Recorded trials: one JSON file each, written atomically; and as a DataFrame."""
 
 import base64
 import hashlib
@@ -9,11 +9,14 @@ import time
 import tomllib
 import warnings
 from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from eca_lab.attention.spec import arm_order, parse_spec
 from eca_lab.checks import check_choice, check_integer, check_number, shown
@@ -29,7 +32,7 @@ SETTING = ("dataset", "fingerprint", "size", "train", "backbone", "recipe")
 RUN = ("device", "precision", "path")
 
 
-def trial_identity(description):
+def trial_identity(description: Mapping[str, Any]) -> str:
     """The name of a trial: a hash of what it computes, 16 hexadecimal digits.
 
     Of the description, by `eca_lab.training.train.trial_description`, only what the computation
@@ -38,7 +41,7 @@ def trial_identity(description):
     return _digest({**description, "dataset": description["dataset"]["fingerprint"]})
 
 
-def write_record(folder, record):
+def write_record(folder: str | Path, record: Mapping[str, Any]) -> None:
     """Write a trial's record to `folder` under its identity, whole or not at all.
 
     A checksum of the record goes into the file, so that a change to it does not go unnoticed.
@@ -49,7 +52,7 @@ def write_record(folder, record):
         file.write(text.encode())
 
 
-def load_records(folder, set_aside=()):
+def load_records(folder: str | Path, set_aside: Collection[str] = ()) -> dict[str, dict[str, Any]]:
     """The records in a folder, by identity; FileNotFoundError without such a folder.
 
     A record is in a file that has its identity as its name. One that was read and is not valid (of
@@ -66,7 +69,9 @@ def load_records(folder, set_aside=()):
     nobody knows what is in it.
     """
     check_folder("folder", folder)
-    records, others, folder = {}, [], Path(folder)
+    folder = Path(folder)
+    records = {}
+    others = []  # names of files that are no records
     try:
         paths = listed(folder, ".json")
     except FileNotFoundError:
@@ -97,14 +102,16 @@ def load_records(folder, set_aside=()):
             else:
                 warnings.warn(f"{path} is not counted: {error}", stacklevel=2)
     if others:
-        first = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
-        told = f"of what ends in .json, {len(others)} are no records and are left alone"
+        first = ", ".join(others[:3])
+        if len(others) > 3:
+            first += ", ..."
+        words = f"of what ends in .json, {len(others)} are no records and are left alone"
         # From this line whoever calls, and so Python tells it once.
-        warnings.warn(f"{folder}: {told}: {first}", stacklevel=1)
+        warnings.warn(f"{folder}: {words}: {first}", stacklevel=1)
     return records
 
 
-def is_finished(folder, identity):
+def is_finished(folder: str | Path, identity: str) -> bool:
     """Whether a folder has a valid record of that trial as finished; OSError: it cannot be read."""
     try:
         return _read(Path(folder) / f"{identity}.json")["status"] == "finished"
@@ -112,7 +119,7 @@ def is_finished(folder, identity):
         return False
 
 
-def run_of(record):
+def run_of(record: Mapping[str, Any]) -> tuple[str, str, str]:
     """How a trial was computed, as the values of `RUN`: device, precision and path.
 
     The number of threads is no part of the device. Records from before precision and path were
@@ -123,7 +130,7 @@ def run_of(record):
     return device, record.get("precision", usual), record.get("path", "modules")
 
 
-def load_results(folder):
+def load_results(folder: str | Path) -> pd.DataFrame:
     """The finished trials in a folder of results as a DataFrame, one row a trial.
 
     Columns: those of `SETTING`, test (images), epochs, arm, kernel_sizes, seed, top1, top5 (in
@@ -134,7 +141,7 @@ def load_results(folder):
     return as_results(load_records(folder).values())
 
 
-def as_results(records):
+def as_results(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The finished ones among records, as the DataFrame of `load_results`."""
     rows = (_row(record) for record in records if record["status"] == "finished")
     results = pd.DataFrame(rows, columns=_COLUMNS).sort_values("seed")
@@ -142,7 +149,7 @@ def as_results(records):
     return results.sort_values(list(SETTING), kind="stable", ignore_index=True)
 
 
-def read_results(path):
+def read_results(path: str | Path) -> pd.DataFrame:
     """The trials in a folder of records, or in a CSV file that `write_csv` made.
 
     LookupError where there are none; FileNotFoundError; ValueError for a file that is no such CSV.
@@ -161,21 +168,21 @@ def read_results(path):
     return table
 
 
-def recorded(root=ROOT):
+def recorded(root: Path = ROOT) -> list[str]:
     """The folders of recorded trials that come with this package, or are made beside them."""
     return sorted({os.path.relpath(path.parent) for path in root.glob("*/*.json")})
 
 
-def write_csv(tables, file):
+def write_csv(tables: Mapping[str, pd.DataFrame], file: TextIO) -> None:
     """Write results of `load_results` to an open text file as one CSV; tables: folder -> results.
 
     The column "folder" comes first: trials of different folders are not compared.
     """
-    tables = [table.assign(folder=folder) for folder, table in tables.items()]
-    pd.concat(tables)[["folder", *_COLUMNS]].to_csv(file, index=False, lineterminator="\n")
+    whole = pd.concat([table.assign(folder=folder) for folder, table in tables.items()])
+    whole[["folder", *_COLUMNS]].to_csv(file, index=False, lineterminator="\n")
 
 
-def summarize(results):
+def summarize(results: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation (of one trial, n - 1) and n of the top-1 of every arm.
 
     Gives a DataFrame indexed by the columns of `SETTING` and arm, in the order of the results of
@@ -186,13 +193,13 @@ def summarize(results):
     return summary.assign(parameters=groups["parameters"].first())
 
 
-def unpack_correct(record):
+def unpack_correct(record: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Which test images a recorded trial classified correctly, bool (test,)."""
     packed = np.frombuffer(base64.b64decode(record["correct"]), dtype=np.uint8)
     return np.unpackbits(packed, count=record["trial"]["dataset"]["test"]).astype(bool)
 
 
-def finished(folder):
+def finished(folder: str | Path) -> pd.DataFrame:
     """The finished trials in a folder, as `load_results` gives them.
 
     LookupError without any, telling how many failed, and why; FileNotFoundError: no such folder.
@@ -200,41 +207,18 @@ def finished(folder):
     records = load_records(folder).values()
     table = as_results(records)
     if table.empty:
-        reasons = Counter(each["reason"] for each in records if each["status"] == "failed")
+        failures = (record for record in records if record["status"] == "failed")
+        reasons = Counter(record["reason"] for record in failures)
         why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
         failed = f", and {reasons.total()} failed: {why}" if reasons else ""
         raise LookupError(f"no finished trials in {folder}{failed}")
     return table
 
 
-def settings(table):
+def settings(table: pd.DataFrame) -> list[pd.DataFrame]:
     """The trials of each setting: of one folder, where that is told, data set, backbone, recipe."""
     columns = [name for name in ("folder", *SETTING) if name in table]
     return [trials for _, trials in table.groupby(columns, sort=False, dropna=False)]
-
-
-def print_results(table):
-    """Mean, standard deviation and n of every arm, setting by setting."""
-    for trials in settings(table):
-        print_setting(trials)
-        summary = summarize(trials).droplevel(list(SETTING)).reset_index()
-        summary = summary.rename(columns={"mean": "top-1 %", "sd": "sd (points)"})
-        print_table(summary[["arm", "parameters", "top-1 %", "sd (points)", "n"]])
-
-
-def print_setting(trials):
-    first = trials.iloc[0]
-    print(
-        f"\n{first['dataset']}, {first['train']:,} training images of {first['size']} x "
-        f"{first['size']} pixels; {first['backbone']}; {first['recipe']}"
-    )
-    for name in (*RUN, "torch"):
-        if len(different := trials[name].unique()) > 1:
-            print(f"Caution, more than one {name}: {'; '.join(different)}")
-
-
-def print_table(table, form="{:.2f}"):
-    print(table.to_string(index=False, float_format=form.format, na_rep="-"))
 
 
 _COLUMNS = [
@@ -257,7 +241,7 @@ class _ForeignError(ValueError):
     """Of a file that does not claim to be a record."""
 
 
-def _read(path):
+def _read(path: Path) -> dict[str, Any]:
     """The record in a file; ValueError if it has none that counts, OSError if nobody can tell."""
     if not re.fullmatch("[0-9a-f]{16}", path.stem):
         raise _ForeignError("its name is no identity of a trial")
@@ -280,7 +264,7 @@ def _read(path):
     return record
 
 
-def _check(record):
+def _check(record: Mapping[str, Any]) -> None:
     """Raise unless a record has all that is needed of it."""
     check_choice("status", record["status"], ("finished", "failed"))
     parse_spec(record["arm"])
@@ -296,16 +280,17 @@ def _check(record):
             _check_text(name, value)
 
 
-def _check_text(name, value):
+def _check_text(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name}={shown(value)}: accepted is text")
 
 
-def _known_devices(folder):
+def _known_devices(folder: Path) -> dict[str, str]:
+    """What a file in the folder says of devices: (name in the records) -> device."""
     path = folder / "devices.toml"
     try:
-        told = tomllib.loads(read_regular(path).decode())
-        devices = {name: entry["device"] for name, entry in told.items()}
+        entries = tomllib.loads(read_regular(path).decode())
+        devices = {name: entry["device"] for name, entry in entries.items()}
         for name, device in devices.items():
             _check_text(name, device)
     except FileNotFoundError:
@@ -315,18 +300,20 @@ def _known_devices(folder):
     return devices
 
 
-def _split_threads(device):
+def _split_threads(device: str) -> Sequence[str]:
     """A device as it is recorded, split before its number of threads."""
     return re.fullmatch(r"(.*?)((?:, \d+ threads)?)", device, re.DOTALL).groups()
 
 
-def _digest(content):
+def _digest(content: object) -> str:
     """16 hexadecimal digits of the SHA-256 of JSON content, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _row(record):
-    trial, code = record["trial"], record.get("code", {})
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a finished trial in the table of `load_results`."""
+    trial = record["trial"]
+    code = record.get("code", {})
     sizes = [parse_spec(spec).kernel_sizes for spec in trial["attention"]]
     return {
         **{name: trial["dataset"][name] for name in ("size", "train", "test")},

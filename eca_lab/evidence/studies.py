@@ -8,14 +8,19 @@ line, the Makefile and the notebooks read it here.
 import math
 import re
 import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from eca_lab.attention.spec import BACKBONES, DATASETS, arm_order, parse_spec
 from eca_lab.checks import check_choice, check_integer, check_number, shown
 from eca_lab.files import DATA, listed, read_regular
 from eca_lab.recipe import MOST_EPOCHS, MOST_SEEDS, PRECISIONS, Recipe, recipe_text
+
+if TYPE_CHECKING:  # the command line's help needs no pandas
+    import pandas as pd
 
 FOLDER = DATA / "studies"
 TESTS = ("t", "sign flips")
@@ -30,12 +35,12 @@ class Slope:
     is not adjusted, and margin is what counts as no slope.
     """
 
-    over: dict
+    over: Mapping[str, float]
     per: str
     primary: bool = False
     margin: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_numbers("slope", self.over)
 
 
@@ -50,43 +55,48 @@ class Contrast:
 
     name: str
     words: str
-    weights: dict | None = None
-    over: dict | None = None
+    weights: Mapping[str, float] | None = None
+    over: Mapping[str, float] | None = None
     per: str | None = None
     margin: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.weights is None) == (self.over is None):
             raise ValueError(f"{self.name}: accepted is one of weights and over")
         if (self.per is None) != (self.over is None):
             raise ValueError(f"{self.name}: accepted are over and per together")
-        numbers = self.weights or self.over
-        _check_numbers(self.name, numbers)
-        if self.weights is not None and abs(sum(numbers.values())) > 1e-9:
-            total = sum(numbers.values())
+        _check_numbers(self.name, self._numbers)
+        total = sum(self._numbers.values())
+        if self.weights is not None and abs(total) > 1e-9:
             raise ValueError(f"{self.name}: its weights add up to {total:g}, accepted is 0")
-        if self.over is not None and len(set(numbers.values())) < 2:
+        if self.over is not None and len(set(self._numbers.values())) < 2:
             raise ValueError(f"{self.name}: accepted is a slope over two numbers or more")
         if self.margin is not None:
             check_number("margin", self.margin, above=0)
 
     @property
-    def arms(self):
-        return tuple(self.weights or self.over)
+    def arms(self) -> tuple[str, ...]:
+        """The arms that it weighs."""
+        return tuple(self._numbers)
+
+    @property
+    def _numbers(self) -> Mapping[str, float]:
+        return self.weights or self.over or {}
 
 
 @dataclass(frozen=True)
 class Family:
     """Contrasts whose p are adjusted together, by Holm, and those of equivalence likewise.
 
-    test is one of `TESTS`: Student's t over the seeds, or all flips of their signs.
+    contrasts are of the class `Contrast`. test is one of `TESTS`: Student's t over the seeds, or
+    all flips of their signs.
     """
 
     name: str
     test: str
     contrasts: tuple
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("test", self.test, TESTS)
 
 
@@ -108,14 +118,14 @@ class Setting:
     recipe: Recipe
     device: str
     seeds: int
-    family: tuple
-    arms: tuple
+    family: tuple[str, ...]
+    arms: tuple[str, ...]
     per_class: int | None = None
     precision: str = "auto"
     fused: bool = False
     keep: int = 0
 
-    def trials(self, results):
+    def trials(self, results: "pd.DataFrame") -> "pd.DataFrame":
         """The rows of `eca_lab.evidence.results.load_results` that belong to this setting, its arms
         alone.
 
@@ -127,7 +137,7 @@ class Setting:
             chosen &= results[column] == getattr(self, column)
         return results[chosen].sort_values("arm", key=arm_order, kind="stable")
 
-    def whole_seeds(self, results):
+    def whole_seeds(self, results: "pd.DataFrame") -> "pd.DataFrame":
         """Those of `trials` whose seeds have all arms, on the data set with the most trials.
 
         A study is told by them: what is added on other images is a study of its own.
@@ -149,16 +159,16 @@ class Study:
     name: str
     question: str
     results: Path
-    settings: dict = field(repr=False)
+    settings: dict[str, Setting] = field(repr=False)
     baseline: str = ""
     margin: float = math.nan
     adjust_equivalence: bool = False
     primary: str = ""
     slope: Slope | None = None
-    families: tuple = ()
+    families: tuple[Family, ...] = ()
 
 
-def names(folder=FOLDER):
+def names(folder: str | Path = FOLDER) -> list[str]:
     """The names of the declared studies; OSError for a folder that cannot be listed."""
     try:
         return [path.stem for path in listed(folder, ".toml")]
@@ -166,7 +176,7 @@ def names(folder=FOLDER):
         return []
 
 
-def load_study(name, folder=FOLDER):
+def load_study(name: str, folder: str | Path = FOLDER) -> Study:
     """The declaration of a study; ValueError for one that is not there, or not well declared.
 
     It is checked as a whole before anything is made of it: each key that is unknown, missing, or
@@ -190,26 +200,40 @@ def load_study(name, folder=FOLDER):
 
 
 def _study(
-    name, results, question, settings, seeds,
-    baseline=None, primary=None, family=(), beside=(), families=None, slope=None, margin=None,
-):  # fmt: skip
+    name: str,
+    results: Path,
+    *,
+    question: str,
+    settings: Mapping[str, Mapping[str, Any]],
+    seeds: int,
+    baseline: str = "",
+    primary: str = "",
+    family: Sequence[str] = (),
+    beside: Sequence[str] = (),
+    families: Mapping[str, Mapping[str, Any]] | None = None,
+    slope: Mapping[str, Any] | None = None,
+    margin: float = math.nan,
+) -> Study:
     """The `Study` of a declaration that was checked key by key; ValueError for what contradicts."""
-    baseline, primary = (str(parse_spec(arm)) if arm else "" for arm in (baseline, primary))
-    families = tuple(_family(title, **each) for title, each in (families or {}).items())
+    baseline = str(parse_spec(baseline)) if baseline else ""
+    primary = str(parse_spec(primary)) if primary else ""
+    contrasts = tuple(_family(title, **declared) for title, declared in (families or {}).items())
     shared = [arm for arm in (baseline, primary, *beside) if arm]
-    shared += [arm for each in families for one in each.contrasts for arm in one.arms]
+    for asked in contrasts:
+        for contrast in asked.contrasts:
+            shared += contrast.arms
     made = {}
-    for title, each in settings.items():
+    for title, declared in settings.items():
         try:
-            made[title] = _setting(title, family, shared, **{"seeds": seeds, **each})
+            made[title] = _setting(title, family, shared=shared, **{"seeds": seeds, **declared})
         except (TypeError, ValueError) as error:
             raise ValueError(f"settings.{title}: {error}") from None
-    slope = slope and Slope(**slope)
+    trend = Slope(**slope) if slope else None
     for setting in made.values():
         for key, arm in (("baseline", baseline), ("primary", primary)):
             if arm in setting.family:
                 raise ValueError(f"{key}={arm!r}: accepted is an arm outside the family")
-        for arm in slope.over if slope else ():
+        for arm in trend.over if trend else ():
             check_choice("slope.over", arm, setting.arms)
     if primary and primary == baseline:
         raise ValueError(f"primary={primary!r}: accepted is another arm than the baseline")
@@ -219,31 +243,47 @@ def _study(
         results=results,
         settings=made,
         baseline=baseline,
-        margin=math.nan if margin is None else margin,
+        margin=margin,
         primary=primary,
-        slope=slope,
-        families=families,
+        slope=trend,
+        families=contrasts,
     )
 
 
-def _setting(name, shared_family, shared, family=(), **given):
-    recipe = Recipe(**{key: given.pop(key) for key in _RECIPE if key in given})
-    family = _arms([*shared_family, *family])
-    arms = sorted({*_arms(shared), *family}, key=lambda arm: parse_spec(arm).order)
-    return Setting(name=name, recipe=recipe, family=family, arms=tuple(arms), **given)
+def _setting(
+    name: str,
+    shared_family: Sequence[str],
+    *,
+    shared: Sequence[str],
+    family: Sequence[str] = (),
+    **declared: Any,
+) -> Setting:
+    """A `Setting`, with the arms of all settings and of its own; what is declared is the rest."""
+    recipe = Recipe(**{key: declared.pop(key) for key in _RECIPE if key in declared})
+    own_family = _arms([*shared_family, *family])
+    arms = sorted({*_arms(shared), *own_family}, key=lambda arm: parse_spec(arm).order)
+    return Setting(name=name, recipe=recipe, family=own_family, arms=tuple(arms), **declared)
 
 
-def _family(name, test, contrasts, margin=None):
+def _family(
+    name: str,
+    test: str,
+    *,
+    contrasts: Mapping[str, Mapping[str, Any]],
+    margin: float | None = None,
+) -> Family:
     """A `Family`; its margin is that of every contrast that has none of its own."""
-    contrasts = ({"margin": margin, **each, "name": name} for name, each in contrasts.items())
-    return Family(name, test, tuple(Contrast(**each) for each in contrasts))
+    made = []
+    for title, declared in contrasts.items():
+        made.append(Contrast(**{"margin": margin, **declared, "name": title}))
+    return Family(name, test, tuple(made))
 
 
-def _arms(texts):
+def _arms(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(str(parse_spec(text)) for text in texts)
 
 
-def _check_numbers(name, numbers):
+def _check_numbers(name: str, numbers: Mapping[str, float]) -> None:
     """Raise unless they map arms, written as results have them, to numbers."""
     for arm, number in numbers.items():
         check_number(f"{name}, {arm}", number)
@@ -253,54 +293,57 @@ def _check_numbers(name, numbers):
 
 # What a file must say and what it may: the keys of each table, each with the check of its value. A
 # check raises, or gives sentences on all that is wrong inside.
+_Check = Callable[[str, Any], Iterable[str] | None]
 
 
-def _found(check, where, value):
+def _found(check: _Check, where: str, value: object) -> Iterator[str]:
     try:
         yield from check(where, value) or ()
     except (TypeError, ValueError) as error:
         yield str(error)
 
 
-def _table(required, optional):
+def _table(
+    required: Mapping[str, _Check], optional: Mapping[str, _Check]
+) -> Callable[[str, Any], Iterator[str]]:
     """The check of a table with such keys; where is its own key, as settings.small."""
-    accepted = required | optional
+    accepted = {**required, **optional}
 
-    def check(where, value):
+    def check(where: str, value: Any) -> Iterator[str]:
         _check_kind(where, value, dict, "a table")
         for key in required:
             if key not in value:
                 yield f"{where}.{key} is missing".lstrip(".")
-        for key, each in value.items():
+        for key, entry in value.items():
             place = f"{where}.{key}".lstrip(".")
             if key in accepted:
-                yield from _found(accepted[key], place, each)
+                yield from _found(accepted[key], place, entry)
             else:
-                yield f"{place}={shown(each)}: no such key, accepted are {', '.join(accepted)}"
+                yield f"{place}={shown(entry)}: no such key, accepted are {', '.join(accepted)}"
 
     return check
 
 
-def _tables(check_one):
+def _tables(check_one: _Check) -> _Check:
     """The check of a table of one table or more, whose names a command line can give."""
 
-    def check(where, value):
+    def check(where: str, value: Any) -> Iterator[str]:
         _check_kind(where, value, dict, "a table of tables")
         if not value:
             raise ValueError(f"{where} is empty: accepted is one table or more")
-        for name, each in value.items():
+        for name, table in value.items():
             yield from _found(_check_name, f"a name in {where}", name)
-            yield from _found(check_one, f"{where}.{name}", each)
+            yield from _found(check_one, f"{where}.{name}", table)
 
     return check
 
 
-def _check_kind(where, value, kind, accepted):
+def _check_kind(where: str, value: object, kind: type, accepted: str) -> None:
     if not isinstance(value, kind):
         raise TypeError(f"{where}={shown(value)}: accepted is {accepted}")
 
 
-def _check_name(where, value):
+def _check_name(where: str, value: Any) -> None:
     """Of a folder, or what is typed on a command line: no path, and nothing hidden."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", value):
         accepted = (
@@ -309,51 +352,52 @@ def _check_name(where, value):
         raise ValueError(f"{where}={shown(value)}: accepted is {accepted}")
 
 
-def _check_text(where, value):
+def _check_text(where: str, value: Any) -> None:
     _check_kind(where, value, str, "text")
     if not value.strip():
         raise ValueError(f"{where}={shown(value)}: accepted is text that is not empty")
 
 
-def _check_flag(where, value):
+def _check_flag(where: str, value: Any) -> None:
     _check_kind(where, value, bool, "true or false")
 
 
-def _check_arm(where, value):
+def _check_arm(where: str, value: Any) -> None:
     try:
         parse_spec(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _check_arms(where, value):
+def _check_arms(where: str, value: Any) -> Iterator[str]:
     _check_kind(where, value, list, "a list of arms")
     for arm in value:
         yield from _found(_check_arm, where, arm)
 
 
-def _check_weighted(where, value):
+def _check_weighted(where: str, value: Any) -> None:
     _check_kind(where, value, dict, "a table of arms and their numbers")
     if not value:
         raise ValueError(f"{where} is empty: accepted is one arm or more")
 
 
-def _check_scales(where, value):
+def _check_scales(where: str, value: Any) -> None:
     _check_kind(where, value, list, "a list of pairs of a scale and epochs")
 
 
-def _one_of(*choices):
+def _one_of(*choices: str) -> _Check:
     return partial(check_choice, choices=choices)
 
 
-_count, _margin = partial(check_integer, most=MOST_SEEDS), partial(check_number, above=0)
-_SETTING = {
+_count = partial(check_integer, most=MOST_SEEDS)
+_margin = partial(check_number, above=0)
+_SETTING: dict[str, _Check] = {
     "data": _one_of(*DATASETS, "folder:"),
     "size": partial(check_integer, least=4, most=1024),
     "backbone": _one_of(*BACKBONES),
     "device": _one_of("cpu", "cuda"),
 }
-_OF_SETTING = {
+_OF_SETTING: dict[str, _Check] = {
     "seeds": _count,
     "per_class": check_integer,
     "precision": _one_of(*PRECISIONS),
@@ -363,12 +407,12 @@ _OF_SETTING = {
     "crop": partial(check_integer, least=0, most=32),
     "scales": _check_scales,
 }
-_SLOPE = {"over": _check_weighted, "per": _check_text}
+_SLOPE: dict[str, _Check] = {"over": _check_weighted, "per": _check_text}
 _CONTRAST = _table(
     {"words": _check_text}, {**_SLOPE, "weights": _check_weighted, "margin": _margin}
 )
 _FAMILY = _table({"test": _one_of(*TESTS), "contrasts": _tables(_CONTRAST)}, {"margin": _margin})
-_STUDY = {"question": _check_text, "results": _check_name, "seeds": _count}
+_STUDY: dict[str, _Check] = {"question": _check_text, "results": _check_name, "seeds": _count}
 _WITH_FAMILIES = _table(
     {**_STUDY, "families": _tables(_FAMILY), "settings": _tables(_table(_SETTING, _OF_SETTING))},
     {"beside": _check_arms},

@@ -4,56 +4,76 @@ import hashlib
 import json
 import re
 import textwrap
-import warnings
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from eca_lab.attention.modules import ECA
-from eca_lab.attention.spec import parse_spec
+from eca_lab.attention.spec import Spec, parse_spec
 from eca_lab.checks import shown
 from eca_lab.evidence.results import trial_identity
-from eca_lab.files import check_folder, listed, read_regular, written_whole
+from eca_lab.files import listed, read_regular, written_whole
 from eca_lab.networks.backbones import attention_specs, blocks, build_model
-from eca_lab.provenance import code_version, provenance
-from eca_lab.training.train import check_device, progress_bar
 
 SUFFIX = ".safetensors"
 
 
-def checkpoint_name(description, arm):
+def checkpoint_name(description: Mapping[str, Any], arm: str | Spec) -> str:
     """The file name of a trained network, which no other trial has."""
     dataset = "{name}{size}".format(**description["dataset"])
-    beginning = _beginning(dataset, description["backbone"], arm, description["seed"])
+    backbone, seed = description["backbone"], description["seed"]
+    beginning = _beginning(arm, dataset=dataset, backbone=backbone, seed=seed)
     return f"{beginning}{trial_identity(description)[:8]}{SUFFIX}"
 
 
-def find_checkpoint(folder, arm, seed, dataset="shapes32", backbone="tiny"):
+def find_checkpoint(
+    folder: str | Path,
+    arm: str | Spec,
+    *,
+    seed: int,
+    dataset: str = "shapes32",
+    backbone: str = "tiny",
+) -> Path:
     """The path of the one network in a folder that was trained so; `load_checkpoint` loads it.
 
-    dataset is the name of the data set with the size of its images in pixels. FileNotFoundError
-    where there is none, ValueError where there are several, such as of two recipes.
+    Args:
+        folder: of the networks.
+        arm, seed, backbone: as it was trained.
+        dataset: the name of the data set, with the size of its images in pixels.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        ValueError: where there are several, such as of two recipes.
+        OSError: where the folder cannot be listed.
     """
-    beginning = _beginning(dataset, backbone, arm, seed)
+    beginning = _beginning(arm, dataset=dataset, backbone=backbone, seed=seed)
     name = re.compile(f"{re.escape(beginning)}[0-9a-f]{{8}}{re.escape(SUFFIX)}")
     found = [path for path in listed(folder, SUFFIX) if name.fullmatch(path.name)]
     if not found:
         raise FileNotFoundError(f"{folder}: no network {beginning}*{SUFFIX}")
     if len(found) > 1:
-        names = ", ".join(each.name for each in found)
+        names = ", ".join(path.name for path in found)
         raise ValueError(f"{folder}: {len(found)} networks, load one by its path: {names}")
     return found[0]
 
 
-def save_checkpoint(path, model, card):
-    """Write the weights of a model of `build_model` to a file, and its card as JSON beside it.
+def save_checkpoint(path: str | Path, model: nn.Module, *, card: Mapping[str, Any]) -> None:
+    """Write the weights of a model to a file, and its card as JSON beside it.
 
-    path ends in ".safetensors"; the card gets the same name with ".json". To load the model again,
-    it needs "arm", the spec string, and "trial" of `eca_lab.training.train.trial_description`. The
-    SHA-256 of the weights is added. FileExistsError for a network that is there: it stays as it is.
+    Args:
+        path: of the file, ends in ".safetensors"; the card gets the same name with ".json".
+        model: of `build_model`.
+        card: to load the model again, it needs "arm", the spec string, and "trial" of
+            `eca_lab.training.train.trial_description`. The SHA-256 of the weights is added.
+
+    Raises:
+        FileExistsError: for a network that is there, with its card: it stays as it is.
+        OSError: where the folder cannot take it.
     """
     path = Path(path)
     if path.with_suffix(".json").exists():
@@ -69,59 +89,7 @@ def save_checkpoint(path, model, card):
         file.write(json.dumps(card, indent=1).encode() + b"\n")
 
 
-def train_checkpoints(plan, out, device="cpu"):
-    """Save the networks of a sweep's plan in the folder `out`, training those that are not there.
-
-    Gives all their paths. Before any training, errors as `load_checkpoint` for a network that does
-    not fit its card; FloatingPointError for a loss that is no longer finite.
-    """
-    device = check_device(device)
-    check_folder("out", out)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    paths = {out / checkpoint_name(trial.description, trial.arm): trial for trial in plan.trials}
-    todo = {path: trial for path, trial in paths.items() if not _is_saved(path)}
-    plan.warn_of_emulation(list(todo.values()), device)
-    with progress_bar(len(todo) * plan.recipe.epochs) as bar:
-        for path, trial in todo.items():
-            bar.set_postfix_str(path.stem)
-            model, outcome = plan.train(trial, device, bar.update)
-            keep_checkpoint(out, plan, trial, model, {**outcome, **provenance(device)})
-    return list(paths)
-
-
-def keep_checkpoint(out, plan, trial, model, outcome):
-    """Save the network of a trial in the folder `out`, its outcome and provenance on its card."""
-    path = Path(out) / checkpoint_name(trial.description, trial.arm)
-    card = {"classes": list(plan.dataset.classes)} | describe(trial, outcome)
-    save_checkpoint(path, model, card)
-
-
-def describe(trial, outcome):
-    """What is written down of a trial that has ended, as JSON holds it."""
-    return {
-        "arm": str(trial.arm),
-        **outcome,
-        "trial": trial.description,
-        "code": code_version(),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _is_saved(path):
-    """Whether a network is there, with its card; ValueError where the two do not fit."""
-    if path.with_suffix(".json").exists():
-        try:
-            load_checkpoint(path)
-        except ValueError as error:
-            raise ValueError(f"{error}; remove {path.stem}.* to train it again") from None
-        return True
-    if path.exists():
-        warnings.warn(f"{path} has no card, so it is trained again", stacklevel=3)
-    return False
-
-
-def load_checkpoint(path):
+def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """The model that `save_checkpoint` wrote, in evaluation mode, on the CPU, and its card.
 
     FileNotFoundError without the file or its card; ValueError where they do not fit, and in what.
@@ -142,7 +110,7 @@ def load_checkpoint(path):
     return model.eval(), card
 
 
-def load_released_checkpoint(path, backbone):
+def load_released_checkpoint(path: str | Path, backbone: str) -> nn.Module:
     """The model of a checkpoint of the authors' code release, in evaluation mode, on the CPU.
 
     path is a file written by torch.save: a state dict, or a dict that holds one under one of
@@ -171,7 +139,9 @@ def load_released_checkpoint(path, backbone):
             raise ValueError(f"there is no {classifier}; the first keys are {first or 'none'}")
         model = build_model(backbone, num_classes=len(state[classifier]))
         for name, block, channels, _ in blocks(model):
-            place = f"conv.{len(block.conv)}" if backbone == "mobilenet_v2" else "eca"
+            place = "eca"
+            if backbone == "mobilenet_v2":
+                place = f"conv.{len(list(block.conv.children()))}"
             weight = state.pop(f"{name}.{place}.conv.weight")
             block.attention = ECA(channels, kernel_size=weight.shape[-1])
             state[f"{name}.attention.conv.weight"] = weight
@@ -186,20 +156,20 @@ HOLDERS = ("state_dict", "model_state_dict", "model", "net")
 _WRAPPERS = re.compile(r"^((module|model|net|_orig_mod)\.)+")
 
 
-def _state_dict(content):
+def _state_dict(content: object) -> dict[str, Tensor]:
     """The state dict in a checkpoint, its names as the network itself has them."""
     if not isinstance(content, dict):
         raise TypeError(f"it holds a {type(content).__name__}, accepted is a dict of tensors")
     for _ in HOLDERS:  # not for ever, where one holds itself
-        holder = next((each for each in HOLDERS if isinstance(content.get(each), dict)), None)
-        content = content.get(holder, content)
+        held = [content[name] for name in HOLDERS if isinstance(content.get(name), dict)]
+        content = held[0] if held else content
     return {_WRAPPERS.sub("", name): value for name, value in content.items()}
 
 
-def _beginning(dataset, backbone, arm, seed):
+def _beginning(arm: str | Spec, *, dataset: str, backbone: str, seed: int) -> str:
     return f"{dataset}-{backbone}-{parse_spec(arm).slug}-seed{seed}-"
 
 
-def _one_line(error):
+def _one_line(error: Exception) -> str:
     """An error, by its kind and in at most 500 characters."""
     return textwrap.shorten(f"{type(error).__name__}: {error}", 500, placeholder=" ...")

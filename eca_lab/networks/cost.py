@@ -7,6 +7,7 @@ import math
 
 import pandas as pd
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eca_lab.attention.kernel_size import NETWORKS
@@ -19,27 +20,38 @@ MEBI, GIBI = 2**20, 2**30
 _ARMS = {"ResNet": "none", "MobileNetV2": "none", "SENet": "se", "CBAM": "cbam", "ECA-Net": "eca"}
 
 
-def parameters(model):
+def parameters(model: nn.Module) -> int:
     """Number of learned parameters of a module."""
-    return sum(each.numel() for each in model.parameters())
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
-def multiply_adds(model, size, channels=3, convention="torch"):
+def multiply_adds(
+    model: nn.Module, size: int, *, channels: int = 3, convention: str = "torch"
+) -> int:
     """Multiply-adds of one forward pass of one image, from shapes alone.
 
-    model takes (N, channels, size, size); channels is 3 for a network, C for an attention module.
     The convention "torch" counts those of convolutions and matrix products, by torch's own counter.
     "paper", what the FLOPs of Table 3 are, counts multiply-adds of convolutions, 2 per weight of
     fully connected layers, 4 per element that a BatchNorm puts out, 1 per element of a ReLU or
     ReLU6, and 1 per element that a global pooling takes in or a MaxPool puts out. Neither counts
-    other products element by element. TypeError, ValueError: naming what is not accepted.
+    other products element by element.
+
+    Args:
+        model: takes (N, channels, size, size).
+        size: in pixels.
+        channels: 3 for a network, C for an attention module.
+        convention: "torch" or "paper".
+
+    Raises:
+        TypeError, ValueError: naming what is not accepted.
     """
     check_integer("size", size)
     check_integer("channels", channels)
     check_choice("convention", convention, ("torch", "paper"))
     # Tensors without numbers take the place of the model's own for one call. Two images: from one,
     # a BatchNorm in training may get a single value.
-    images, paper = 2, convention == "paper"
+    images = 2
+    paper = convention == "paper"
     tensors = [*model.named_parameters(), *model.named_buffers()]
     stand_ins = {name: tensor.detach().to("meta") for name, tensor in tensors}
     x = torch.empty(images, channels, size, size, device="meta")
@@ -51,7 +63,7 @@ def multiply_adds(model, size, channels=3, convention="torch"):
     return (flops - counts.get(_ATEN.convolution, 0) // 2 if paper else flops // 2) // images
 
 
-def table_3(published):
+def table_3(published: pd.DataFrame) -> pd.DataFrame:
     """Table 3 of the paper, as printed and as counted, for the networks that can be built here.
 
     Of the DataFrame of data/paper/table3_backbones.csv, one of 14 rows, indexed by (backbone,
@@ -60,14 +72,16 @@ def table_3(published):
     """
     rows = published.set_index(["backbone", "method"])[["parameters", "flops"]]
     rows = rows[rows.index.isin(_ARMS, level="method")]
-    backbones, counted = {name: backbone for backbone, name in NETWORKS.items()}, []
+    backbones = {name: backbone for backbone, name in NETWORKS.items()}
+    units = {"M": MEBI, "G": GIBI}
+    counted = []
     for (network, method), flops in rows["flops"].items():
         # The printed parameters imply this r.
         arm = "se(r=8)" if (network, method) == ("MobileNetV2", "SENet") else _ARMS[method]
         with torch.device("meta"):
             model = build_model(backbones[network], arm).eval()
-        count = multiply_adds(model, 224, convention="paper") / {"M": MEBI, "G": GIBI}[flops[-1]]
-        counted.append((arm, parameters(model) / MEBI, count))
+        count = multiply_adds(model, 224, convention="paper")
+        counted.append((arm, parameters(model) / MEBI, count / units[flops[-1]]))
     columns = ["arm", "counted_parameters", "counted_flops"]
     return rows.join(pd.DataFrame(counted, index=rows.index, columns=columns))
 

@@ -5,294 +5,335 @@ import tempfile
 import time
 import warnings
 from collections import Counter, defaultdict
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from functools import partial
-from math import ceil
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 
-from eca_lab.attention.spec import Spec, arm_order, parse_spec
+from eca_lab.attention.spec import arm_order
 from eca_lab.checks import check_choice, check_integer, check_number
-from eca_lab.data.dataset import TENSORS, Dataset
 from eca_lab.evidence import results
-from eca_lab.files import DATA, check_folder
-from eca_lab.networks.backbones import add_attention, build_model
-from eca_lab.networks.checkpoints import describe, keep_checkpoint
-from eca_lab.networks.fused import obstacle
-from eca_lab.provenance import cpu_has_bfloat16, provenance
-from eca_lab.recipe import MOST_SEEDS, PRECISIONS, Recipe
-from eca_lab.training.train import (
-    check_device,
-    progress_bar,
-    resolve_precision,
-    train_network,
-    trial_description,
-)
-from eca_lab.training.workers import ProcessPool, RayPool, check_ray, outcomes
+from eca_lab.files import check_folder
+from eca_lab.provenance import provenance
+from eca_lab.training.keeping import describe, keep_checkpoint
+from eca_lab.training.planning import Plan, Trial
+from eca_lab.training.train import check_device, progress_bar, resolve_precision
+from eca_lab.training.workers import Pool, ProcessPool, RayPool, check_ray, outcomes
 
 MOST_WORKERS = 1000
+# identity -> record; seed -> devices, precisions and paths; trials and what became of them.
+_Records = Mapping[str, Mapping[str, Any]]
+_Elsewhere = dict[int, set[tuple[str, str, str]]]
+_Ended = Generator[tuple[Trial, dict[str, Any]], None, None]
 
 
-@dataclass(frozen=True)
-class Trial:
-    arm: Spec
-    seed: int
-    identity: str
-    description: dict
+class Sweep:
+    """The trials of a plan, each recorded in the folder `out` as it finishes.
 
+    Several sweeps may share a folder: none repeats the trials of another.
 
-@dataclass(frozen=True)
-class Plan:
-    """The trials of a sweep, in the order in which they run: all arms of seed 0, then of seed 1.
+    Args:
+        plan: what is trained, of `eca_lab.training.planning.plan_sweep`.
+        out: the folder of the records, made by `run` where there is none.
+        device, workers, gpu_share, ray: where it is trained, see `check_workers`.
+        any_device: whether seeds are gone on with that another device has begun.
 
-    duplicates maps an arm to the one that is the same network and runs in its place. The networks
-    of the first `keep` seeds are kept in the folder `checkpoints`. The rest is what all trials
-    share, see `eca_lab.training.train.train_network`.
+    Raises:
+        TypeError, ValueError, ImportError, OSError: as `check_workers` and `check_folder`.
     """
 
-    dataset: Dataset
-    backbone: str
-    recipe: Recipe
-    trials: tuple
-    duplicates: dict
-    precision: str = "float32"
-    fused: bool = False
-    keep: int = 0
-    checkpoints: Path = DATA / "checkpoints"
+    def __init__(
+        self,
+        plan: Plan,
+        out: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        workers: int | None = None,
+        gpu_share: float = 1.0,
+        ray: str | None = None,
+        any_device: bool = False,
+    ) -> None:
+        self._devices = check_workers(device, workers, gpu_share=gpu_share, ray=ray)
+        check_folder("out", out)
+        self.plan = plan
+        self.out = Path(out)
+        self.any_device = any_device
+        self._device = str(device)
+        self._workers = workers
+        self._gpu_share = gpu_share
+        self._ray = ray
 
-    @property
-    def arms(self):
-        return list(dict.fromkeys(trial.arm for trial in self.trials))
+    def remaining(self) -> list[Trial]:
+        """The trials that are not finished according to the records in the folder.
 
-    @property
-    def identities(self):
-        return {trial.identity for trial in self.trials}
-
-    def train(self, trial, device="cpu", on_epoch=None):
-        """Train one of the trials: network and outcome, as by `train_network`."""
-        how = self.recipe, device, on_epoch, self.precision, self.fused
-        return train_network(self.dataset, self.backbone, trial.arm, trial.seed, *how)
-
-    def run(self, trial, device, on_epoch):
-        """What is recorded of a trial by whoever trains it: no error in it ends a sweep."""
-        where = provenance(torch.device(device))
-        try:
-            model, outcome = self.train(trial, device, on_epoch)
-        except Exception as error:
-            return {"status": "failed", "reason": f"{type(error).__name__}: {error}", **where}
-        if trial.seed < self.keep:
-            try:
-                with suppress(FileExistsError):  # one that the same trial has left
-                    keep_checkpoint(self.checkpoints, self, trial, model, {**outcome, **where})
-            except OSError as error:  # the result counts for more than the network
-                warnings.warn(f"a network is not kept: {error}", stacklevel=1)
-        return {"status": "finished", **outcome, **where}
-
-    def estimate_seconds(self, trial, device="cpu"):
-        """About how many seconds a trial takes, from a few batches of it.
-
-        None where it cannot be told, as for lack of memory: the trial itself will say why.
+        What stands in the place of a record of this plan, and is none, is set aside. Raises as
+        `eca_lab.evidence.results.load_records`.
         """
-        data, batch = self.dataset, self.recipe.batch_size
-        few = replace(data, **{name: getattr(data, name)[: 4 * batch] for name in TENSORS})
-        sample = replace(self, dataset=few, recipe=replace(self.recipe, epochs=1, scales=()))
-        try:
-            for _ in range(2):  # the first warms up
-                _, outcome = sample.train(trial, device)
-            rate = outcome["images_per_second"]
-        except Exception:
-            return None
-        if not rate:  # rounded to 0.0
-            return None
-        # A forward pass takes about a third of a training step, and a pixel as long as another.
-        epochs = sum(scale**2 for scale in self.recipe.epoch_scales)
-        images = epochs * len(data.train_images) + len(data.test_images) / 3
-        return images / rate
+        return _unfinished(self.plan, self._records())
 
-    def warn_of_emulation(self, trials, device, at_once=1, seconds=None):
-        """Warn where trials are to run in bfloat16 on a processor that only emulates it.
+    def begun_elsewhere(self) -> _Elsewhere:
+        """The seeds with trials left that were begun, but not by what would run them here.
 
-        at_once of them run side by side; seconds is how many one takes, measured where not known.
+        Each with a set of `eca_lab.evidence.results.run_of`, by which they were begun: that of the
+        finished trials among the records that differ from those of the plan in nothing but the arm.
+        None on Ray, whose devices are not known before. Raises as `remaining`.
         """
-        device = check_device(device)
-        precision = resolve_precision(self.precision, device)
-        if not trials or device.type != "cpu" or precision != "bfloat16" or cpu_has_bfloat16():
-            return
-        seconds = seconds or self.estimate_seconds(trials[-1], device)
-        warnings.warn(
-            f"bfloat16 is emulated on this processor, {provenance(device)['device']}, and takes "
-            f"about ten times as long as where it is built in: {len(trials)} trials take "
-            f"{duration(len(trials), at_once, seconds)}. precision='float32' (--precision float32) "
-            "is faster here, but no pair for trials in bfloat16",
-            stacklevel=3,
-        )
+        return self._begun_elsewhere(self._records())
+
+    def to_run(self) -> list[Trial]:
+        """Those of the `remaining` trials that `run` would start: none of seeds that were
+        `begun_elsewhere`, unless any_device is to go on with them. Raises as `remaining`.
+        """
+        todo, _ = self._to_run(self._records())
+        return todo
+
+    def at_once(self, count: int) -> int:
+        """How many of so many trials run side by side on this machine.
+
+        Several on one GPU count as one: they take about as long as one after the other.
+        """
+        slots = self._devices or ["cpu"]
+        if self._device != "cpu":
+            slots = list(set(slots))
+        return min(len(slots), count)
+
+    def run(
+        self, *, deadline: float | None = None, estimate: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Train what is `to_run`, with a warning of the seeds that are left alone.
+
+        A trial that raises, or whose worker dies twice, is recorded as failed with its reason, and
+        the sweep goes on; another run tries it again.
+
+        Args:
+            deadline: by `time.monotonic`; no trial is started that would probably end later.
+            estimate: the seconds that a trial takes, if known.
+
+        Returns:
+            The records of the trials that failed.
+
+        Raises:
+            OSError: before any training, as `remaining`. Or where the folder cannot take a record,
+                or moves away: no other trial is started, those that run end, and their records are
+                kept where the message says.
+            RuntimeError: where the workers die before they are ready.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        todo, elsewhere = self._to_run(self._records())
+        if elsewhere:
+            words = _left_alone(elsewhere, self._device)
+            warnings.warn(f"{self.out}: {words}", stacklevel=2)
+        if not todo:
+            return []
+        if self._ray is None:
+            at_once = self.at_once(len(todo))
+            self.plan.warn_of_emulation(todo, self._device, at_once=at_once, seconds=estimate)
+        with (
+            _Run(self, todo, deadline=deadline, estimate=estimate) as run,
+            closing(self._outcomes(run, len(todo))) as ended,
+        ):
+            for trial, outcome in ended:
+                run.record(trial, outcome)
+        run.check_nothing_lost()
+        return run.failed
+
+    def results(self) -> pd.DataFrame:
+        """The finished trials as `eca_lab.evidence.results.load_results` gives them, with the
+        plan's names of arms. FileNotFoundError: no such folder.
+        """
+        table = results.load_results(self.out)
+        names = {trial.identity: str(trial.arm) for trial in self.plan.trials}
+        table = table.assign(arm=table["identity"].map(names)).dropna(subset="arm")
+        return table.sort_values("arm", key=arm_order, kind="stable")
+
+    def _records(self) -> dict[str, dict[str, Any]]:
+        return results.load_records(self.out, set_aside=self.plan.identities)
+
+    def _to_run(self, records: _Records) -> tuple[list[Trial], _Elsewhere]:
+        """The trials that are to be started, and the seeds that are left alone."""
+        elsewhere = {} if self.any_device else self._begun_elsewhere(records)
+        left = _unfinished(self.plan, records)
+        return [trial for trial in left if trial.seed not in elsewhere], elsewhere
+
+    def _begun_elsewhere(self, records: _Records) -> _Elsewhere:
+        if self._ray is not None:
+            return {}
+        device = check_device(self._device)
+        precision = resolve_precision(self.plan.precision, device)
+        path = "fused" if self.plan.fused else "modules"
+        here = results.run_of({**provenance(device), "precision": precision, "path": path})
+        begun = defaultdict(set)
+        for record in records.values():
+            if record["status"] == "finished":
+                begun[_without_arm(record["trial"])].add(results.run_of(record))
+        left = _unfinished(self.plan, records)
+        seeds = {trial.seed: begun[_without_arm(trial.description)] for trial in left}
+        return {seed: runs for seed, runs in seeds.items() if runs and here not in runs}
+
+    def _outcomes(self, run: "_Run", count: int) -> _Ended:
+        """Train what a run starts, of so many trials; what becomes of each, as it ends."""
+        if self._ray is None and self._workers is None:
+            return self._outcomes_here(run)
+        job = partial(run_trial, self.plan)
+        pool: Pool
+        if self._ray is not None:
+            pool = RayPool(job, self._ray, device=self._device, share=self._gpu_share)
+        else:
+            devices = self._devices or []
+            pool = ProcessPool(job, devices[:count], memory=self._gpu_share)
+        return outcomes(pool, run.to_start(), on_epoch=run.on_epoch, on_retry=run.on_retry)
+
+    def _outcomes_here(self, run: "_Run") -> _Ended:
+        for trial in run.to_start():
+            on_epoch = partial(run.on_epoch, trial)
+            yield trial, run_trial(self.plan, trial, device=self._device, on_epoch=on_epoch)
 
 
-def duration(trials, at_once, seconds):
-    """How long so many trials take, at_once side by side, of so many seconds each: in words."""
-    if seconds is None:
-        return "an unknown time"
-    try:
-        return f"about {timedelta(seconds=round(ceil(trials / at_once) * seconds))}"
-    except OverflowError:
-        return "more than a million years"
+class _Run:
+    """One run of a sweep: which trials it has claimed, how far they are, and what was lost.
 
-
-def check_arms(backbone, arms, seeds):
-    """The arms as `Spec` objects; TypeError, ValueError unless the backbone takes them all."""
-    check_integer("seeds", seeds, most=MOST_SEEDS)
-    if not arms:
-        raise ValueError("arms=[]: accepted is at least one spec, such as eca")
-    arms = list(dict.fromkeys(map(parse_spec, arms)))
-    with torch.device("meta"):
-        model = build_model(backbone)
-        for arm in arms:
-            add_attention(model, arm)
-    return arms
-
-
-def plan_sweep(dataset, backbone, arms, seeds, recipe, precision="float32", fused=False, keep=0):
-    """The `Plan` of a sweep: seeds 0 to seeds - 1 of every arm. Raises as `check_arms`, and
-    ValueError for a batch of more than all training images.
-
-    Arms that resolve to the same network are one trial per seed, under the name that gives the
-    kernel size. What else is given is as for `eca_lab.training.train.train_network`; where one arm
-    cannot train fused none does, with a warning: trials of different paths would be no pairs.
+    As a context manager it shows a progress bar, and gives up its claims at the end.
     """
-    check_choice("precision", precision, PRECISIONS)
-    check_integer("batch_size", recipe.batch_size, most=len(dataset.train_images))
-    arms = check_arms(backbone, arms, seeds)
-    if fused:
-        with torch.device("meta"):
-            found = {arm: obstacle(build_model(backbone, arm)) for arm in arms}
-        if reasons := "; ".join(f"{arm}: {reason}" for arm, reason in found.items() if reason):
-            fused = False
-            warnings.warn(f"all arms train by the modules, not fused: {reasons}", stacklevel=2)
-    described = {arm: trial_description(dataset, backbone, arm, 0, recipe) for arm in arms}
-    networks = {arm: results.trial_identity(description) for arm, description in described.items()}
-    chosen = {}  # network -> the arm that runs
-    for arm in sorted(arms, key=lambda arm: arm.kernel_sizes is None):
-        chosen.setdefault(networks[arm], arm)
-    duplicates = {arm: chosen[networks[arm]] for arm in arms if arm not in chosen.values()}
-    trials = []
-    for seed in range(seeds):
-        for arm in dict.fromkeys(chosen[network] for network in networks.values()):
-            description = {**described[arm], "seed": seed}
-            trials.append(Trial(arm, seed, results.trial_identity(description), description))
-    return Plan(dataset, backbone, recipe, tuple(trials), duplicates, precision, fused, keep)
 
+    def __init__(
+        self,
+        sweep: Sweep,
+        trials: Sequence[Trial],
+        *,
+        deadline: float | None,
+        estimate: float | None,
+    ) -> None:
+        self.failed: list[dict[str, Any]] = []
+        self._out = sweep.out
+        self._epochs = sweep.plan.recipe.epochs
+        self._trials = trials
+        self._deadline = deadline
+        self._longest = estimate or 0.0  # seconds that a trial took
+        self._lost: list[str] = []
+        self._progress: Counter[str] = Counter()  # identity -> epochs of a trial that runs
+        # A trial that is running has its file locked, for other sweeps on this folder.
+        self._claims: dict[str, FileLock] = {}
+        self._started: dict[str, float] = {}
+        self._bar = progress_bar(len(trials) * self._epochs)
 
-def run_sweep(
-    plan,
-    out,
-    device="cpu",
-    workers=None,
-    gpu_share=1.0,
-    ray=None,
-    deadline=None,
-    estimate=None,
-    any_device=False,
-):
-    """Run the trials of a plan that are not finished yet, recording each in the folder `out`.
+    def __enter__(self) -> "_Run":
+        return self
 
-    A trial that raises, or whose worker dies twice, is recorded as failed with its reason, and the
-    sweep goes on; another run tries it again. Sweeps may share a folder: none repeats another.
+    def __exit__(self, *_: object) -> None:
+        for claim in self._claims.values():
+            _release(claim)
+        self._bar.close()
 
-    `check_workers` tells what device, workers, gpu_share and ray are. A trial is not started that
-    would probably not end before the deadline, by `time.monotonic`; estimate is the seconds that
-    one takes, if known. `to_run` tells which seeds are left alone, with a warning. Gives the
-    records of the trials that failed. Raises as `check_workers` and, before any training, as
-    `eca_lab.evidence.results.load_records`; RuntimeError where the workers die before they are
-    ready.
-
-    OSError where the folder cannot take a record, or moves away: no other trial is started, those
-    that run end, and their records are kept where the message says.
-    """
-    devices = check_workers(device, workers, gpu_share, ray)
-    check_folder("out", out)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    records = results.load_records(out, set_aside=plan.identities)
-    todo, elsewhere = to_run(plan, records, device, ray, any_device)
-    if elsewhere:
-        warnings.warn(f"{out}: {_left_alone(elsewhere, device)}", stacklevel=2)
-    if not todo:
-        return []
-    if ray is None:
-        # Several trials on one GPU take about as long as one after the other.
-        at_once = min(len(devices) if str(device) == "cpu" else len(set(devices)), len(todo))
-        plan.warn_of_emulation(todo, device, at_once, estimate)
-    epochs = plan.recipe.epochs
-    # A trial that is still running in another sweep on this folder has its file locked.
-    claims, progress, failed, lost = {}, Counter(), [], []
-    longest = estimate or 0.0
-
-    def to_start():
-        for number, trial in enumerate(todo, 1):
-            if deadline is not None and time.monotonic() + longest > deadline:
-                return
-            if lost or not out.is_dir():  # a lock would make it anew
-                return
+    def to_start(self) -> Iterator[Trial]:
+        """The trials that are to be started, each claimed when it is asked for."""
+        for number, trial in enumerate(self._trials, 1):
+            if self._is_too_late() or self._lost or not self._out.is_dir():
+                return  # a lock would make the folder anew
             try:
-                claim = _claim(out, trial)
+                claim = _claim(self._out, trial)
             except OSError as error:
-                lost.append(f"{out} cannot be used any more: {error}")
+                self._lost.append(f"{self._out} cannot be used any more: {error}")
                 return
             if claim is None:
-                bar.total -= epochs
+                self._bar.total -= self._epochs
                 continue
-            claims[trial.identity] = claim, time.monotonic()
-            bar.set_postfix_str(f"trial {number} of {len(todo)}: {trial.arm}, seed {trial.seed}")
+            self._claims[trial.identity] = claim
+            self._started[trial.identity] = time.monotonic()
+            place = f"trial {number} of {len(self._trials)}"
+            self._bar.set_postfix_str(f"{place}: {trial.arm}, seed {trial.seed}")
             yield trial
 
-    def on_epoch(trial):
-        progress[trial.identity] += 1
-        bar.update()
+    def on_epoch(self, trial: Trial) -> None:
+        """An epoch of a trial is over."""
+        self._progress[trial.identity] += 1
+        self._bar.update()
 
-    def on_retry(trial):
-        bar.update(-progress.pop(trial.identity, 0))
+    def on_retry(self, trial: Trial) -> None:
+        """A trial starts anew."""
+        self._bar.update(-self._progress.pop(trial.identity, 0))
 
-    with ExitStack() as stack:
-        bar = stack.enter_context(progress_bar(len(todo) * epochs))
-        stack.callback(lambda: [_release(claim) for claim, _ in claims.values()])
-        if ray is None and workers is None:
-            ended = ((each, plan.run(each, device, partial(on_epoch, each))) for each in to_start())
-        else:
-            if ray is not None:
-                pool = RayPool(plan.run, ray, device, gpu_share)
-            else:
-                pool = ProcessPool(plan.run, devices[: len(todo)], gpu_share)
-            ended = outcomes(pool, to_start(), on_epoch, on_retry)
-        stack.enter_context(closing(ended))
-        for trial, outcome in ended:
-            known_by = {"schema": results.SCHEMA, "identity": trial.identity}
-            record = known_by | describe(trial, outcome)
-            if trouble := _write_record(out, record):
-                lost.append(trouble)
-            if record["status"] == "failed":
-                failed.append(record)
-            claim, started = claims.pop(trial.identity)
-            longest = max(longest, time.monotonic() - started)
-            _release(claim)
-            bar.update(epochs - progress.pop(trial.identity, 0))
-    if lost:
-        raise OSError("; ".join(lost))
-    if not out.is_dir():
-        raise FileNotFoundError(_moved(out))
-    return failed
+    def record(self, trial: Trial, outcome: Mapping[str, Any]) -> None:
+        """Write down what became of a trial, and let go of it."""
+        known_by = {"schema": results.SCHEMA, "identity": trial.identity}
+        record = known_by | describe(trial, outcome)
+        if trouble := _write_record(self._out, record):
+            self._lost.append(trouble)
+        if record["status"] == "failed":
+            self.failed.append(record)
+        seconds = time.monotonic() - self._started.pop(trial.identity)
+        self._longest = max(self._longest, seconds)
+        _release(self._claims.pop(trial.identity))
+        self._bar.update(self._epochs - self._progress.pop(trial.identity, 0))
+
+    def check_nothing_lost(self) -> None:
+        """Raise OSError where a record is not in the folder, or the folder is not there."""
+        if self._lost:
+            raise OSError("; ".join(self._lost))
+        if not self._out.is_dir():
+            raise FileNotFoundError(_moved(self._out))
+
+    def _is_too_late(self) -> bool:
+        return self._deadline is not None and time.monotonic() + self._longest > self._deadline
 
 
-def check_workers(device, workers=None, gpu_share=1.0, ray=None):
+def run_trial(
+    plan: Plan,
+    trial: Trial,
+    device: str | torch.device,
+    *,
+    on_epoch: Callable[[], object],
+) -> dict[str, Any]:
+    """Train a trial and give what is recorded of it: no error in it ends a sweep.
+
+    Args:
+        plan: the one that the trial is of.
+        trial: what is trained. Where its seed is one of those, its network is kept.
+        device: where.
+        on_epoch: called after every epoch.
+
+    Returns:
+        Its status, "finished" or "failed", the outcome of `Plan.train` or the reason of the
+        failure, and its provenance.
+    """
+    where = provenance(torch.device(device))
+    try:
+        model, outcome = plan.train(trial, device, on_epoch=on_epoch)
+    except Exception as error:
+        return {"status": "failed", "reason": f"{type(error).__name__}: {error}", **where}
+    if trial.seed < plan.keep:
+        ended = outcome | where
+        try:
+            with suppress(FileExistsError):  # one that the same trial has left
+                keep_checkpoint(plan, trial, folder=plan.checkpoints, model=model, outcome=ended)
+        except OSError as error:  # the result counts for more than the network
+            warnings.warn(f"a network is not kept: {error}", stacklevel=1)
+    return {"status": "finished", **outcome, **where}
+
+
+def check_workers(
+    device: str | torch.device,
+    workers: int | None = None,
+    *,
+    gpu_share: float = 1.0,
+    ray: str | None = None,
+) -> list[str] | None:
     """The devices of the workers of a sweep; None on Ray, whose nodes have them.
 
-    device is "cpu", "cuda", or one CUDA device such as "cuda:1"; workers so many processes of this
-    machine, None for none but this one; gpu_share, 0.01 to 1, what of a GPU each takes;
-    ray the address of a cluster, which runs as many trials at once as it has CPU cores, or shares
-    of a GPU. TypeError, ValueError: what is not accepted; ImportError, OSError: as `check_ray`.
+    Args:
+        device: "cpu", "cuda", or one CUDA device such as "cuda:1".
+        workers: so many processes of this machine; None for none but this one.
+        gpu_share: what of a GPU each takes, 0.01 to 1.
+        ray: the address of a cluster, which runs as many trials at once as it has CPU cores, or
+            shares of a GPU.
+
+    Raises:
+        TypeError, ValueError: what is not accepted.
+        ImportError, OSError: as `check_ray`.
     """
     check_number("gpu_share", gpu_share, least=0.01, most=1)
     if gpu_share < 1 and (str(device) == "cpu" or (workers is None and ray is None)):
@@ -315,98 +356,65 @@ def check_workers(device, workers=None, gpu_share=1.0, ray=None):
     return slots[:workers]
 
 
-def remaining(plan, records):
+def _unfinished(plan: Plan, records: _Records) -> list[Trial]:
     """The trials of a plan that are not finished according to records, of `load_records`."""
-    finished = {each for each, record in records.items() if record["status"] == "finished"}
+    finished = {name for name, record in records.items() if record["status"] == "finished"}
     return [trial for trial in plan.trials if trial.identity not in finished]
 
 
-def to_run(plan, records, device="cpu", ray=None, any_device=False):
-    """The trials of a plan that a sweep would run here, and the seeds that it would leave alone.
-
-    Those are of `begun_elsewhere`, unless any_device is to run them; none on Ray, whose devices are
-    not known before.
-    """
-    elsewhere = {} if any_device or ray else begun_elsewhere(plan, records, device)
-    left = remaining(plan, records)
-    return [trial for trial in left if trial.seed not in elsewhere], elsewhere
+def _without_arm(description: Mapping[str, Any]) -> str:
+    """What trials share that differ in nothing but the arm."""
+    return results.trial_identity({**description, "attention": None, "parameters": None})
 
 
-def begun_elsewhere(plan, records, device="cpu"):
-    """The seeds with trials left that were begun, but not by what would run them here.
-
-    Each with a set of `run_of`, by which they were begun: that of the finished trials among the
-    records that differ from those of the plan in nothing but the arm.
-    """
-
-    def without_arm(trial):
-        return results.trial_identity({**trial, "attention": None, "parameters": None})
-
-    device, begun = check_device(device), defaultdict(set)
-    precision = resolve_precision(plan.precision, device)
-    how = {"precision": precision, "path": "fused" if plan.fused else "modules"}
-    here = results.run_of({**provenance(device), **how})
-    for record in records.values():
-        if record["status"] == "finished":
-            begun[without_arm(record["trial"])].add(results.run_of(record))
-    left = remaining(plan, records)
-    seeds = {trial.seed: begun[without_arm(trial.description)] for trial in left}
-    return {seed: runs for seed, runs in seeds.items() if runs and here not in runs}
-
-
-def plan_results(plan, out):
-    """The finished trials of a plan as `load_results` gives them, with the plan's names of arms."""
-    table = results.load_results(out)
-    names = {trial.identity: str(trial.arm) for trial in plan.trials}
-    table = table.assign(arm=table["identity"].map(names)).dropna(subset="arm")
-    return table.sort_values("arm", key=arm_order, kind="stable")
-
-
-def _left_alone(elsewhere, device):
-    """Which seeds a sweep does not go on with, why, and what to do: `begun_elsewhere` in words."""
+def _left_alone(elsewhere: _Elsewhere, device: str) -> str:
+    """Which seeds a sweep does not go on with, why, and what to do."""
     runs = sorted(set().union(*elsewhere.values()))
-    told = "; ".join(", ".join(run) for run in runs)
+    seeds = ", ".join(map(str, elsewhere))
+    begun = "; ".join(", ".join(run) for run in runs)
     words = (
-        f"seeds {', '.join(map(str, elsewhere))} were begun elsewhere ({told}) and are left alone, "
+        f"seeds {seeds} were begun elsewhere ({begun}) and are left alone, "
         "since trials from here would find no pair; any_device=True (--any-device) runs them"
     )
-    here, *_ = results.run_of(provenance(check_device(device)))
+    here, _, _ = results.run_of(provenance(check_device(device)))
     # Before its instruction set was recorded, the device was the name of the processor.
-    if older := next((name for name, *_ in runs if here.startswith(f"{name}, ")), None):
+    older = [name for name, _, _ in runs if here.startswith(f"{name}, ")]
+    if older:
         words += (
-            f". Records from before say {older} alone, which this processor is called, too. If "
+            f". Records from before say {older[0]} alone, which this processor is called, too. If "
             "they are from it, or one with its instruction set, write so into devices.toml in "
-            f'that folder, and they are pairs: ["{older}"] and below it device = "{here}"'
+            f'that folder, and they are pairs: ["{older[0]}"] and below it device = "{here}"'
         )
     return words
 
 
-def _write_record(out, record):
+def _write_record(out: Path, record: Mapping[str, Any]) -> str | None:
     """Write a record, in another place where the folder cannot take it: then, what to do."""
     try:
         results.write_record(out, record)
         return None
     except OSError as error:
-        moved, why = not out.is_dir(), error
+        is_moved = not out.is_dir()
+        why = _moved(out) if is_moved else str(error)
     trial = f"the record of {record['arm']}, seed {record['trial']['seed']},"
     try:
-        if moved:
+        if is_moved:
             out.mkdir(parents=True, exist_ok=True)
             results.write_record(out, record)
             advice = "put the two together before the next run"
-            return f"{_moved(out)}: {trial} is in a new folder of that name; {advice}"
+            return f"{why}: {trial} is in a new folder of that name; {advice}"
         rescue = tempfile.mkdtemp(prefix="eca-lab-")
         results.write_record(rescue, record)
     except OSError:
-        return f"{_moved(out) if moved else why}: {trial} could not be kept anywhere"
+        return f"{why}: {trial} could not be kept anywhere"
     return f"{why}: {trial} is kept in {rescue}; move it to {out}"
 
 
-def _moved(out):
+def _moved(out: Path) -> str:
     return f"{out} was moved or removed while the sweep ran"
 
 
-def _claim(out, trial):
+def _claim(out: Path, trial: Trial) -> FileLock | None:
     """A lock that tells other sweeps to leave a trial alone; None if it is running or finished."""
     claim = FileLock(out / f".{trial.identity}.lock")
     try:
@@ -424,7 +432,7 @@ def _claim(out, trial):
     return claim
 
 
-def _release(claim):
+def _release(claim: FileLock) -> None:
     with suppress(OSError):  # not where an open file cannot be removed
         os.unlink(claim.lock_file)
     claim.release()

@@ -5,63 +5,86 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from eca_lab.attention.modules import ChannelAttention
+from eca_lab.attention.spec import Spec
 from eca_lab.checks import check_choice, check_integer, shown
 from eca_lab.data.augmentation import augment, input_transform
+from eca_lab.data.dataset import Dataset
 from eca_lab.networks.backbones import add_attention, attention_specs, blocks, build_model
 from eca_lab.networks.fused import training_path
 from eca_lab.provenance import cpu_has_bfloat16
-from eca_lab.recipe import DECAYS, PRECISIONS, Recipe
+from eca_lab.recipe import PRECISIONS, Recipe
 
 
 def train_network(
-    dataset,
-    backbone,
-    arm,
-    seed,
-    recipe=None,
-    device="cpu",
-    on_epoch=None,
-    precision="float32",
-    fused=False,
-):
+    dataset: Dataset,
+    backbone: str,
+    arm: str | Spec,
+    *,
+    seed: int,
+    recipe: Recipe | None = None,
+    device: str | torch.device = "cpu",
+    on_epoch: Callable[[], object] | None = None,
+    precision: str = "float32",
+    fused: bool = False,
+) -> tuple[nn.Module, dict[str, Any]]:
     """Train one arm with one seed and measure the accuracy of the last epoch on the test set.
 
     Random numbers come from one stream per purpose, seeded from (seed, purpose) and never from
     the arm: for one seed, all arms start from equal backbone weights and see equal batches. On
     one CPU with one number of threads, the same trial gives the same result to the bit.
 
-    dataset is an `eca_lab.data.Dataset`; backbone and arm are as for
-    `eca_lab.networks.backbones.build_model`; recipe is a `Recipe`; device, precision and fused are
-    as for `check_device`, `resolve_precision` and `eca_lab.networks.fused.training_path`. on_epoch
-    is called after every epoch.
+    Args:
+        dataset: what it trains on, and is tested on.
+        backbone, arm: as for `eca_lab.networks.backbones.build_model`.
+        seed: of all random numbers.
+        recipe: how it trains; the usual `Recipe` without one.
+        device: as for `check_device`.
+        on_epoch: called after every epoch.
+        precision: as for `resolve_precision`.
+        fused: as for `eca_lab.networks.fused.training_path`.
 
-    Gives the network, in evaluation mode on the device, and a dict: top1 and top5 in percent,
-    correct (for `eca_lab.evidence.results.unpack_correct`), loss_curve (mean training loss of each
-    epoch), attention_norms (see `_norms`), seconds (of training), images_per_second, precision
-    ("float32" or "bfloat16") and path ("modules" or "fused"). ValueError for what is not accepted,
-    or fewer images than a batch; FloatingPointError for a loss that is no longer finite, or logits
-    or weights that are not.
+    Returns:
+        The network, in evaluation mode on the device, and a dict: top1 and top5 in percent,
+        correct (for `eca_lab.evidence.results.unpack_correct`), loss_curve (mean training loss of
+        each epoch), attention_norms (see `_norms`), seconds (of training), images_per_second,
+        precision ("float32" or "bfloat16") and path ("modules" or "fused").
+
+    Raises:
+        TypeError, ValueError: for what is not accepted, or fewer images than a batch.
+        FloatingPointError: for a loss that is no longer finite, or logits or weights that are not.
     """
     recipe = recipe or Recipe()
     device = check_device(device)
     precision = resolve_precision(precision, device)
     dtype = getattr(torch, precision)
     check_integer("batch_size", recipe.batch_size, most=len(dataset.train_images))
-    model = initial_model(backbone, arm, len(dataset.classes), stem_for(dataset.size), seed)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = initial_model(
+        backbone,
+        arm,
+        num_classes=len(dataset.classes),
+        stem=stem_for(dataset.size),
+        seed=seed,
+    )
+    # Which torch can, and its stubs do not know.
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = dataset.to(device)
     as_input = input_transform(dataset)
-    initial = {name: each.detach().clone() for name, each in _attention_parameters(model)}
-    optimizer, scheduler = _optimizer(model, recipe, len(dataset.train_images))
-    order, augmentation = generator(seed, "data order"), generator(seed, "augmentation")
+    initial = {name: value.detach().clone() for name, value in _attention_parameters(model)}
+    optimizer, scheduler = _optimizer(model, recipe, train_count=len(dataset.train_images))
+    order = generator(seed, "data order")
+    augmentation = generator(seed, "augmentation")
+    steps = len(dataset.train_images) // recipe.batch_size  # an epoch
     loss_curve = []
     # Dropout (MobileNetV2 has some) draws from the global generator.
     with (
@@ -74,17 +97,14 @@ def train_network(
         start = time.perf_counter()
         model.train()
         for epoch, scale in enumerate(recipe.epoch_scales):
-            total, steps = torch.zeros((), device=device), 0
-            for images, labels in batches(dataset, recipe, order, augmentation, scale):
+            total = torch.zeros((), device=device)
+            for images, labels in batches(
+                dataset, recipe, order=order, augmentation=augmentation, scale=scale
+            ):
                 with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                     logits = model(as_input(images))
                     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                scheduler.step()
-                total += loss.detach()
-                steps += 1
+                total += _step(loss, optimizer, scheduler=scheduler)
             loss_curve.append(total.item() / steps)
             if not np.isfinite(loss_curve[-1]):
                 raise FloatingPointError(f"the loss is {loss_curve[-1]} in epoch {epoch + 1}")
@@ -103,7 +123,7 @@ def train_network(
     }
 
 
-def resolve_precision(precision, device):
+def resolve_precision(precision: str, device: torch.device) -> str:
     """The precision; for "auto" bfloat16 on GPUs and on CPUs with AVX512-BF16 or AMX."""
     check_choice("precision", precision, PRECISIONS)
     if precision != "auto":
@@ -112,15 +132,20 @@ def resolve_precision(precision, device):
     return "bfloat16" if fast else "float32"
 
 
-def progress_bar(total, unit="epoch"):
+def progress_bar(total: int, unit: str = "epoch") -> tqdm:
     """A progress bar for people: none where nobody looks on."""
     # tqdm's bar for notebooks overlooks this variable, which its bar for terminals obeys.
     quiet = True if os.environ.get("TQDM_DISABLE") else None
     return tqdm(total=total, unit=unit, smoothing=0.05, disable=quiet)
 
 
-def trial_description(dataset, backbone, arm, seed, recipe):
-    """What a trial computes, as a JSON-ready dict, with the attention of every block resolved."""
+def trial_description(
+    dataset: Dataset, backbone: str, arm: str | Spec, *, seed: int, recipe: Recipe
+) -> dict[str, Any]:
+    """What a trial computes, as a JSON-ready dict, with the attention of every block resolved.
+
+    The arguments are those of `train_network`, and so are the errors for an arm or backbone.
+    """
     stem = stem_for(dataset.size)
     with torch.device("meta"):  # shapes are enough
         model = build_model(backbone, arm, num_classes=len(dataset.classes), stem=stem)
@@ -137,14 +162,19 @@ def trial_description(dataset, backbone, arm, seed, recipe):
         "backbone": backbone,
         "stem": stem,
         "attention": attention_specs(model),
-        "parameters": sum(each.numel() for each in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "recipe": recipe.describe(),
         "seed": seed,
     }
 
 
-def initial_model(backbone, arm, num_classes, stem, seed):
-    """A model with the weights that a seed draws; those of the backbone whatever the arm."""
+def initial_model(
+    backbone: str, arm: str | Spec, *, num_classes: int, stem: str, seed: int
+) -> nn.Module:
+    """A model with the weights that a seed draws; those of the backbone whatever the arm.
+
+    The other arguments are those of `eca_lab.networks.backbones.build_model`.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_stream(seed, "backbone init"))
         model = build_model(backbone, "none", num_classes=num_classes, stem=stem)
@@ -153,90 +183,148 @@ def initial_model(backbone, arm, num_classes, stem, seed):
     return model
 
 
-def batches(dataset, recipe, order, augmentation, scale=1.0):
-    """One epoch of whole (images, labels); one generator shuffles them, the other augments."""
+def batches(
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    order: torch.Generator,
+    augmentation: torch.Generator,
+    scale: float = 1.0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """One epoch of whole batches.
+
+    Args:
+        dataset: its training images are shuffled; what makes no whole batch is left out.
+        recipe: its batch_size and crop count.
+        order, augmentation: one shuffles the images, the other augments them.
+        scale: the share of the full size that images have.
+
+    Yields:
+        Images, uint8 (batch_size, 3, side, side), and labels (batch_size,).
+    """
     indices = torch.randperm(len(dataset.train_images), generator=order)
     indices = indices.to(dataset.train_images.device)
     whole = len(indices) // recipe.batch_size * recipe.batch_size
     for batch in indices[:whole].split(recipe.batch_size):
-        images = augment(dataset.train_images[batch], augmentation, scale, recipe.crop)
+        images = augment(dataset.train_images[batch], augmentation, scale=scale, crop=recipe.crop)
         yield images, dataset.train_labels[batch]
 
 
-def generator(seed, purpose):
+def generator(seed: int, purpose: str) -> torch.Generator:
     """A torch.Generator on the CPU for one purpose of one seed."""
     return torch.Generator().manual_seed(_stream(seed, purpose))
 
 
-def stem_for(size):
+def stem_for(size: int) -> str:
     """The stem for square images of `size` pixels: "cifar" up to 64, "imagenet" above."""
     return "cifar" if size <= 64 else "imagenet"
 
 
-def check_device(device):
+def check_device(device: str | torch.device) -> torch.device:
     """The torch.device of that name; ValueError unless it is the CPU or a CUDA device here."""
-    name, count = str(device), torch.cuda.device_count()
+    name = str(device)
+    count = torch.cuda.device_count()
     here = ["cuda", *(f"cuda:{index}" for index in range(count))] if count else []
-    if name not in ("cpu", *here):
-        is_cuda = re.fullmatch("cuda(:[0-9]+)?", name)
-        words = (
-            f"torch sees {count} CUDA devices here" if is_cuda else "accepted are 'cpu' and 'cuda'"
-        )
-        raise ValueError(f"device={shown(name)}: {words}")
-    return torch.device(name)
+    if name in ("cpu", *here):
+        return torch.device(name)
+    accepted = "accepted are 'cpu' and 'cuda'"
+    if re.fullmatch("cuda(:[0-9]+)?", name):
+        accepted = f"torch sees {count} CUDA devices here"
+    raise ValueError(f"device={shown(name)}: {accepted}")
 
 
 @contextmanager
-def _without_tf32():
+def _without_tf32() -> Iterator[None]:
     """Convolutions and matrix products of float32 in float32, on GPUs that would round to TF32."""
     with ExitStack() as stack:
-        for backend in (torch.backends.cudnn.conv, torch.backends.cuda.matmul):
+        convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+        for backend in (convolutions, torch.backends.cuda.matmul):
             stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
             backend.fp32_precision = "ieee"
         yield
 
 
-def _stream(seed, purpose):
+def _stream(seed: int, purpose: str) -> int:
     """A 63-bit seed for one purpose: near seeds and different purposes give unrelated streams."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8]) >> 1
 
 
-def _optimizer(model, recipe, train_size):
-    decayed = {"params": [], "weight_decay": recipe.weight_decay}
-    undecayed = {"params": [], "weight_decay": 0.0}
-    attention = (each for each in model.modules() if isinstance(each, ChannelAttention))
-    without_decay = {part for each in attention if each.decay == 0 for part in each.modules()}
+def _optimizer(
+    model: nn.Module, recipe: Recipe, *, train_count: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """What changes the weights, and what changes the learning rate, for so many training images."""
+    decayed, undecayed = _with_and_without_decay(model)
+    optimizer = torch.optim.SGD(
+        [
+            {"params": decayed, "weight_decay": recipe.weight_decay},
+            {"params": undecayed, "weight_decay": 0.0},
+        ],
+        recipe.learning_rate,
+        recipe.momentum,
+        nesterov=True,
+        fused=True,
+    )
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        recipe.learning_rate,
+        recipe.epochs * (train_count // recipe.batch_size),
+        pct_start=recipe.warmup,
+        anneal_strategy="linear",  # the decay of every recipe
+        cycle_momentum=False,
+    )
+    return optimizer, scheduler
+
+
+def _with_and_without_decay(
+    model: nn.Module,
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The parameters that weight decay pulls to zero, and those that it leaves alone.
+
+    It leaves alone biases, BatchNorm, and any attention whose spec says decay=0.
+    """
+    attention = [module for module in model.modules() if isinstance(module, ChannelAttention)]
+    spared = {part for module in attention if module.decay == 0 for part in module.modules()}
+    decayed: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
     for module in model.modules():
+        is_spared = module in spared or isinstance(module, nn.BatchNorm2d)
         for name, parameter in module.named_parameters(recurse=False):
-            exempt = name == "bias" or isinstance(module, torch.nn.BatchNorm2d)
-            exempt = exempt or module in without_decay
-            (undecayed if exempt else decayed)["params"].append(parameter)
-    rate, steps = recipe.learning_rate, recipe.epochs * (train_size // recipe.batch_size)
-    how = {"pct_start": recipe.warmup, "anneal_strategy": DECAYS[recipe.decay]}
-    groups = [decayed, undecayed]
-    optimizer = torch.optim.SGD(groups, rate, recipe.momentum, nesterov=True, fused=True)
-    schedules = torch.optim.lr_scheduler
-    return optimizer, schedules.OneCycleLR(optimizer, rate, steps, cycle_momentum=False, **how)
+            (undecayed if is_spared or name == "bias" else decayed).append(parameter)
+    return decayed, undecayed
 
 
-def _attention_parameters(model):
+def _step(
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    *,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+) -> Tensor:
+    """One step down the gradient of a loss; the loss without its graph."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    scheduler.step()
+    return loss.detach()
+
+
+def _attention_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """(name, parameter) of all attention in a model, the names those of its `named_parameters`."""
     for name, block, *_ in blocks(model):
         yield from block.attention.named_parameters(f"{name}.attention")
 
 
 @torch.no_grad()
-def _norms(model, initial):
+def _norms(model: nn.Module, initial: dict[str, Tensor]) -> dict[str, list[float]]:
     """How far training moved each attention parameter from its initial value.
 
     Name -> the norm it had, the norm it has, and the norm of the difference of the two, each the
     Euclidean one over all entries. JSON-ready: FloatingPointError for one that is not finite.
     """
-    norms = {
-        name: [round(each.norm().item(), 6) for each in (initial[name], now, now - initial[name])]
-        for name, now in _attention_parameters(model)
-    }
+    norms = {}
+    for name, now in _attention_parameters(model):
+        before = initial[name]
+        norms[name] = [round(vector.norm().item(), 6) for vector in (before, now, now - before)]
     if not np.isfinite([*norms.values()]).all():
         raise FloatingPointError("the weights of an attention are not finite after the last epoch")
     return norms
@@ -244,7 +332,9 @@ def _norms(model, initial):
 
 @torch.inference_mode()
 @_without_tf32()
-def _accuracy(model, dataset, as_input):
+def _accuracy(
+    model: nn.Module, dataset: Dataset, as_input: Callable[[Tensor], Tensor]
+) -> dict[str, Any]:
     """top1 and top5 in percent, and which test images were right.
 
     FloatingPointError: the last step of a training may have no loss that tells that it diverged.
@@ -252,17 +342,18 @@ def _accuracy(model, dataset, as_input):
     model.eval()
     ranks = []  # how many classes score above the true one: 0 is right, below 5 is in the top 5
     broken = []  # above NaN there is no logit, so all would be right
-    tests = dataset.test_images.split(500), dataset.test_labels.split(500)
-    for images, labels in zip(*tests, strict=True):
+    image_batches = dataset.test_images.split(500)
+    label_batches = dataset.test_labels.split(500)
+    for images, labels in zip(image_batches, label_batches, strict=True):
         # In float32 on any device: bfloat16 logits would tie.
         logits = model(as_input(images))
         ranks.append((logits > logits.gather(1, labels[:, None])).sum(1).cpu())
         broken.append((~logits.isfinite()).any(1).cpu())
     if torch.cat(broken).numpy().any():
         raise FloatingPointError("the logits are not finite after the last epoch")
-    ranks = torch.cat(ranks).numpy()
+    rank = torch.cat(ranks).numpy()
     return {
-        "top1": round(100 * float((ranks < 1).mean()), 4),
-        "top5": round(100 * float((ranks < 5).mean()), 4),
-        "correct": base64.b64encode(np.packbits(ranks < 1)).decode(),
+        "top1": round(100 * float((rank < 1).mean()), 4),
+        "top5": round(100 * float((rank < 5).mean()), 4),
+        "correct": base64.b64encode(np.packbits(rank < 1).tobytes()).decode(),
     }

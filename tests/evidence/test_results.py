@@ -46,7 +46,9 @@ def test_table_of_means(tmp_path, make_record):
 
 def test_identity_is_what_is_computed(dataset, make_record):
     def identity(arm="eca", seed=0, backbone="tiny", recipe=None):
-        return trial_identity(trial_description(dataset, backbone, arm, seed, recipe or Recipe()))
+        return trial_identity(
+            trial_description(dataset, backbone, arm, seed=seed, recipe=recipe or Recipe())
+        )
 
     assert identity("eca") == identity("eca(k=3-3-5)") == identity("eca(gamma=2, b=1)")
     others = {

@@ -76,7 +76,9 @@ def test_the_answer_is_what_the_modules_say_at_the_corners_of_the_state(channels
                 else:
                     assert answer["measures"][name] == pytest.approx(measures[name], rel=1e-3)
             assert answer["measures"]["parameters"] == cost.parameters(module)
-            assert answer["measures"]["multiply_adds"] == cost.multiply_adds(module, 1, channels)
+            assert answer["measures"]["multiply_adds"] == cost.multiply_adds(
+                module, 1, channels=channels
+            )
     assert explorer.measures["rank"].index.tolist() == ["SE", "SE-GC", "ECA"]
 
 

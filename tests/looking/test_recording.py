@@ -20,9 +20,10 @@ from eca_lab.looking.recording import (
     save_recording,
 )
 from eca_lab.networks.backbones import build_model
-from eca_lab.networks.checkpoints import load_checkpoint, train_checkpoints
+from eca_lab.networks.checkpoints import load_checkpoint
 from eca_lab.recipe import Recipe
-from eca_lab.training.sweep import plan_sweep
+from eca_lab.training.keeping import train_checkpoints
+from eca_lab.training.planning import plan_sweep
 
 LAYERS = ["layer1.attention", "layer2.attention", "layer3.0.attention", "layer3.1.attention"]
 
@@ -33,7 +34,7 @@ def trained(dataset, tmp_path_factory):
     out = tmp_path_factory.mktemp("checkpoints")
     recipe = Recipe(epochs=2, batch_size=16, learning_rate=0.05)
     arms = ["none", "se", "eca(order=shuffled)"]
-    train_checkpoints(plan_sweep(dataset, "tiny", arms, 1, recipe), out)
+    train_checkpoints(plan_sweep(dataset, "tiny", arms, seeds=1, recipe=recipe), out)
     return out
 
 

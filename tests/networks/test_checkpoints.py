@@ -23,11 +23,9 @@ from eca_lab.networks.checkpoints import (
     load_checkpoint,
     load_released_checkpoint,
     save_checkpoint,
-    train_checkpoints,
 )
 from eca_lab.recipe import Recipe
-from eca_lab.training import sweep, train
-from eca_lab.training.sweep import plan_sweep
+from eca_lab.training import train
 from eca_lab.training.train import train_network, trial_description
 
 FOLDER = Path(__file__).parents[2] / "data" / "checkpoints"
@@ -166,7 +164,7 @@ def saved(path, arm="eca"):
     model = build_model("tiny", arm, num_classes=3, stem="cifar")
     for each in model.buffers():  # no longer what a new model has
         each.copy_(each.flip(0) if each.dim() else each + 7)
-    save_checkpoint(path, model, card_of(model, arm))
+    save_checkpoint(path, model, card=card_of(model, arm))
     return model
 
 
@@ -186,12 +184,14 @@ def test_checkpoints_come_back_as_they_were_saved(tmp_path, arm):
 def test_a_file_depends_on_the_weights_alone_and_is_kept(tmp_path):
     model = build_model("tiny", "eca", num_classes=3, stem="cifar")
     path, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    save_checkpoint(path, model, card_of(model, "eca"))
+    save_checkpoint(path, model, card=card_of(model, "eca"))
     with pytest.raises(FileExistsError, match=r"a\.safetensors has a card already"):
         save_checkpoint(
-            path, build_model("tiny", "eca", num_classes=3, stem="cifar"), card_of(model, "eca")
+            path,
+            build_model("tiny", "eca", num_classes=3, stem="cifar"),
+            card=card_of(model, "eca"),
         )
-    save_checkpoint(other, model.to(memory_format=torch.channels_last), card_of(model, "eca"))
+    save_checkpoint(other, model.to(memory_format=torch.channels_last), card=card_of(model, "eca"))
     assert path.read_bytes() == other.read_bytes()
 
 
@@ -254,62 +254,17 @@ def test_a_network_is_found_by_what_was_trained(tmp_path):
         (tmp_path / f"{name}.safetensors").touch()
         (tmp_path / f"{name}.json").touch()
 
-    def found(*arguments):
-        return int(find_checkpoint(tmp_path, *arguments).stem[-8:])
+    def found(arm, seed, **where):
+        return int(find_checkpoint(tmp_path, arm, seed=seed, **where).stem[-8:])
 
     assert found("eca", 0) == 0
     assert found("eca()", 10) == 3
     assert found("eca(k=3)", 0) == 4
-    assert found("eca", 0, "shapes24", "resnet10") == 5
+    assert found("eca", 0, dataset="shapes24", backbone="resnet10") == 5
     with pytest.raises(FileNotFoundError, match=r"no network shapes32-tiny-se-seed0-\*\.safetens"):
         found("se", 0)
     with pytest.raises(ValueError, match=r"2 networks, load one by its path: .*00000001.*00000002"):
         found("eca", 1)
-
-
-def test_checkpoints_are_trained_once_and_kept(dataset, tmp_path, monkeypatch):
-    plan = plan_sweep(dataset, "tiny", ["none", "eca(k=3)"], 1, QUICK)
-    paths = train_checkpoints(plan, tmp_path)
-    assert [path.name for path in paths] == [
-        f"colours16-tiny-{slug}-seed0-{trial.identity[:8]}.safetensors"
-        for slug, trial in zip(("none", "eca_k_3"), plan.trials, strict=True)
-    ]
-    model, card = load_checkpoint(paths[1])
-    assert card["trial"] == plan.trials[1].description
-    assert card["classes"] == ["red", "green"]
-    assert card["device"].startswith("cpu: ")
-    right = model(input_transform(dataset)(dataset.test_images)).argmax(1) == dataset.test_labels
-    assert 100 * right.float().mean() == pytest.approx(card["top1"])
-
-    trained = []
-    genuine = sweep.train_network
-    monkeypatch.setattr(
-        sweep, "train_network", lambda *a, **k: trained.append(str(a[2])) or genuine(*a, **k)
-    )
-    tensors = paths[0].read_bytes()
-    assert train_checkpoints(plan, tmp_path) == paths
-    assert trained == []
-    paths[0].with_suffix(".json").unlink()  # as an interruption between the two leaves it
-    with pytest.warns(UserWarning, match=r"none-seed0-\w+\.safetensors has no card"):
-        train_checkpoints(plan, tmp_path)
-    assert trained == ["none"]
-    assert paths[0].read_bytes() == tensors
-
-
-def test_networks_too_tell_of_emulated_bfloat16_with_its_time(dataset, tmp_path, monkeypatch):
-    def fake(dataset, backbone, arm, seed, *_, **__):
-        return build_model(backbone, arm, num_classes=len(dataset.classes), stem="cifar"), {
-            "top1": 50.0
-        }
-
-    monkeypatch.setattr(sweep, "train_network", fake)
-    monkeypatch.setattr(sweep, "cpu_has_bfloat16", lambda: False)
-    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 60.0)
-    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK, "bfloat16")
-    with pytest.warns(UserWarning, match=r"bfloat16 is emulated .* 2 trials take about 0:02:00"):
-        train_checkpoints(plan, tmp_path)
-    with pytest.raises(ValueError, match="out='': accepted is the path of a folder"):
-        train_checkpoints(plan, "")
 
 
 def test_a_folder_of_networks_that_cannot_be_listed(tmp_path, monkeypatch):
@@ -318,31 +273,7 @@ def test_a_folder_of_networks_that_cannot_be_listed(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.listdir", denied)
     with pytest.raises(PermissionError):  # rather than that there is no such network
-        find_checkpoint(tmp_path, "eca", 0)
-
-
-def test_no_checkpoint_is_overwritten(dataset, tmp_path, monkeypatch):
-    def fake(dataset, backbone, arm, seed, *_, **__):
-        return build_model(backbone, arm, num_classes=len(dataset.classes), stem="cifar"), {
-            "top1": 50.0
-        }
-
-    monkeypatch.setattr(sweep, "train_network", fake)
-    near = ["eca(gamma=1, b=1)", "eca(gamma=1, b=-1)"]
-    plan = plan_sweep(dataset, "tiny", near, 1, QUICK)
-    longer = plan_sweep(dataset, "tiny", near, 1, replace(QUICK, epochs=2))
-    paths = train_checkpoints(plan, tmp_path) + train_checkpoints(longer, tmp_path)
-    assert len(set(paths)) == 4
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert len(before) == 8
-
-    monkeypatch.setattr(sweep, "train_network", None)
-    wider = plan_sweep(dataset, "tiny", [*near, "se"], 1, QUICK)
-    paths[0].write_bytes(b"damaged")
-    before[paths[0].name] = b"damaged"
-    with pytest.raises(ValueError, match=f"{paths[0].name} does not fit its card.*; remove"):
-        train_checkpoints(wider, tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        find_checkpoint(tmp_path, "eca", seed=0)
 
 
 # The networks that come with the package.
@@ -362,7 +293,7 @@ def test_they_are_there_and_small():
     for path, card in cards.items():
         assert checkpoint_name(card["trial"], card["arm"]) == path.name
     assert {path.stem for path in PATHS} == {path.stem for path in FOLDER.glob("*.json")}
-    assert find_checkpoint(FOLDER, "eca", 2) in PATHS
+    assert find_checkpoint(FOLDER, "eca", seed=2) in PATHS
     recordings = FOLDER.with_name("recordings")
     for path, card in cards.items():
         if card["arm"] != "none" and card["trial"]["dataset"]["size"] == 32:
@@ -382,7 +313,9 @@ def test_networks_of_a_study_are_those_of_its_trials(path):
     card = load_checkpoint(path)[1]
     records = load_records(FOLDER.parent / "results" / "photographs")
     if card["arm"] == "eca(order=shuffled)":  # trained beside the study, as its arms are
-        twin = load_checkpoint(find_checkpoint(FOLDER, "eca", card["trial"]["seed"], OF_STUDY))[1]
+        twin = load_checkpoint(
+            find_checkpoint(FOLDER, "eca", seed=card["trial"]["seed"], dataset=OF_STUDY)
+        )[1]
         own = "attention", "parameters"
         trials = ({k: v for k, v in each["trial"].items() if k not in own} for each in (card, twin))
         assert len({str(trial) for trial in trials}) == 1
@@ -404,8 +337,10 @@ def test_a_trained_network_does_what_its_card_says(path, shapes):
         shapes = load_dataset("shapes", classes=card["classes"], size=trial["dataset"]["size"])
     assert card["classes"] == list(shapes.classes)
     recipe = Recipe(**trial["recipe"])
-    arguments = (trial["backbone"], card["arm"], trial["seed"], recipe)
-    assert trial_description(shapes, *arguments) == trial
+    described = trial_description(
+        shapes, trial["backbone"], card["arm"], seed=trial["seed"], recipe=recipe
+    )
+    assert described == trial
     # 200 images, since all would take a second and a half for each network. Other processors
     # round otherwise, which may turn an image that is on the brink.
     recorded = unpack_correct(card)
@@ -417,7 +352,7 @@ def test_a_trained_network_does_what_its_card_says(path, shapes):
 
 
 def test_a_training_begins_as_its_card_says(monkeypatch):
-    _, card = load_checkpoint(find_checkpoint(FOLDER, "eca", 0, dataset="shapes24"))
+    _, card = load_checkpoint(find_checkpoint(FOLDER, "eca", seed=0, dataset="shapes24"))
     dataset = load_dataset("shapes", classes=card["classes"], size=24)
     dataset = replace(dataset, test_images=dataset.test_images[:1])
     losses, genuine = [], train.F.cross_entropy
@@ -433,7 +368,9 @@ def test_a_training_begins_as_its_card_says(monkeypatch):
     monkeypatch.setattr(train.F, "cross_entropy", spy)
     recipe = Recipe(**card["trial"]["recipe"])
     with pytest.raises(InterruptedError):
-        train_network(dataset, "tiny", card["arm"], 0, recipe, on_epoch=after_two_epochs)
+        train_network(
+            dataset, "tiny", card["arm"], seed=0, recipe=recipe, on_epoch=after_two_epochs
+        )
     first, second = torch.stack(losses).detach().view(2, -1).mean(1).tolist()
     # Equal on equal machines. Elsewhere rounding differs, and the training drifts apart.
     assert first == pytest.approx(card["loss_curve"][0], rel=0.03)

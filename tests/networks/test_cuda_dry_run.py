@@ -53,8 +53,9 @@ def train_on_gpu(size=32):
     images, labels = torch.zeros(32, 3, size, size, dtype=torch.uint8), torch.arange(32) % 10
     dataset = data.Dataset("none", images, labels, images, labels, tuple("abcdefghij"), "0")
     recipe = Recipe(epochs=1, batch_size=16)
-    how = recipe, "cuda", None, "auto"
-    model, outcome = train.train_network(dataset, "tiny", "eca(k=3)", 0, *how)
+    model, outcome = train.train_network(
+        dataset, "tiny", "eca(k=3)", seed=0, recipe=recipe, device="cuda", precision="auto"
+    )
     assert outcome["precision"] == "bfloat16"
     return next(model.parameters())
 

@@ -247,7 +247,7 @@ def test_compiled_once_for_all_kernel_sizes_and_batches(dataset):
     curves = {}
     for fuse in (True, False):
         _, outcome = train_network(
-            dataset, "tiny", "eca", 0, recipe, precision="float32", fused=fuse
+            dataset, "tiny", "eca", seed=0, recipe=recipe, precision="float32", fused=fuse
         )
         assert outcome["path"] == ("fused" if fuse else "modules")
         assert outcome["precision"] == "float32"
@@ -270,6 +270,8 @@ def test_precision(monkeypatch, dataset):
     with pytest.raises(ValueError, match="precision='half': accepted are auto, float32, bfloat16"):
         resolve_precision("half", cpu)
     recipe = Recipe(epochs=1, batch_size=16)
-    model, outcome = train_network(dataset, "tiny", "eca", 0, recipe, precision="bfloat16")
+    model, outcome = train_network(
+        dataset, "tiny", "eca", seed=0, recipe=recipe, precision="bfloat16"
+    )
     assert (outcome["precision"], outcome["path"]) == ("bfloat16", "modules")
     assert all(each.dtype == torch.float32 for each in model.parameters())

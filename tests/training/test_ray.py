@@ -15,7 +15,8 @@ import pytest
 
 from eca_lab.recipe import Recipe
 from eca_lab.training import workers
-from eca_lab.training.sweep import plan_sweep, run_sweep
+from eca_lab.training.planning import plan_sweep
+from eca_lab.training.sweep import Sweep
 from eca_lab.training.workers import RayPool, outcomes
 
 ray = pytest.importorskip("ray")
@@ -90,7 +91,9 @@ def test_a_killed_node_costs_a_retry_and_nothing_else(cluster):
             yield SimpleNamespace(identity=str(next(numbers)), seconds=1)
 
     retried, ended = [], {}
-    for trial, outcome in outcomes(RayPool(job, address, "cpu"), trials(), id, retried.append):
+    for trial, outcome in outcomes(
+        RayPool(job, address, device="cpu"), trials(), on_epoch=id, on_retry=retried.append
+    ):
         assert trial.identity not in ended
         ended[trial.identity] = outcome
         if other.poll() is None and len({each["process"] for each in ended.values()}) == 2:
@@ -105,7 +108,7 @@ def test_a_killed_node_costs_a_retry_and_nothing_else(cluster):
 
 
 def test_no_cluster_at_that_address(dataset, tmp_path):
-    plan = plan_sweep(dataset, "tiny", ["none"], 1, Recipe(epochs=1, batch_size=16))
+    plan = plan_sweep(dataset, "tiny", ["none"], seeds=1, recipe=Recipe(epochs=1, batch_size=16))
     with pytest.raises(ConnectionError, match=r"ray='127\.0\.0\.1:1': no cluster answers"):
-        run_sweep(plan, tmp_path / "out", ray="127.0.0.1:1")
+        Sweep(plan, tmp_path / "out", ray="127.0.0.1:1").run()
     assert not (tmp_path / "out").exists()

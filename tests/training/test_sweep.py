@@ -25,15 +25,9 @@ from eca_lab.networks.checkpoints import find_checkpoint, load_checkpoint
 from eca_lab.networks.cost import parameters
 from eca_lab.provenance import available_cores
 from eca_lab.recipe import Recipe
-from eca_lab.training import sweep
-from eca_lab.training.sweep import (
-    begun_elsewhere,
-    check_arms,
-    plan_results,
-    plan_sweep,
-    remaining,
-    run_sweep,
-)
+from eca_lab.training import planning, sweep
+from eca_lab.training.planning import check_arms, plan_sweep
+from eca_lab.training.sweep import Sweep
 
 QUICK = Recipe(epochs=1, batch_size=16, learning_rate=0.05)
 ARGUMENTS = [
@@ -67,12 +61,12 @@ def trained(monkeypatch):
         calls.append((str(arm), seed))
         return None, DONE
 
-    monkeypatch.setattr(sweep, "train_network", fake)
+    monkeypatch.setattr(planning, "train_network", fake)
     return calls
 
 
 def test_trials_are_seed_major(dataset):
-    plan = plan_sweep(dataset, "tiny", ["none", "eca( )"], 2, QUICK)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca( )"], seeds=2, recipe=QUICK)
     assert [(trial.arm, trial.seed) for trial in plan.trials] == [
         (parse_spec(arm), seed) for seed in (0, 1) for arm in ("none", "eca")
     ]
@@ -84,7 +78,7 @@ def test_trials_are_seed_major(dataset):
 
 def test_arms_that_are_the_same_network_run_once(dataset):
     arms = ["eca", "none", "eca(k=3-3-5)", "eca(gamma=2,b=1)", "eca(k=3)", "none"]
-    plan = plan_sweep(dataset, "tiny", arms, 3, QUICK)
+    plan = plan_sweep(dataset, "tiny", arms, seeds=3, recipe=QUICK)
     assert list(map(str, plan.arms)) == ["eca(k=3-3-5)", "none", "eca(k=3)"]
     duplicates = {str(arm): str(same) for arm, same in plan.duplicates.items()}
     assert duplicates == {"eca": "eca(k=3-3-5)", "eca(gamma=2, b=1)": "eca(k=3-3-5)"}
@@ -100,9 +94,9 @@ def test_a_plan_draws_no_weights(dataset, monkeypatch):
         genuine(model, arm)
 
     monkeypatch.setattr(backbones, "add_attention", spy)
-    monkeypatch.setattr(sweep, "add_attention", spy)
+    monkeypatch.setattr(planning, "add_attention", spy)
     before = torch.get_rng_state()
-    plan_sweep(dataset, "tiny", ["se", "eca(order=shuffled)"], 3, QUICK)
+    plan_sweep(dataset, "tiny", ["se", "eca(order=shuffled)"], seeds=3, recipe=QUICK)
     assert set(devices) == {"meta"}
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -123,20 +117,20 @@ def test_recorded_trials_are_finished_to_this_day(dataset):
     )
     arms = dict.fromkeys(each["arm"] for each in records.values())
     recipe = Recipe(**record["trial"]["recipe"])
-    plan = plan_sweep(recorded, record["trial"]["backbone"], arms, 10, recipe)
+    plan = plan_sweep(recorded, record["trial"]["backbone"], arms, seeds=10, recipe=recipe)
     assert len(plan.trials) == len(records) == 240
-    assert remaining(plan, load_records(STUDY)) == []
+    assert Sweep(plan, STUDY).remaining() == []
 
 
 def test_finished_trials_are_skipped(dataset, tmp_path, trained):
-    small = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
-    assert run_sweep(small, tmp_path) == []
+    small = plan_sweep(dataset, "tiny", ["none", "eca"], seeds=1, recipe=QUICK)
+    assert Sweep(small, tmp_path).run() == []
     first = load_records(tmp_path)
     assert len(first) == 2
 
-    large = plan_sweep(dataset, "tiny", ["none", "eca", "eca(k=3)"], 2, QUICK)
-    assert len(remaining(large, load_records(tmp_path))) == 4
-    run_sweep(large, tmp_path)
+    large = plan_sweep(dataset, "tiny", ["none", "eca", "eca(k=3)"], seeds=2, recipe=QUICK)
+    assert len(Sweep(large, tmp_path).remaining()) == 4
+    Sweep(large, tmp_path).run()
     assert trained[2:] == [("eca(k=3)", 0), ("none", 1), ("eca", 1), ("eca(k=3)", 1)]
     records = load_records(tmp_path)
     assert len(records) == 6
@@ -144,7 +138,7 @@ def test_finished_trials_are_skipped(dataset, tmp_path, trained):
 
 
 def test_records_say_where_they_come_from(dataset, tmp_path):
-    run_sweep(plan_sweep(dataset, "tiny", ["eca"], 1, QUICK), tmp_path)
+    Sweep(plan_sweep(dataset, "tiny", ["eca"], seeds=1, recipe=QUICK), tmp_path).run()
     (record,) = load_records(tmp_path).values()
     assert record["arm"] == "eca"
     assert record["trial"]["recipe"]["epochs"] == 1
@@ -155,9 +149,9 @@ def test_records_say_where_they_come_from(dataset, tmp_path):
     assert {"python", "torch", "torchvision", "numpy"} <= record["versions"].keys()
     assert {"commit", "changed"} == record["code"].keys() or record["code"] == {}
 
-    renamed = plan_sweep(dataset, "tiny", ["eca(k=3-3-5)"], 1, QUICK)
-    assert remaining(renamed, load_records(tmp_path)) == []
-    assert plan_results(renamed, tmp_path)["arm"].tolist() == ["eca(k=3-3-5)"]
+    renamed = plan_sweep(dataset, "tiny", ["eca(k=3-3-5)"], seeds=1, recipe=QUICK)
+    assert Sweep(renamed, tmp_path).remaining() == []
+    assert Sweep(renamed, tmp_path).results()["arm"].tolist() == ["eca(k=3-3-5)"]
     assert load_results(tmp_path)["arm"].tolist() == ["eca"]
 
 
@@ -169,17 +163,17 @@ def test_a_failing_trial_is_recorded_and_the_sweep_goes_on(dataset, tmp_path, mo
             raise MemoryError("not today")
         return None, DONE
 
-    monkeypatch.setattr(sweep, "train_network", sometimes)
-    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 2, QUICK)
-    (failed,) = run_sweep(plan, tmp_path)
+    monkeypatch.setattr(planning, "train_network", sometimes)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], seeds=2, recipe=QUICK)
+    (failed,) = Sweep(plan, tmp_path).run()
     assert (failed["arm"], failed["trial"]["seed"]) == ("eca", 0)
     assert failed["reason"] == "MemoryError: not today"
     assert len(load_results(tmp_path)) == 5
     failing.clear()
-    assert [(trial.arm.name, trial.seed) for trial in remaining(plan, load_records(tmp_path))] == [
+    assert [(trial.arm.name, trial.seed) for trial in Sweep(plan, tmp_path).remaining()] == [
         ("eca", 0)
     ]
-    assert run_sweep(plan, tmp_path) == []
+    assert Sweep(plan, tmp_path).run() == []
     assert len(load_results(tmp_path)) == 6
 
 
@@ -192,7 +186,7 @@ def rewrite(folder, change):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("planned", "message"),
     [
         (("tiny", ["senet"], 1), "attention 'senet': accepted are none, static, se"),
         (("tiny", [], 1), "arms="),
@@ -200,16 +194,20 @@ def rewrite(folder, change):
         (("vgg16", ["eca"], 1), "backbone='vgg16': accepted are tiny"),
     ],
 )
-def test_what_cannot_be_planned(arguments, message):
+def test_what_cannot_be_planned(planned, message):
+    backbone, arms, seeds = planned
     with pytest.raises(ValueError, match=message):
-        check_arms(*arguments)
+        check_arms(backbone, arms, seeds=seeds)
 
 
 def test_seeds_begun_elsewhere_are_left_alone(dataset, tmp_path, trained):
-    run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 2, QUICK), tmp_path)
+    Sweep(plan_sweep(dataset, "tiny", ["none", "eca"], seeds=2, recipe=QUICK), tmp_path).run()
     here = load_records(tmp_path).values()
     assert (
-        begun_elsewhere(plan_sweep(dataset, "tiny", ["se"], 3, QUICK), load_records(tmp_path)) == {}
+        Sweep(
+            plan_sweep(dataset, "tiny", ["se"], seeds=3, recipe=QUICK), tmp_path
+        ).begun_elsewhere()
+        == {}
     )
 
     def another_machine(record):
@@ -218,21 +216,23 @@ def test_seeds_begun_elsewhere_are_left_alone(dataset, tmp_path, trained):
             del record[name]
 
     rewrite(tmp_path, another_machine)
-    plan = plan_sweep(dataset, "tiny", ["none", "se"], 3, QUICK)
+    plan = plan_sweep(dataset, "tiny", ["none", "se"], seeds=3, recipe=QUICK)
     elsewhere = ("cpu: Another Processor", "float32", "modules")
-    assert begun_elsewhere(plan, load_records(tmp_path)) == {0: {elsewhere}, 1: {elsewhere}}
+    assert Sweep(plan, tmp_path).begun_elsewhere() == {0: {elsewhere}, 1: {elsewhere}}
     with pytest.warns(UserWarning, match=r"seeds 0, 1 were begun elsewhere \(cpu: Another"):
-        run_sweep(plan, tmp_path)
+        Sweep(plan, tmp_path).run()
     assert trained[len(here) :] == [("none", 2), ("se", 2)]
     # Another recipe has no pairs there, whatever its device.
-    other = plan_sweep(dataset, "tiny", ["none", "se"], 3, Recipe(epochs=2, batch_size=16))
-    assert begun_elsewhere(other, load_records(tmp_path)) == {}
-    assert run_sweep(plan, tmp_path, any_device=True) == []
+    other = plan_sweep(
+        dataset, "tiny", ["none", "se"], seeds=3, recipe=Recipe(epochs=2, batch_size=16)
+    )
+    assert Sweep(other, tmp_path).begun_elsewhere() == {}
+    assert Sweep(plan, tmp_path, any_device=True).run() == []
     assert trained[-2:] == [("se", 0), ("se", 1)]
-    assert remaining(plan, load_records(tmp_path)) == []
+    assert Sweep(plan, tmp_path).remaining() == []
     # Now there are trials from here, to pair others from here with.
-    another = plan_sweep(dataset, "tiny", ["eca(k=9)"], 3, QUICK)
-    assert begun_elsewhere(another, load_records(tmp_path)) == {}
+    another = plan_sweep(dataset, "tiny", ["eca(k=9)"], seeds=3, recipe=QUICK)
+    assert Sweep(another, tmp_path).begun_elsewhere() == {}
 
 
 def test_another_kind_of_processor_under_the_same_name_is_elsewhere(
@@ -241,13 +241,13 @@ def test_another_kind_of_processor_under_the_same_name_is_elsewhere(
     kind = ["AVX2"]
     monkeypatch.setattr("eca_lab.provenance._processor", lambda: "AMD EPYC")
     monkeypatch.setattr("eca_lab.provenance._instructions", lambda: kind[0])
-    run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK), tmp_path)
+    Sweep(plan_sweep(dataset, "tiny", ["none", "eca"], seeds=1, recipe=QUICK), tmp_path).run()
     kind[0] = "AVX512 with bfloat16"
-    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 2, QUICK)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], seeds=2, recipe=QUICK)
     with pytest.warns(
         UserWarning, match=r"seeds 0 were .* \(cpu: AMD EPYC, AVX2, float32"
     ) as caught:
-        run_sweep(plan, tmp_path)
+        Sweep(plan, tmp_path).run()
     assert "devices.toml" not in str(caught[0].message)
     assert trained[2:] == [("none", 1), ("eca", 1), ("se", 1)]
 
@@ -257,11 +257,11 @@ def test_a_kind_of_processor_that_older_records_do_not_tell(
 ):
     monkeypatch.setattr("eca_lab.provenance._processor", lambda: "AMD EPYC")
     monkeypatch.setattr("eca_lab.provenance._instructions", lambda: "AVX2")
-    run_sweep(plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK), tmp_path)
+    Sweep(plan_sweep(dataset, "tiny", ["none", "eca"], seeds=1, recipe=QUICK), tmp_path).run()
     rewrite(tmp_path, lambda record: record.update(device="cpu: AMD EPYC, 1 threads"))
-    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 1, QUICK)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], seeds=1, recipe=QUICK)
     with pytest.warns(UserWarning, match="seeds 0 were begun elsewhere") as caught:
-        run_sweep(plan, tmp_path)
+        Sweep(plan, tmp_path).run()
     assert len(trained) == 2
     told = str(caught[0].message)
     assert "Records from before say cpu: AMD EPYC alone, which this processor is called" in told
@@ -269,7 +269,7 @@ def test_a_kind_of_processor_that_older_records_do_not_tell(
     assert all(line in told for line in lines)
     # What the message says is what helps.
     (tmp_path / "devices.toml").write_text("\n".join(lines))
-    run_sweep(plan, tmp_path)
+    Sweep(plan, tmp_path).run()
     assert trained[2:] == [("se", 0)]
     assert load_results(tmp_path)["device"].unique().tolist() == ["cpu: AMD EPYC, AVX2"]
 
@@ -277,33 +277,39 @@ def test_a_kind_of_processor_that_older_records_do_not_tell(
 def test_emulated_bfloat16_is_told_with_its_time(dataset, tmp_path, monkeypatch, trained):
     order = []
     monkeypatch.setattr(
-        sweep.Plan, "estimate_seconds", lambda plan, trial, device: order.append("estimate") or 90.0
+        planning.Plan,
+        "estimate_seconds",
+        lambda plan, trial, device: order.append("estimate") or 90.0,
     )
-    monkeypatch.setattr(sweep, "cpu_has_bfloat16", lambda: False)
-    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 1, QUICK, "bfloat16")
+    monkeypatch.setattr(planning, "cpu_has_bfloat16", lambda: False)
+    plan = plan_sweep(
+        dataset, "tiny", ["none", "eca", "se"], seeds=1, recipe=QUICK, precision="bfloat16"
+    )
     with pytest.warns(UserWarning, match="bfloat16 is emulated on this processor, cpu: ") as caught:
-        run_sweep(plan, tmp_path / "a")
+        Sweep(plan, tmp_path / "a").run()
     assert "3 trials take about 0:04:30. precision='float32'" in str(caught[0].message)
     assert order == ["estimate"]
     with pytest.warns(UserWarning, match="3 trials take about 0:00:30"):
-        run_sweep(plan, tmp_path / "b", estimate=10.0)
+        Sweep(plan, tmp_path / "b").run(estimate=10.0)
     assert order == ["estimate"]  # what is known is not measured
 
     def failing(*_):
         return None
 
-    monkeypatch.setattr(sweep.Plan, "estimate_seconds", failing)
+    monkeypatch.setattr(planning.Plan, "estimate_seconds", failing)
     with pytest.warns(UserWarning, match="3 trials take an unknown time"):
-        run_sweep(plan, tmp_path / "c")
+        Sweep(plan, tmp_path / "c").run()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run_sweep(plan, tmp_path / "c")  # nothing is left to run
+        Sweep(plan, tmp_path / "c").run()  # nothing is left to run
         for precision in ("float32", "auto"):
             monkeypatch.setattr("eca_lab.training.train.cpu_has_bfloat16", lambda: False)
-            other = plan_sweep(dataset, "tiny", ["none"], 1, QUICK, precision)
-            run_sweep(other, tmp_path / precision)
-        monkeypatch.setattr(sweep, "cpu_has_bfloat16", lambda: True)
-        run_sweep(plan, tmp_path / "d")
+            other = plan_sweep(
+                dataset, "tiny", ["none"], seeds=1, recipe=QUICK, precision=precision
+            )
+            Sweep(other, tmp_path / precision).run()
+        monkeypatch.setattr(planning, "cpu_has_bfloat16", lambda: True)
+        Sweep(plan, tmp_path / "d").run()
 
 
 def test_the_command_tells_of_emulated_bfloat16_before_it_trains(tmp_path, monkeypatch, capsys):
@@ -313,9 +319,9 @@ def test_the_command_tells_of_emulated_bfloat16_before_it_trains(tmp_path, monke
         said.append(capsys.readouterr())
         return None, DONE
 
-    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 100.0)
-    monkeypatch.setattr(sweep, "cpu_has_bfloat16", lambda: False)
-    monkeypatch.setattr(sweep, "train_network", fake)
+    monkeypatch.setattr(planning.Plan, "estimate_seconds", lambda *_: 100.0)
+    monkeypatch.setattr(planning, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(planning, "train_network", fake)
     arguments = [*ARGUMENTS, "--arms", "eca", "se", "--seeds", "1", "--precision", "bfloat16"]
     assert __main__.main([*arguments, "--out", str(tmp_path)]) == 0
     assert "2 to run on cpu, about 0:03:20" in said[0].out
@@ -326,7 +332,7 @@ def test_the_command_tells_of_emulated_bfloat16_before_it_trains(tmp_path, monke
 def test_seeds_that_are_left_alone_are_not_estimated(tmp_path, monkeypatch, trained, capsys):
     arguments = [*ARGUMENTS, "--seeds", "2", "--out", str(tmp_path), "--precision", "float32"]
     arguments = [*arguments, "--arms", "eca"]
-    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(planning.Plan, "estimate_seconds", lambda *_: 1.0)
     assert __main__.main([*arguments[:-1], "eca", "--seeds", "1"]) == 0
     rewrite(tmp_path, lambda record: record.update(device="cpu: Another, 1 threads"))
     assert __main__.main([*arguments, "se"]) == 0
@@ -359,7 +365,7 @@ def test_a_batch_of_more_than_all_images_is_known_before_they_are_loaded(
 
 def test_a_batch_of_more_than_all_images_is_no_plan(dataset):
     with pytest.raises(ValueError, match="batch_size=65: accepted is an integer from 1 to 64"):
-        plan_sweep(dataset, "tiny", ["eca"], 1, Recipe(batch_size=65))
+        plan_sweep(dataset, "tiny", ["eca"], seeds=1, recipe=Recipe(batch_size=65))
 
 
 def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, monkeypatch, trained):
@@ -372,11 +378,11 @@ def test_a_full_disk_ends_the_sweep_with_what_is_finished(dataset, tmp_path, mon
         genuine(out, record)
 
     monkeypatch.setattr(results, "write_record", full_after_two)
-    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 2, QUICK)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], seeds=2, recipe=QUICK)
     with pytest.raises(OSError, match="No space left"):
-        run_sweep(plan, tmp_path)
+        Sweep(plan, tmp_path).run()
     assert len(load_results(tmp_path)) == 2
-    assert len(remaining(plan, load_records(tmp_path))) == 2
+    assert len(Sweep(plan, tmp_path).remaining()) == 2
 
 
 def test_command_prints_plan_and_table(tmp_path, capsys):
@@ -402,7 +408,7 @@ def test_command_prints_plan_and_table(tmp_path, capsys):
 def test_two_recipes_are_not_averaged_together(dataset, tmp_path, capsys, trained):
     for rate in (0.05, 0.01):
         recipe = Recipe(epochs=1, batch_size=16, learning_rate=rate)
-        run_sweep(plan_sweep(dataset, "tiny", ["none"], 2, recipe), tmp_path)
+        Sweep(plan_sweep(dataset, "tiny", ["none"], seeds=2, recipe=recipe), tmp_path).run()
     assert __main__.main(["results", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert text.count("learning_rate=0.05,") == text.count("learning_rate=0.01,") == 1
@@ -413,7 +419,7 @@ def test_two_recipes_are_not_averaged_together(dataset, tmp_path, capsys, traine
 
 @pytest.fixture(scope="module")
 def plan_of_six(dataset):
-    return plan_sweep(dataset, "tiny", ["none", "se", "eca"], 2, QUICK)
+    return plan_sweep(dataset, "tiny", ["none", "se", "eca"], seeds=2, recipe=QUICK)
 
 
 def test_worker_processes_give_the_same_table(plan_of_six, tmp_path):
@@ -421,11 +427,11 @@ def test_worker_processes_give_the_same_table(plan_of_six, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        assert run_sweep(plan_of_six, tmp_path / "here") == []
+        assert Sweep(plan_of_six, tmp_path / "here").run() == []
     finally:
         torch.set_num_threads(threads)
     workers = max(2, available_cores())
-    assert run_sweep(plan_of_six, tmp_path / "processes", workers=workers) == []
+    assert Sweep(plan_of_six, tmp_path / "processes", workers=workers).run() == []
     computed = ["arm", "seed", "top1", "top5", "loss", "identity"]
     here, processes = (load_results(tmp_path / each) for each in ("here", "processes"))
     pd.testing.assert_frame_equal(here[computed], processes[computed])
@@ -440,11 +446,11 @@ def test_two_sweeps_in_one_folder_share_the_trials(plan_of_six, tmp_path, monkey
     def fake(dataset, backbone, arm, seed, *_, **__):
         ran.append((str(arm), seed))
         if ran[-1] == ("se", 0):  # in the middle of it, another sweep comes
-            run_sweep(plan_of_six, tmp_path)
+            Sweep(plan_of_six, tmp_path).run()
         return None, DONE
 
-    monkeypatch.setattr(sweep, "train_network", fake)
-    assert run_sweep(plan_of_six, tmp_path) == []
+    monkeypatch.setattr(planning, "train_network", fake)
+    assert Sweep(plan_of_six, tmp_path).run() == []
     assert ran == [("none", 0), ("se", 0), ("eca", 0), ("none", 1), ("se", 1), ("eca", 1)]
     assert len(load_results(tmp_path)) == 6
     assert {path.suffix for path in tmp_path.iterdir()} == {".json"}
@@ -458,15 +464,15 @@ def test_a_deadline_starts_what_will_end(plan_of_six, tmp_path, monkeypatch):
         clock[0] += 30
         return None, DONE
 
-    monkeypatch.setattr(sweep, "train_network", fake)
-    run_sweep(plan_of_six, tmp_path, deadline=1009, estimate=10)
+    monkeypatch.setattr(planning, "train_network", fake)
+    Sweep(plan_of_six, tmp_path).run(deadline=1009, estimate=10)
     assert len(load_results(tmp_path)) == 0
-    run_sweep(plan_of_six, tmp_path, deadline=999)  # past, and nothing is known of the trials
+    Sweep(plan_of_six, tmp_path).run(deadline=999)  # past, and nothing is known of the trials
     assert len(load_results(tmp_path)) == 0
     # 10 expected, then 30: 2 x 30 <= 65 < 3 x 30
-    run_sweep(plan_of_six, tmp_path, deadline=1065, estimate=10)
+    Sweep(plan_of_six, tmp_path).run(deadline=1065, estimate=10)
     assert load_results(tmp_path)[["arm", "seed"]].to_numpy().tolist() == [["none", 0], ["se", 0]]
-    run_sweep(plan_of_six, tmp_path, deadline=3000)
+    Sweep(plan_of_six, tmp_path).run(deadline=3000)
     assert len(load_results(tmp_path)) == 6
 
 
@@ -474,7 +480,7 @@ def test_the_budget_counts_from_the_start_of_the_command(tmp_path, monkeypatch, 
     now, estimates = time.monotonic(), []
     moments = iter([now, now + 50])
     monkeypatch.setattr(__main__.time, "monotonic", lambda: next(moments, now + 50))
-    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: estimates.append(1) or 1.0)
+    monkeypatch.setattr(planning.Plan, "estimate_seconds", lambda *_: estimates.append(1) or 1.0)
     arguments = [*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]
     assert __main__.main([*arguments, "--budget", "40s"]) == 0
     assert trained == []
@@ -485,29 +491,29 @@ def test_the_budget_counts_from_the_start_of_the_command(tmp_path, monkeypatch, 
 
 
 def test_a_duration_in_words():
-    assert sweep.duration(5, 2, 60.4) == "about 0:03:01"
-    assert sweep.duration(5, 2, None) == "an unknown time"
-    assert sweep.duration(10**6, 1, 1e9) == "more than a million years"
+    assert planning.duration(5, at_once=2, seconds=60.4) == "about 0:03:01"
+    assert planning.duration(5, at_once=2, seconds=None) == "an unknown time"
+    assert planning.duration(10**6, at_once=1, seconds=1e9) == "more than a million years"
 
 
 def test_estimate_is_from_the_rate_of_a_few_batches(dataset, monkeypatch):
     given = []
 
-    def rate(sample, backbone, arm, seed, recipe, *_):
+    def rate(sample, backbone, arm, seed, recipe, **_):
         given.append((len(sample.train_images), recipe.epochs))
         return None, {"images_per_second": 10.0}
 
-    monkeypatch.setattr(sweep, "train_network", rate)
+    monkeypatch.setattr(planning, "train_network", rate)
     recipe = dataclasses.replace(QUICK, epochs=30, batch_size=4)
-    plan = plan_sweep(dataset, "tiny", ["eca"], 1, recipe)
+    plan = plan_sweep(dataset, "tiny", ["eca"], seeds=1, recipe=recipe)
     # Thirty epochs of 64 images, and a forward pass, a third of the work, of 20.
     assert plan.estimate_seconds(plan.trials[0]) == pytest.approx((30 * 64 + 20 / 3) / 10)
     assert given == [(16, 1)] * 2
 
-    def none_in_sight(*_):  # as it is recorded
+    def none_in_sight(*_, **__):  # as it is recorded
         return None, {"images_per_second": 0.0}
 
-    monkeypatch.setattr(sweep, "train_network", none_in_sight)
+    monkeypatch.setattr(planning, "train_network", none_in_sight)
     assert plan.estimate_seconds(plan.trials[0]) is None
 
 
@@ -515,8 +521,8 @@ def test_the_estimate_of_workers_is_with_their_threads(tmp_path, monkeypatch, ca
     threads = []
     monkeypatch.setattr("eca_lab.training.workers.available_cores", lambda: 6)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
-    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 60.0)
-    monkeypatch.setattr(sweep, "run_sweep", lambda *_: [])
+    monkeypatch.setattr(planning.Plan, "estimate_seconds", lambda *_: 60.0)
+    monkeypatch.setattr(Sweep, "run", lambda *_, **__: [])
     arguments = [*ARGUMENTS, "--arms", "none", "eca", "--seeds", "2", "--out", str(tmp_path)]
     for workers, each, whole in ((1, 6, "0:04:00"), (3, 2, "0:02:00"), (8, 1, "0:01:00")):
         assert __main__.main([*arguments, "--workers", str(workers)]) == 0
@@ -539,8 +545,8 @@ def test_an_estimate_that_fails_ends_nothing(tmp_path, capsys):
 
 
 def test_invalid_records_are_set_aside_and_their_trials_run_again(dataset, tmp_path, trained):
-    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
-    run_sweep(plan, tmp_path)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], seeds=1, recipe=QUICK)
+    Sweep(plan, tmp_path).run()
     truncated, whole = sorted(tmp_path.glob("*.json"))
     kept, text = whole.read_bytes(), truncated.read_text()
     truncated.write_text(text[:100])
@@ -548,7 +554,7 @@ def test_invalid_records_are_set_aside_and_their_trials_run_again(dataset, tmp_p
     for name, content in others.items():
         (tmp_path / name).write_text(content)
     with pytest.warns(UserWarning, match="was moved to .*rejected"):
-        assert run_sweep(plan, tmp_path) == []
+        assert Sweep(plan, tmp_path).run() == []
     (moved,) = (tmp_path / "rejected").iterdir()
     assert moved.name.startswith(f"{truncated.stem}-")
     assert moved.read_text() == text[:100]
@@ -559,7 +565,7 @@ def test_invalid_records_are_set_aside_and_their_trials_run_again(dataset, tmp_p
     for number, text in enumerate(["", "{}"], 2):
         truncated.write_text(text)
         with pytest.warns(UserWarning, match="was moved to .*rejected"):
-            run_sweep(plan, tmp_path)
+            Sweep(plan, tmp_path).run()
         assert len(list((tmp_path / "rejected").iterdir())) == number  # none is overwritten
     assert {name: (tmp_path / name).read_text() for name in others} == others
 
@@ -570,17 +576,17 @@ def test_a_sweep_into_a_folder_of_other_files_leaves_them_alone(dataset, tmp_pat
         shutil.copy(path, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.warns(UserWarning, match="of what ends in .json, 3 are no records"):
-        run_sweep(plan_sweep(dataset, "tiny", ["eca"], 1, QUICK), tmp_path)
+        Sweep(plan_sweep(dataset, "tiny", ["eca"], seeds=1, recipe=QUICK), tmp_path).run()
     assert before == {name: (tmp_path / name).read_bytes() for name in before}
     assert len(list(tmp_path.iterdir())) == len(before) + 1
     with pytest.raises(ValueError, match="out='': accepted is the path of a folder"):
-        run_sweep(plan_sweep(dataset, "tiny", ["eca"], 1, QUICK), "")
+        Sweep(plan_sweep(dataset, "tiny", ["eca"], seeds=1, recipe=QUICK), "").run()
 
 
 def test_records_that_cannot_be_read_stop_a_sweep_before_it_trains(
     dataset, tmp_path, monkeypatch, trained
 ):
-    run_sweep(plan_sweep(dataset, "tiny", ["eca"], 1, QUICK), tmp_path)
+    Sweep(plan_sweep(dataset, "tiny", ["eca"], seeds=1, recipe=QUICK), tmp_path).run()
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
     def failing(path):
@@ -588,7 +594,7 @@ def test_records_that_cannot_be_read_stop_a_sweep_before_it_trains(
 
     monkeypatch.setattr(Path, "read_bytes", failing)
     with pytest.raises(OSError, match="cannot be read: Too many open files"):
-        run_sweep(plan_sweep(dataset, "tiny", ["eca", "se"], 2, QUICK), tmp_path)
+        Sweep(plan_sweep(dataset, "tiny", ["eca", "se"], seeds=2, recipe=QUICK), tmp_path).run()
     assert len(trained) == 1
     assert before == {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
@@ -641,14 +647,14 @@ def test_a_folder_that_moves_away_ends_the_sweep_and_loses_no_trial(
     class Pool:  # of one process, which begins two trials before the first ends
         size = 2
 
-        def __init__(self, job, *_):
+        def __init__(self, job, *_, **__):
             self.job, self.events = job, []
 
         def start(self):
             self.events.append((len(self.events), "ready"))
 
         def submit(self, worker, trial):
-            self.events.append((worker, self.job(trial, "cpu", id)))
+            self.events.append((worker, self.job(trial, "cpu", on_epoch=id)))
 
         def wait(self):
             events, self.events = self.events, []
@@ -657,11 +663,11 @@ def test_a_folder_that_moves_away_ends_the_sweep_and_loses_no_trial(
         def close(self):
             pass
 
-    monkeypatch.setattr(sweep, "train_network", fake)
+    monkeypatch.setattr(planning, "train_network", fake)
     monkeypatch.setattr(sweep, "ProcessPool", Pool)
-    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], 1, QUICK)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca", "se"], seeds=1, recipe=QUICK)
     with pytest.raises(OSError, match=f"{out} was moved or removed while the sweep ran") as error:
-        run_sweep(plan, out, workers=workers)
+        Sweep(plan, out, workers=workers).run()
     assert "is in a new folder of that name; put the two together" in str(error.value)
     assert len(calls) == 2  # no other trial is started
     recorded = {path.name for path in (*out.glob("*.json"), *away.glob("*.json"))}
@@ -678,9 +684,9 @@ def test_a_lock_that_cannot_be_taken_loses_no_trial(dataset, tmp_path, monkeypat
         return genuine(path)
 
     monkeypatch.setattr(sweep, "FileLock", out_of_handles)
-    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], seeds=1, recipe=QUICK)
     with pytest.raises(OSError, match=f"{tmp_path} cannot be used any more: .*Too many open"):
-        run_sweep(plan, tmp_path)
+        Sweep(plan, tmp_path).run()
     assert [each["arm"] for each in load_records(tmp_path).values()] == ["none"]
 
 
@@ -693,9 +699,9 @@ def test_a_folder_that_moves_away_between_trials(dataset, tmp_path, monkeypatch,
         out.rename(tmp_path / "away")
 
     monkeypatch.setattr(results, "write_record", moved_then)
-    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], seeds=1, recipe=QUICK)
     with pytest.raises(FileNotFoundError, match=f"{out} was moved or removed while the sweep ran"):
-        run_sweep(plan, out)
+        Sweep(plan, out).run()
     assert len(trained) == 1
     assert not out.exists()
 
@@ -713,9 +719,9 @@ def test_a_record_that_its_folder_cannot_take_is_kept_elsewhere(
     monkeypatch.setattr(results, "write_record", full)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    plan = plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK)
+    plan = plan_sweep(dataset, "tiny", ["none", "eca"], seeds=1, recipe=QUICK)
     with pytest.raises(OSError, match=r"No space left on device: the record of none, seed 0") as e:
-        run_sweep(plan, out)
+        Sweep(plan, out).run()
     (rescued,) = tmp_path.glob("eca-lab-*/*.json")
     assert f"is kept in {rescued.parent}; move it to {out}" in str(e.value)
     assert list(load_records(rescued.parent)) == [plan.trials[0].identity]
@@ -729,8 +735,8 @@ def test_the_message_of_a_folder_that_moved_away(tmp_path, monkeypatch, capsys):
         out.rename(tmp_path / "away")
         return None, DONE
 
-    monkeypatch.setattr(sweep, "train_network", fake)
-    monkeypatch.setattr(sweep.Plan, "estimate_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(planning, "train_network", fake)
+    monkeypatch.setattr(planning.Plan, "estimate_seconds", lambda *_: 1.0)
     arguments = [*ARGUMENTS, "--arms", "eca", "se", "--seeds", "1", "--out"]
     assert __main__.main([*arguments, str(out)]) == 1
     error = capsys.readouterr().err
@@ -743,7 +749,7 @@ def test_the_message_of_a_folder_that_moved_away(tmp_path, monkeypatch, capsys):
         shutil.rmtree(other)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "train_network", gone)
+    monkeypatch.setattr(planning, "train_network", gone)
     assert __main__.main([*arguments, str(other)]) == 130
     assert f"cannot be told: {other}: no such folder of results" in capsys.readouterr().err
 
@@ -800,7 +806,7 @@ def test_interrupted_it_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep, "train_network", interrupted)
+    monkeypatch.setattr(planning, "train_network", interrupted)
     assert (
         __main__.main([*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]) == 130
     )
@@ -812,7 +818,7 @@ def test_a_failed_trial_gives_a_nonzero_exit(tmp_path, monkeypatch, capsys):
     def diverges(*_, **__):
         raise FloatingPointError("the loss is nan in epoch 1")
 
-    monkeypatch.setattr(sweep, "train_network", diverges)
+    monkeypatch.setattr(planning, "train_network", diverges)
     assert __main__.main([*ARGUMENTS, "--arms", "eca", "--seeds", "1", "--out", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert "failed: eca, seed 0: FloatingPointError: the loss is nan in epoch 1" in error
@@ -864,14 +870,14 @@ def test_the_command_for_checkpoints(tmp_path, monkeypatch, capsys):
     arguments = [*ARGUMENTS[1:], "--classes", "2", "--batch-size", "16", "--seeds", "1"]
     arguments += ["--arms", "eca", "--device", "cpu", "--out", str(tmp_path)]
     assert __main__.main(["checkpoints", *arguments]) == 0
-    path = find_checkpoint(tmp_path, "eca", 0, dataset="shapes8")
+    path = find_checkpoint(tmp_path, "eca", seed=0, dataset="shapes8")
     top1 = load_checkpoint(path)[1]["top1"]
     assert capsys.readouterr().out == f"{path}: top-1 {top1:.2f} %\n"
 
     def diverges(*_, **__):
         raise FloatingPointError("the loss is nan in epoch 1")
 
-    monkeypatch.setattr(sweep, "train_network", diverges)
+    monkeypatch.setattr(planning, "train_network", diverges)
     assert __main__.main(["checkpoints", *arguments, "--arms", "eca", "se"]) == 1
     assert f"the loss is nan in epoch 1. The networks trained before it are kept in {tmp_path}" in (
         capsys.readouterr().err
@@ -880,26 +886,30 @@ def test_the_command_for_checkpoints(tmp_path, monkeypatch, capsys):
 
 
 def test_all_arms_train_by_one_path(dataset):
-    assert plan_sweep(dataset, "tiny", ["none", "eca"], 1, QUICK, fused=True).fused
+    assert plan_sweep(dataset, "tiny", ["none", "eca"], seeds=1, recipe=QUICK, fused=True).fused
     with pytest.warns(UserWarning, match="all arms train by the modules, not fused: cbam: its"):
-        plan = plan_sweep(dataset, "tiny", ["none", "cbam", "eca"], 1, QUICK, fused=True)
+        plan = plan_sweep(
+            dataset, "tiny", ["none", "cbam", "eca"], seeds=1, recipe=QUICK, fused=True
+        )
     assert not plan.fused
 
 
 def test_networks_of_the_first_seeds_are_kept(dataset, tmp_path):
-    plan = plan_sweep(dataset, "tiny", ["eca"], 2, QUICK, keep=1)
+    plan = plan_sweep(dataset, "tiny", ["eca"], seeds=2, recipe=QUICK, keep=1)
     plan = dataclasses.replace(plan, checkpoints=tmp_path / "kept")
     with pytest.warns(UserWarning, match="a network is not kept: .*kept"):
-        run_sweep(plan, tmp_path)  # there is no such folder, and the trial is finished all the same
-    assert len(remaining(plan, load_records(tmp_path))) == 0
+        Sweep(
+            plan, tmp_path
+        ).run()  # there is no such folder, and the trial is finished all the same
+    assert len(Sweep(plan, tmp_path).remaining()) == 0
     (tmp_path / "kept").mkdir()
-    run_sweep(plan, tmp_path / "again")
-    path = find_checkpoint(tmp_path / "kept", "eca", 0, "colours16")
+    Sweep(plan, tmp_path / "again").run()
+    path = find_checkpoint(tmp_path / "kept", "eca", seed=0, dataset="colours16")
     _, card = load_checkpoint(path)
     assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 1  # and none of seed 1
     record = load_records(tmp_path / "again")[plan.trials[0].identity]
     assert all(card[key] == record[key] for key in ("correct", "loss_curve", "device", "trial"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run_sweep(plan, tmp_path / "anew")  # what is kept already stays
+        Sweep(plan, tmp_path / "anew").run()  # what is kept already stays
     assert load_checkpoint(path)[1] == card

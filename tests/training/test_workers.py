@@ -51,8 +51,8 @@ def run(pool, names):
         for trial, outcome in outcomes(
             pool,
             map(Trial, names),
-            lambda trial: epochs.update([trial.identity]),
-            lambda trial: retries.append(trial.identity),
+            on_epoch=lambda trial: epochs.update([trial.identity]),
+            on_retry=lambda trial: retries.append(trial.identity),
         )
     ]
     return ended, epochs, retries
@@ -103,7 +103,9 @@ def test_trials_are_taken_when_a_worker_is_free():
             taken.append(name)
             yield Trial(name)
 
-    ended = outcomes(FakePool(1, {name: [{}] for name in "abc"}), trials(), id, id)
+    ended = outcomes(
+        FakePool(1, {name: [{}] for name in "abc"}), trials(), on_epoch=id, on_retry=id
+    )
     next(ended)
     assert taken == ["a"]
     ended.close()
@@ -137,7 +139,7 @@ def test_processes(tmp_path):
 
 def test_closing_ends_processes_at_work():
     pool = ProcessPool(job, ["cpu"])
-    ended = outcomes(pool, [Trial("a"), Trial("sleep 1000")], id, id)
+    ended = outcomes(pool, [Trial("a"), Trial("sleep 1000")], on_epoch=id, on_retry=id)
     _, outcome = next(ended)
     pool.submit(next(iter(pool._workers)), Trial("sleep 1000"))
     ended.close()
@@ -165,7 +167,7 @@ def test_an_interrupt_while_workers_start_is_deferred(monkeypatch):
 
     monkeypatch.setattr(SpawnProcess, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(outcomes(pool, [Trial("a")], id, id))
+        list(outcomes(pool, [Trial("a")], on_epoch=id, on_retry=id))
     assert [process.is_alive() for process in processes] == [False, False]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -179,8 +181,8 @@ def test_a_share_of_the_memory_of_a_gpu(monkeypatch, device, index):
     monkeypatch.setattr(
         torch._C, "_cuda_setMemoryFraction", lambda *given: shares.append(given), raising=False
     )
-    workers._use(torch.get_num_threads(), device, 0.25)
-    workers._use(torch.get_num_threads(), device, 1.0)
+    workers._use(torch.get_num_threads(), device, memory=0.25)
+    workers._use(torch.get_num_threads(), device, memory=1.0)
     assert shares == [(0.25, index)]
 
 
