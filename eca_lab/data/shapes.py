@@ -1,6 +1,7 @@
 """The embedded set: ten shapes on cluttered backgrounds, drawn on the spot."""
 
-import functools
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,26 +37,28 @@ _SHAPES = {
 }
 
 
-def _box(u, v):
+def _box(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Distance from the centre such that a square, not a disc, has all of its outline as far."""
     return np.maximum(abs(u), abs(v))
 
 
-@functools.cache
-def load_shapes():
+@cache
+def load_shapes() -> Dataset:
     """Ten shapes, 500 training and 200 test images of each, 32 x 32: equal on every machine."""
-    tensors = []
-    for per_class, seed in ((500, 0), (200, 1)):
+    tensors: dict[str, Any] = {}
+    for split, per_class, seed in (("train", 500, 0), ("test", 200, 1)):
         # RandomState is promised never to change; the pixels are rounded from double precision.
         random = np.random.RandomState(seed)
         labels = np.tile(np.arange(10), per_class)
         images = [_render(part, random) for part in np.split(labels, per_class // 10)]
-        tensors += [torch.from_numpy(np.concatenate(images)), torch.from_numpy(labels)]
+        tensors[f"{split}_images"] = torch.from_numpy(np.concatenate(images))
+        tensors[f"{split}_labels"] = torch.from_numpy(labels)
     classes = tuple(_SHAPES)
-    return Dataset("shapes", *tensors, classes, fingerprint_of(classes, *tensors))
+    fingerprint = fingerprint_of(classes, *tensors.values())
+    return Dataset("shapes", classes=classes, fingerprint=fingerprint, **tensors)
 
 
-def _render(labels, random):
+def _render(labels: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     """One uint8 image (3, 32, 32) for each label, drawn from a RandomState."""
 
     def draw(low, high, channels=1):

@@ -159,7 +159,7 @@ def batches(dataset, recipe, order, augmentation, scale=1.0):
     indices = indices.to(dataset.train_images.device)
     whole = len(indices) // recipe.batch_size * recipe.batch_size
     for batch in indices[:whole].split(recipe.batch_size):
-        images = augment(dataset.train_images[batch], augmentation, scale, recipe.crop)
+        images = augment(dataset.train_images[batch], augmentation, scale=scale, crop=recipe.crop)
         yield images, dataset.train_labels[batch]
 
 

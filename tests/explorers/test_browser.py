@@ -908,7 +908,7 @@ def test_the_explorer_of_the_reduction_follows_keyboard_and_mouse(find):
             setattr(mirror, trait, value)
         expect(told(explorer)).to_have_text(repr(mirror))
         expect(explorer).not_to_have_class(re.compile("waiting"))
-        measures = mirror.measures
+        measures = mirror.table
         for row, shown in enumerate(
             [
                 *(measures[each].map("{:,}".format) for each in ("parameters", "multiply_adds")),
