@@ -54,9 +54,11 @@ class ChannelAttention(nn.Module):
         if name is None:
             accepted = f"accepted are {', '.join(kind.__name__ for kind in _CLASSES.values())}"
             raise TypeError(f"{type(self).__name__} has no spec: {accepted}, and no subclass")
-        values = {key: getattr(self, there, None) for key, there in GRAMMAR[name].items()}
+        grammar = GRAMMAR[name]
+        values = {key: getattr(self, attribute, None) for key, attribute in grammar.items()}
         usual = (None, PADDINGS[0], ORDERS[0])  # goes without saying
-        return str(Spec(name, {key: v for key, v in values.items() if v not in usual}))
+        arguments = {key: value for key, value in values.items() if value not in usual}
+        return str(Spec(name, arguments))
 
     def squeeze(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))

@@ -46,6 +46,7 @@ class ReductionExplorer(Explorer):
     MODULE = "reduction.js"
     SIZES = ("channels", "reduction", "kernel_size", "groups")
     STATE = ASKED = (*SIZES, "seed", "weights")
+    weights: str  # of STATE, as the rest of it a trait
     USUAL: ClassVar = {"seed": 0, "weights": "random"}
     LIMITS: ClassVar = {"channels": (8, 512), "seed": (0, 99)}
     PRESETS: ClassVar = {
@@ -222,6 +223,7 @@ def _drawn(spec: str, channels: int, seed: int) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = make_attention(spec, channels)
+    assert isinstance(module, ChannelAttention)  # "none" is never drawn
     y = torch.randn(channels, generator=torch.Generator().manual_seed(seed))
     return _measured(module, y)
 
