@@ -61,27 +61,27 @@ def load_shapes() -> Dataset:
 def _render(labels: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     """One uint8 image (3, 32, 32) for each label, drawn from a RandomState."""
 
-    def draw(low, high, channels=1):
+    def draw(low: float, high: float, channels: int = 1) -> np.ndarray:
         """A random number for each image, (N, channels, 1, 1)."""
         return low + (high - low) * random.random_sample((len(labels), channels, 1, 1))
 
-    def colour():
+    def colour() -> np.ndarray:
         hue = (draw(0, 1) + np.array([0, 2 / 3, 1 / 3]).reshape(3, 1, 1)) % 1
         rgb = np.clip(abs(6 * hue - 3) - 1, 0, 1)
         return draw(0.25, 0.7) + draw(0.1, 0.5) * (rgb - 0.5)
 
-    def turn(x, y, most=np.pi):
+    def turn(x: np.ndarray, y: np.ndarray, most: float = np.pi) -> tuple[np.ndarray, np.ndarray]:
         angle = draw(-most, most)
         return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
 
-    def stripes():
+    def stripes() -> np.ndarray:
         wave = abs((turn(x, y)[0] / draw(2, 7) + draw(0, 2)) % 2 - 1)
         return draw(-0.12, 0.12, channels=3) * wave * wave * (3 - 2 * wave)
 
-    def paint(image, colour, cover):
+    def paint(image: np.ndarray, colour: np.ndarray, cover: np.ndarray) -> np.ndarray:
         return image + (colour - image) * np.clip(cover, 0, 1)
 
-    def spot(image):
+    def spot(image: np.ndarray) -> np.ndarray:
         u, v = turn(x - draw(-16, 16), y - draw(-16, 16))
         width, height = draw(1.5, 6), draw(1, 3)
         distance = (np.hypot(u / width, v / height) - 1) * np.minimum(width, height)
