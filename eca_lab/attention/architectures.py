@@ -12,16 +12,15 @@ class Architecture(NamedTuple):
 
     channels are the output channels of each stage, where the ECA modules stand. block is the kind
     of its residual blocks, counts how many each stage of a ResNet has (of MobileNetV2 torchvision
-    knows). label is its name in the paper, released the kernel size of each stage in the authors'
-    checkpoint, also in data/paper/released_kernels.csv: both None for a network that the paper does
-    not have.
+    knows). label is its name in the paper, None where the paper does not have it; released are the
+    kernel sizes of the stages in the authors' checkpoint, also in data/paper/released_kernels.csv.
     """
 
     block: Literal["basic", "bottleneck", "inverted"]
     counts: tuple[int, ...]
     channels: tuple[int, ...]
     label: str | None = None
-    released: tuple[int, ...] | None = None
+    released: tuple[int, ...] = ()
 
 
 _BASIC = (64, 128, 256, 512)

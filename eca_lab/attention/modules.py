@@ -278,7 +278,13 @@ _CLASSES = {
 def make_attention(spec: str | Spec, channels: int, *, stage: int | None = None) -> nn.Module:
     """The attention module that a spec names for so many channels, ``nn.Identity()`` for "none".
 
-    stage is its index, needed where the spec gives a kernel size per stage.
+    Args:
+        spec: of the arm.
+        channels: C of the feature maps that it will get.
+        stage: index of the stage, needed where the spec gives a kernel size per stage.
+
+    Raises:
+        TypeError, ValueError: what is no spec, or does not fit the channels or the stage.
     """
     spec = parse_spec(spec)
     check_integer("channels", channels)

@@ -11,6 +11,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from eca_lab.attention.architectures import ARCHITECTURES
 from eca_lab.attention.kernel_size import GAMMA, B, check_kernel_size, check_mapping
 from eca_lab.checks import check_choice, check_integer, shown
 
@@ -40,16 +41,7 @@ GRAMMAR: dict[str, dict[str, str]] = {
 }
 NAMES = tuple(GRAMMAR)
 
-# Blocks of torchvision's ResNets: their kind, and how many each stage has.
-RESNETS = {
-    "resnet10": ("basic", (1, 1, 1, 1)),
-    "resnet18": ("basic", (2, 2, 2, 2)),
-    "resnet34": ("basic", (3, 4, 6, 3)),
-    "resnet50": ("bottleneck", (3, 4, 6, 3)),
-    "resnet101": ("bottleneck", (3, 4, 23, 3)),
-    "resnet152": ("bottleneck", (3, 8, 36, 3)),
-}
-BACKBONES = ("tiny", *RESNETS, "mobilenet_v2")
+BACKBONES = ("tiny", *ARCHITECTURES)
 # Data sets that have a name, and how many classes each has.
 DATASETS = {"shapes": 10, "cifar10": 10, "cifar100": 100, "imagenette": 10}
 # name -> arguments of which exactly one is to be given.

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from eca_lab.attention.architectures import ARCHITECTURES
 from eca_lab.attention.modules import ChannelAttention, make_attention
-from eca_lab.attention.spec import BACKBONES, RESNETS, Spec, parse_spec
+from eca_lab.attention.spec import BACKBONES, Spec, parse_spec
 from eca_lab.checks import check_choice
 from eca_lab.networks import fused
 
@@ -112,9 +113,9 @@ def _conv(inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Conv2d:
 def _resnet(backbone: str, num_classes: int) -> nn.Module:
     from torchvision.models.resnet import ResNet
 
-    kind, stages = RESNETS[backbone]
-    block = {"basic": BasicBlock, "bottleneck": Bottleneck}[kind]
-    return ResNet(block, stages, num_classes)
+    architecture = ARCHITECTURES[backbone]
+    block = BasicBlock if architecture.block == "basic" else Bottleneck
+    return ResNet(block, architecture.counts, num_classes)
 
 
 def _mobilenet_v2(num_classes: int) -> nn.Module:

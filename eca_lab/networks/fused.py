@@ -43,8 +43,14 @@ def training_path(
 ) -> Iterator[str]:
     """While the context is open, the blocks of a model train fused, or by their modules.
 
-    Gives "fused" or "modules": these also, with a warning, for a model with an `obstacle` and where
-    torch.compile does not work. dtype is that of the feature maps, bfloat16 under autocast.
+    Args:
+        model: on the device on which it will train.
+        fused: False for its modules.
+        dtype: of the feature maps, bfloat16 under autocast.
+
+    Returns:
+        "fused" or "modules": these also, with a warning, for a model with an `obstacle` and where
+        torch.compile does not work.
     """
     device = next(model.parameters()).device
     reason = (obstacle(model) or _compile_error(device, dtype)) if fused else None
@@ -87,7 +93,14 @@ def applies(block: Any, bn: nn.Module, x: Tensor, shortcut: Tensor) -> bool:
 def bn_attention_add_relu(
     x: Tensor, shortcut: Tensor, bn: nn.BatchNorm2d, attention: nn.Module
 ) -> Tensor:
-    """relu(attention(bn(x)) + shortcut) in training mode; moves the running statistics."""
+    """relu(attention(bn(x)) + shortcut) in training mode; moves the running statistics.
+
+    Args:
+        x: (N, C, H, W), what the BatchNorm takes in.
+        shortcut: of the same shape and dtype.
+        bn: affine, with running statistics.
+        attention: a module that is a score of the means, or nn.Identity().
+    """
     score = getattr(attention, "score", _score_of_none)
     parameters = attention.parameters()
     out, mean, var = _Fused.apply(x, shortcut, bn.weight, bn.bias, bn.eps, score, *parameters)
