@@ -61,7 +61,7 @@ def load_shapes() -> Dataset:
 def _render(labels: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     """One uint8 image (3, 32, 32) for each label, drawn from a RandomState."""
 
-    def draw(low: float, high: float, channels: int = 1) -> np.ndarray:
+    def draw(low: float, high: float, *, channels: int = 1) -> np.ndarray:
         """A random number for each image, (N, channels, 1, 1)."""
         return low + (high - low) * random.random_sample((len(labels), channels, 1, 1))
 
@@ -70,7 +70,7 @@ def _render(labels: np.ndarray, random: np.random.RandomState) -> np.ndarray:
         rgb = np.clip(abs(6 * hue - 3) - 1, 0, 1)
         return draw(0.25, 0.7) + draw(0.1, 0.5) * (rgb - 0.5)
 
-    def turn(x: np.ndarray, y: np.ndarray, most: float = np.pi) -> tuple[np.ndarray, np.ndarray]:
+    def turn(x: np.ndarray, y: np.ndarray, *, most: float = np.pi) -> tuple[np.ndarray, np.ndarray]:
         angle = draw(-most, most)
         return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
 
