@@ -61,6 +61,7 @@ fi
 lint: .venv/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 	$(call with_biome,check --error-on-warnings)
 
 format: .venv/.installed
@@ -150,7 +151,7 @@ constraints: .venv/.installed
 	    --output-file constraints.txt
 
 clean:
-	rm -rf site .venv .venv-lowest .pytest_cache .ruff_cache .hypothesis data/cache
+	rm -rf site .venv .venv-lowest .pytest_cache .ruff_cache .mypy_cache .hypothesis data/cache
 
 # uv, not pip, installs: with some package sources pip resolves a CPU-only torch beside a
 # torchvision that was built for CUDA, and then `import torchvision` fails. All is compiled at once:

@@ -42,7 +42,7 @@ def runs(arm="eca"):
                 model(prepare(batch))
 
     def record(**keywords):
-        record_weights(model, images, prepare, BATCH_SIZE, **keywords)
+        record_weights(model, images, prepare=prepare, batch_size=BATCH_SIZE, **keywords)
 
     return {
         "plain": plain,

@@ -138,7 +138,7 @@ def record(options: Namespace) -> int:
     with progress_bar(len(todo), "network") as bar:
         for path, model, card in todo:
             bar.set_postfix_str(path.stem)
-            made = recording.record(model, dataset, options.per_class)
+            made = recording.record(model, dataset, per_class=options.per_class)
             recording.save_recording(path, made, card)
             bar.update()
     print(f"{len(todo)} of {found} networks recorded in {out}")

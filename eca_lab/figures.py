@@ -9,8 +9,14 @@ colours of arms, weights and signed numbers from here.
 
 import io
 import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -20,7 +26,10 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import Image, ImageDraw
 
-from eca_lab.attention.spec import parse_spec
+from eca_lab.attention.spec import Spec, parse_spec
+
+if TYPE_CHECKING:  # figures draw comparisons, and make none
+    from eca_lab.evidence.stats import Comparison
 
 BLACK, GREY = "#000000", "#666666"
 ORANGE, SKY, GREEN = "#E69F00", "#56B4E9", "#009E73"
@@ -28,33 +37,67 @@ BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 # The hue of each attention, at least 3:1 on white: orange for SE, olive where it has no reduction,
 # blue for ECA, grey and pink for what looks at no image.
+_OLIVE = "#827717"
 HUES = {
-    **{"none": GREY, "static": PURPLE, "cbam": "#9C2E00", "se_gc": "#00795A"},
-    **{"se": "#B87400", "eca": BLUE, "eca_ns": BLUE},
-    **dict.fromkeys(("se_var1", "se_var2", "se_var3"), "#827717"),
+    "none": GREY,
+    "static": PURPLE,
+    "cbam": "#9C2E00",
+    "se_gc": "#00795A",
+    "se": "#B87400",
+    "eca": BLUE,
+    "eca_ns": BLUE,
+    "se_var1": _OLIVE,
+    "se_var2": _OLIVE,
+    "se_var3": _OLIVE,
 }
 
 # Weights of channels from 0, dark, to 1, bright: viridis without its darkest end. Signed numbers as
 # shares of the largest, from -1, blue, over white to 1, red: RdBu of ColorBrewer.
 WEIGHT_COLORS = ("#472F7D", "#3B528B", "#21918C", "#5EC962", "#FDE725")
 SIGNED_COLORS = ("#053061", "#4393C3", "#F7F7F7", "#D6604D", "#67001F")
-WEIGHTS = {"cmap": LinearSegmentedColormap.from_list("weights", WEIGHT_COLORS, 1024)}
-WEIGHTS |= {"vmin": 0, "vmax": 1}
-SIGNED = {"cmap": LinearSegmentedColormap.from_list("signed", SIGNED_COLORS, 1024)}
-SIGNED |= {"vmin": -1, "vmax": 1}
+WEIGHTS: dict[str, Any] = {
+    "cmap": LinearSegmentedColormap.from_list("weights", WEIGHT_COLORS, 1024),
+    "vmin": 0,
+    "vmax": 1,
+}
+SIGNED: dict[str, Any] = {
+    "cmap": LinearSegmentedColormap.from_list("signed", SIGNED_COLORS, 1024),
+    "vmin": -1,
+    "vmax": 1,
+}
 
 # The same two marks in every figure: a ring for what Equation 12 says, a diamond inside the ring
 # (or outside, where the two disagree) for what the authors released.
-_MARK = {"linestyle": "none", "clip_on": False}
-FORMULA_MARK = _MARK | {"marker": "o", "markersize": 13, "markerfacecolor": "none"}
-FORMULA_MARK |= {"markeredgecolor": BLUE, "markeredgewidth": 2}
-RELEASED_MARK = _MARK | {"marker": "D", "markersize": 6, "markerfacecolor": VERMILLION}
-RELEASED_MARK |= {"markeredgecolor": "white", "markeredgewidth": 0.8}
+FORMULA_MARK: dict[str, Any] = {
+    "linestyle": "none",
+    "clip_on": False,
+    "marker": "o",
+    "markersize": 13,
+    "markerfacecolor": "none",
+    "markeredgecolor": BLUE,
+    "markeredgewidth": 2,
+}
+RELEASED_MARK: dict[str, Any] = {
+    "linestyle": "none",
+    "clip_on": False,
+    "marker": "D",
+    "markersize": 6,
+    "markerfacecolor": VERMILLION,
+    "markeredgecolor": "white",
+    "markeredgewidth": 0.8,
+}
 # A single trial: faint beside the mean, with a rim, so that near ones are seen to be two.
-ONE_SEED = {"marker": "o", "linestyle": "none", "color": SKY, "markersize": 5.5, "alpha": 0.6}
-ONE_SEED |= {"markeredgecolor": BLUE, "markeredgewidth": 0.8}
+ONE_SEED: dict[str, Any] = {
+    "marker": "o",
+    "linestyle": "none",
+    "color": SKY,
+    "markersize": 5.5,
+    "alpha": 0.6,
+    "markeredgecolor": BLUE,
+    "markeredgewidth": 0.8,
+}
 # One style for each of a few lines in a figure; the first three are SE, SE-GC and ECA in a panel.
-STYLES = [
+STYLES: list[dict[str, Any]] = [
     {"color": color, "marker": marker, "markersize": 5, "linestyle": line}
     for color, marker, line in zip(
         (HUES["se"], HUES["se_gc"], HUES["eca"], VERMILLION, PURPLE, SKY, BLACK, GREY),
@@ -65,7 +108,7 @@ STYLES = [
 ]
 
 
-def arm_color(arm):
+def arm_color(arm: str | Spec) -> str:
     """The colour of an arm, the same in every figure and explorer, as "#rrggbb".
 
     An attention has one hue (`HUES`), and its variants are darker shades of it: the darker, the
@@ -75,10 +118,11 @@ def arm_color(arm):
     steps = sum(_steps(key, value) for key, value in spec.arguments.items())
     steps += {"se_var2": 1, "se_var3": 2, "eca_ns": 1}.get(spec.name, 0)
     light = 0.85 ** min(steps, _DARKEST)
-    return to_hex([light * part for part in to_rgb(HUES[spec.name])])
+    red, green, blue = to_rgb(HUES[spec.name])
+    return to_hex((light * red, light * green, light * blue))
 
 
-def one_seed(color):
+def one_seed(color: str) -> dict[str, Any]:
     """`ONE_SEED` in another colour, such as that of its arm."""
     return ONE_SEED | {"color": color, "markeredgecolor": color, "alpha": 0.5}
 
@@ -86,7 +130,7 @@ def one_seed(color):
 _DARKEST = 5  # steps, after which a shade would be black
 
 
-def _steps(key, value):
+def _steps(key: str, value: Any) -> float:
     if key == "r":
         return abs(math.log2(value) - 4)  # from the usual 16
     if key == "k" and isinstance(value, int):
@@ -101,32 +145,35 @@ class LabFigure(Figure):
     and round corners, through which the page is seen: where that is dark, a card lies on it.
     """
 
-    def draw(self, renderer):
+    def draw(self, renderer: RendererBase) -> None:
         # Names of classes and arms come from outside: a dollar sign in one begins no formula.
         for text in self.findobj(Text):
             text.set_parse_math(False)
         super().draw(renderer)
 
-    def _repr_png_(self):
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         # Colours are chosen by how much has which, so that scales keep their steps. With so few,
         # lines take a third of the bytes that they take with all colours.
         colors = 64 if any(ax.images for ax in self.axes) else 32
-        canvas, file = FigureCanvasAgg(self), io.BytesIO()
+        canvas = FigureCanvasAgg(self)
         canvas.draw()
-        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-        picture = picture.quantize(colors, Image.Quantize.MEDIANCUT, kmeans=1)
-        seen_through = len(picture.getpalette()) // 3  # a colour of its own, after the others
-        picture.putpalette([*picture.getpalette(), 255, 255, 255])
+        drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        picture = drawn.quantize(colors, Image.Quantize.MEDIANCUT, kmeans=1)
+        palette = picture.getpalette() or []
+        seen_through = len(palette) // 3  # a colour of its own, after the others
+        picture.putpalette([*palette, 255, 255, 255])
         picture.paste(seen_through, mask=_outside(picture.size))
+        file = io.BytesIO()
         picture.save(file, "png", compress_level=9, transparency=seen_through)
-        width, height = (round(pixels / SHARP) for pixels in picture.size)
-        return file.getvalue(), {"width": width, "height": height}
+        width, height = picture.size
+        size = {"width": round(width / SHARP), "height": round(height / SHARP)}
+        return file.getvalue(), size
 
 
 SHARP = 2  # pixels of a picture for each one of its size in the page
 
 
-def _outside(size):
+def _outside(size: tuple[int, int]) -> Image.Image:
     """A mask of what lies outside the round corners of a picture of this size."""
     outside = Image.new("1", size, 1)
     right, bottom = size[0] - 1, size[1] - 1
@@ -134,15 +181,22 @@ def _outside(size):
     return outside
 
 
-def new_figure(width, height):
+def new_figure(width: float, height: float) -> LabFigure:
     """An empty white Figure, laid out when it is drawn, whose size is in units of 100 pixels."""
     figure = LabFigure(figsize=(width, height), dpi=100 * SHARP, facecolor="white")
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     return figure
 
 
-def dress(ax, title, xlabel, ylabel):
-    """Give Axes a title, axis labels (with their units) and the style that all figures share."""
+def dress(ax: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """Give Axes the style that all figures share.
+
+    Args:
+        ax: to be dressed.
+        title: above it, on the left.
+        xlabel: of the axis below, with its unit.
+        ylabel: of the axis on the left, with its unit.
+    """
     ax.set_title(title, fontsize=11.5, loc="left")
     ax.set_xlabel(xlabel, fontsize=10.5)
     ax.set_ylabel(ylabel, fontsize=10.5)
@@ -152,22 +206,31 @@ def dress(ax, title, xlabel, ylabel):
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def octaves(axis, first, last):
-    """Make an axis logarithmic, base 2, with ticks at 2^first, ..., 2^last written as integers."""
+def octaves(axis: XAxis | YAxis, first: int, last: int) -> None:
+    """Make an axis logarithmic, base 2, with ticks at 2^first, ..., 2^last written as integers.
+
+    Args:
+        axis: `ax.xaxis` or `ax.yaxis`.
+        first: exponent of the first tick.
+        last: exponent of the last tick.
+    """
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log", base=2)
     axis.set_major_locator(FixedLocator([2.0**n for n in range(first, last + 1)]))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
 
 
-def stages_figure(intervals, networks):
+def stages_figure(
+    intervals: Sequence[tuple[int, int, int]], networks: Mapping[str, Sequence[int]]
+) -> LabFigure:
     """Where the stages of some networks stand among the intervals of C that share one k.
 
     intervals are triples (k, start, stop), half-open and ascending; networks: name -> C by stage.
     """
     figure = new_figure(7.2, 3.0)
     ax = figure.add_subplot()
-    for shade, (k, start, stop) in zip(("white", "#e8f3fa") * 9, intervals, strict=False):
+    for number, (k, start, stop) in enumerate(intervals):
+        shade = "#e8f3fa" if number % 2 else "white"
         ax.axvspan(start, stop, color=shade, linewidth=0)
         middle = (start * stop) ** 0.5  # on a logarithmic axis
         ax.text(middle, -0.75, f"k = {k}", fontsize=11, color=BLUE, horizontalalignment="center")
@@ -182,7 +245,7 @@ def stages_figure(intervals, networks):
     return figure
 
 
-def differences_figure(comparisons):
+def differences_figure(comparisons: "Mapping[str, Comparison]") -> LabFigure:
     """Forest plot: differences to a baseline, their intervals of 90% and 95%, and the margin.
 
     Side by side, on one scale, for one or more `eca_lab.evidence.stats.Comparison` by title, which
@@ -190,7 +253,7 @@ def differences_figure(comparisons):
     of 90%, which is thick, is the one that the test of equivalence asks about. Every arm has its
     colour, see `arm_color`.
     """
-    most = max(len(each.table) for each in comparisons.values())
+    most = max(len(comparison.table) for comparison in comparisons.values())
     width = 7.2 if len(comparisons) == 1 else 4.4 * len(comparisons)
     figure = new_figure(width, 2.4 + 0.36 * most)
     axes = figure.subplots(1, len(comparisons), sharex=True, squeeze=False)[0]
@@ -203,10 +266,17 @@ def differences_figure(comparisons):
         dress(ax, title, comparison.axis_label, "")
         ax.set_yticks(range(len(comparison.table)), comparison.table.index)
         ax.set_ylim(most - 0.5, -0.5)
-    verdicts = {verdict for each in comparisons.values() for verdict in each.table["verdict"]}
-    legend = _difference_legend(f"margin, ±{margin:g} points", verdicts)
-    style = {"fontsize": 9.5, "title_fontsize": 9.5, "loc": "outside lower center", "ncols": 2}
-    figure.legend(handles=legend, title="Better, worse: adjusted by Holm; intervals: not", **style)
+    verdicts: set[str] = set()
+    for comparison in comparisons.values():
+        verdicts.update(comparison.table["verdict"])
+    figure.legend(
+        handles=_difference_legend(f"margin, ±{margin:g} points", verdicts),
+        title="Better, worse: adjusted by Holm; intervals: not",
+        fontsize=9.5,
+        title_fontsize=9.5,
+        loc="outside lower center",
+        ncols=2,
+    )
     return figure
 
 
@@ -219,9 +289,9 @@ _VERDICTS = {
 }
 
 
-def _draw_difference(ax, row, found, seeds):
+def _draw_difference(ax: Axes, row: int, found: pd.Series, seeds: pd.Series) -> None:
     """An arm of the forest plot: its two intervals, its mean and, below them, its seeds."""
-    color = arm_color(found.name)
+    color = arm_color(str(found.name))
     ax.plot(seeds, [row + 0.27] * len(seeds), **one_seed(color))
     ax.hlines(row, found["low"], found["high"], color=color, linewidth=1.5)
     half = found["equivalent_within"] - abs(found["difference"])  # it ends where TOST just rejects
@@ -230,20 +300,27 @@ def _draw_difference(ax, row, found, seeds):
         ax.plot(found["difference"], row, **_mark(found["verdict"], color))
 
 
-def _mark(verdict, color):
+def _mark(verdict: str, color: str) -> dict[str, Any]:
     marker, filled = _VERDICTS[verdict]
-    face = color if filled else "white"
-    style = {"linestyle": "none", "markersize": 9, "color": color, "markeredgewidth": 1.6}
-    return {**style, "marker": marker, "markerfacecolor": face}
+    return {
+        "linestyle": "none",
+        "marker": marker,
+        "markersize": 9,
+        "color": color,
+        "markerfacecolor": color if filled else "white",
+        "markeredgewidth": 1.6,
+    }
 
 
-def _difference_legend(margin, verdicts):
+def _difference_legend(margin: str, verdicts: Collection[str]) -> list[Patch | Line2D]:
     """The handles of the legend of a forest plot, its marks without the colour of an arm."""
-    marks = [(verdict, _mark(verdict, GREY)) for verdict in _VERDICTS if verdict in verdicts]
-    return [
+    handles: list[Patch | Line2D] = [
         Patch(color=GREEN, alpha=0.15, label=margin),
         Line2D([], [], label="one seed", **one_seed(GREY)),
         Line2D([], [], color=GREY, linewidth=1.5, label="95% interval"),
         Line2D([], [], color=GREY, linewidth=5, label="90% interval, of the test of equivalence"),
-        *(Line2D([], [], label=f"mean: {verdict}", **mark) for verdict, mark in marks),
     ]
+    for verdict in _VERDICTS:
+        if verdict in verdicts:
+            handles.append(Line2D([], [], label=f"mean: {verdict}", **_mark(verdict, GREY)))
+    return handles

@@ -2,14 +2,16 @@
 
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 @contextmanager
-def written_whole(path):
+def written_whole(path: str | Path) -> Iterator[BinaryIO]:
     """A binary file to write to, which takes its name only when all of it is on the disk.
 
     Whatever happens before, a file that had the name stays as it was.
@@ -26,19 +28,19 @@ def written_whole(path):
         temporary.unlink(missing_ok=True)
 
 
-def read_regular(path):
+def read_regular(path: str | Path) -> bytes:
     """The bytes of a file. OSError, and ValueError as `check_regular`."""
     check_regular(path)
     return Path(path).read_bytes()
 
 
-def check_regular(path):
+def check_regular(path: str | Path) -> None:
     """Raise ValueError for a FIFO, a device or a folder: to open one might take for ever."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("it is no regular file")
 
 
-def listed(folder, ending):
+def listed(folder: str | Path, ending: str) -> list[Path]:
     """Sorted paths of what ends so in a folder; OSError where it cannot be listed.
 
     `Path.glob` would give an empty list there.
@@ -46,7 +48,7 @@ def listed(folder, ending):
     return sorted(Path(folder, name) for name in os.listdir(folder) if name.endswith(ending))
 
 
-def check_folder(name, value):
+def check_folder(name: str, value: str | os.PathLike[str]) -> Path:
     """Raise ValueError for an empty path, OSError for one where there is, or can be, no folder.
 
     Gives the folder itself, or the one that is there on the way to it.
@@ -54,7 +56,8 @@ def check_folder(name, value):
     if not os.fspath(value):
         raise ValueError(f"{name}='': accepted is the path of a folder, '.' for this one")
     path = Path(value).absolute()
-    place = next(each for each in (path, *path.parents) if each.is_symlink() or each.exists())
+    ways = (path, *path.parents)
+    place = next(way for way in ways if way.is_symlink() or way.exists())
     if not place.is_dir():
         accepted = "accepted is a folder, or where one can be made"
         why = f"Not a directory: {str(value)!r}, since {str(place)!r} is none"

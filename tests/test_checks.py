@@ -12,10 +12,10 @@ from eca_lab.checks import check_choice, check_integer, check_number, shown
 def test_integers_within_limits(value, least, width):
     most = least + width
     if least <= value <= most:
-        check_integer("n", value, least, most)
+        check_integer("n", value, least=least, most=most)
     else:
         with pytest.raises(ValueError, match=f"accepted is an integer from {least} to {most}"):
-            check_integer("n", value, least, most)
+            check_integer("n", value, least=least, most=most)
 
 
 @pytest.mark.parametrize("value", [True, 2.0, "2", None, [2]])

@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from fractions import Fraction
 from functools import partial
 
+from eca_lab.attention.architectures import ARCHITECTURES
 from eca_lab.checks import check_choice, check_integer, check_number, shown
 
 TIES = ("up", "down")
@@ -102,17 +103,8 @@ def channel_interval(k: int, *, gamma: float = GAMMA, b: float = B) -> tuple[int
     return start, bisect_right(channels, k, lo=first, key=psi)
 
 
-# network -> its name in the paper; output channels of each stage, where the ECA modules stand; and
-# the kernel sizes of the authors' released checkpoint, also in data/paper/released_kernels.csv.
-_STAGES = {
-    "resnet18": ("ResNet-18", (64, 128, 256, 512), (3, 5, 7, 7)),
-    "resnet34": ("ResNet-34", (64, 128, 256, 512), (3, 3, 5, 7)),
-    "resnet50": ("ResNet-50", (256, 512, 1024, 2048), (3, 5, 5, 7)),
-    "resnet101": ("ResNet-101", (256, 512, 1024, 2048), (3, 3, 5, 7)),
-    "resnet152": ("ResNet-152", (256, 512, 1024, 2048), (3, 3, 5, 7)),
-    "mobilenet_v2": ("MobileNetV2", (16, 24, 32, 64, 96, 160, 320), (1, 1, 1, 1, 3, 3, 3)),
-}
-NETWORKS = {network: name for network, (name, _, _) in _STAGES.items()}
+# The networks whose kernel sizes were released -> their names in the paper.
+NETWORKS = {name: found.label for name, found in ARCHITECTURES.items() if found.label is not None}
 
 
 def stage_channels(network: str) -> tuple[int, ...]:
@@ -122,7 +114,7 @@ def stage_channels(network: str) -> tuple[int, ...]:
     (256, 512, 1024, 2048)
     """
     check_choice("network", network, NETWORKS)
-    return _STAGES[network][1]
+    return ARCHITECTURES[network].channels
 
 
 def released_kernel_sizes(network: str) -> tuple[int, ...]:
@@ -132,7 +124,7 @@ def released_kernel_sizes(network: str) -> tuple[int, ...]:
     (3, 5, 5, 7)
     """
     check_choice("network", network, NETWORKS)
-    return _STAGES[network][2]
+    return ARCHITECTURES[network].released
 
 
 def check_kernel_size(k: int, channels: int | None = None) -> None:

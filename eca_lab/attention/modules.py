@@ -54,9 +54,11 @@ class ChannelAttention(nn.Module):
         if name is None:
             accepted = f"accepted are {', '.join(kind.__name__ for kind in _CLASSES.values())}"
             raise TypeError(f"{type(self).__name__} has no spec: {accepted}, and no subclass")
-        values = {key: getattr(self, there, None) for key, there in GRAMMAR[name].items()}
+        grammar = GRAMMAR[name]
+        values = {key: getattr(self, attribute, None) for key, attribute in grammar.items()}
         usual = (None, PADDINGS[0], ORDERS[0])  # goes without saying
-        return str(Spec(name, {key: v for key, v in values.items() if v not in usual}))
+        arguments = {key: value for key, value in values.items() if value not in usual}
+        return str(Spec(name, arguments))
 
     def squeeze(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
@@ -276,7 +278,13 @@ _CLASSES = {
 def make_attention(spec: str | Spec, channels: int, *, stage: int | None = None) -> nn.Module:
     """The attention module that a spec names for so many channels, ``nn.Identity()`` for "none".
 
-    stage is its index, needed where the spec gives a kernel size per stage.
+    Args:
+        spec: of the arm.
+        channels: C of the feature maps that it will get.
+        stage: index of the stage, needed where the spec gives a kernel size per stage.
+
+    Raises:
+        TypeError, ValueError: what is no spec, or does not fit the channels or the stage.
     """
     spec = parse_spec(spec)
     check_integer("channels", channels)

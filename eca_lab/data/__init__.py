@@ -7,22 +7,28 @@ from collections.abc import Collection
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from eca_lab.attention.spec import DATASETS
 from eca_lab.checks import check_choice, check_integer, shown
 from eca_lab.data.dataset import Dataset, fingerprint_of, to_square
 from eca_lab.data.shapes import load_shapes
 
 __all__ = ["Dataset", "load_dataset"]
 
-NAMES = ("shapes", "cifar10", "cifar100", "imagenette")
-
 
 def load_dataset(
-    name, root="data/cache", size=None, classes=None, per_class=None, skip_unreadable=False
-):
+    name: str,
+    root: str | Path = "data/cache",
+    *,
+    size: int | None = None,
+    classes: int | Collection[str] | None = None,
+    per_class: int | None = None,
+    skip_unreadable: bool = False,
+) -> Dataset:
     """Load a data set, or a part of it.
 
     Args:
@@ -41,31 +47,39 @@ def load_dataset(
         skip_unreadable: leave out the images that cannot be decoded, or have an ending that is not
             read, such as .gif: they are an error else.
 
-    Gives a `Dataset` on the CPU, whose tensors may be shared with others: never write into them.
-    TypeError, ValueError: what is not accepted, or not there; images of different sizes without a
-    size. OSError: no such folder, a failed download. Warnings tell which folder of test images was
-    passed over, and how many test images are training images, too.
+    Returns:
+        A `Dataset` on the CPU, whose tensors may be shared with others: never write into them.
+        Warnings tell which folder of test images was passed over, and how many test images are
+        training images, too.
+
+    Raises:
+        TypeError, ValueError: what is not accepted, or not there; images of different sizes without
+            a size.
+        OSError: no such folder, a failed download.
     """
     _check_arguments(name, size, classes, per_class)
+    source = _load_whole(name, Path(root), size=size, skip_unreadable=skip_unreadable)
+    return _select(source, size, classes, per_class)
+
+
+def _load_whole(name: str, root: Path, *, size: int | None, skip_unreadable: bool) -> Dataset:
+    """All of a data set; size and skip_unreadable are of those that are decoded from files."""
     if name == "shapes":
-        return _select(load_shapes(), size, classes, per_class)
+        return load_shapes()
 
     from eca_lab.data.downloads import load_cifar, load_imagenette  # by torchvision
     from eca_lab.data.folder import load_folder
 
-    root = Path(root)
     if name == "imagenette":
-        source = load_imagenette(root, size or 160, skip_unreadable)
-    elif name in NAMES:
-        source = load_cifar(name, root)
-    else:
-        folder = _folder_of(name)
-        # Named without the rest of its path, which is nobody else's business in a recorded result.
-        source = load_folder(folder.name, folder, root, size, skip_unreadable)
-    return _select(source, size, classes, per_class)
+        return load_imagenette(root, size=size or 160, skip_unreadable=skip_unreadable)
+    if name in DATASETS:
+        return load_cifar(name, root)
+    folder = _folder_of(name)
+    # Named without the rest of its path, which is nobody else's business in a recorded result.
+    return load_folder(folder, root, name=folder.name, size=size, skip_unreadable=skip_unreadable)
 
 
-def _folder_of(name):
+def _folder_of(name: str) -> Path:
     """The absolute path in folder:PATH; ValueError, naming it, for one that cannot be."""
     try:
         folder = Path(name.removeprefix("folder:")).expanduser().resolve()
@@ -77,31 +91,36 @@ def _folder_of(name):
         raise ValueError(f"name={shown(name)}: {str(error).rstrip('.')}; {accepted}") from None
 
 
-def _check_arguments(name, size, classes, per_class):
+def _check_arguments(name: Any, size: Any, classes: Any, per_class: Any) -> None:
     """Raise for whatever is wrong without looking at any data."""
     if isinstance(name, str) and name.startswith("folder:") and name != "folder:":
         _folder_of(name)
     else:
-        check_choice("name", name, (*NAMES, "folder:PATH"))
+        check_choice("name", name, (*DATASETS, "folder:PATH"))
     if size is not None:
-        check_integer("size", size, 4, 1024)
+        check_integer("size", size, least=4, most=1024)
     if isinstance(classes, Integral):
         check_integer("classes", classes, least=2)
     elif classes is not None:
-        listed = isinstance(classes, Collection) and not isinstance(classes, str)
-        if not listed or len(set(classes)) < max(2, len(classes)):
+        is_list = isinstance(classes, Collection) and not isinstance(classes, str)
+        if not is_list or len(set(classes)) < max(2, len(classes)):
             accepted = "None, a number, or two or more different names"
             raise ValueError(f"classes={shown(classes)}: accepted are {accepted}")
     if per_class is not None:
         check_integer("per_class", per_class)
 
 
-def _select(source, size, classes, per_class):
+def _select(
+    source: Dataset,
+    size: int | None,
+    classes: int | Collection[str] | None,
+    per_class: int | None,
+) -> Dataset:
     """The chosen classes and training images of a data set, resized."""
     chosen = torch.tensor(_choose_classes(source, classes))
     test = torch.isin(source.test_labels, chosen).nonzero().flatten()
-    drawn = [_draw_images(source, label, per_class) for label in chosen.tolist()]
-    train = torch.cat(drawn).sort().values
+    labels = chosen.tolist()
+    train = torch.cat([_draw_images(source, label, per_class) for label in labels]).sort().values
     size = size or source.size
     return replace(
         source,
@@ -109,26 +128,26 @@ def _select(source, size, classes, per_class):
         train_labels=torch.searchsorted(chosen, source.train_labels[train]),
         test_images=_take(source.test_images, test, size),
         test_labels=torch.searchsorted(chosen, source.test_labels[test]),
-        classes=tuple(source.classes[label] for label in chosen.tolist()),
+        classes=tuple(source.classes[label] for label in labels),
         fingerprint=fingerprint_of([source.fingerprint, size], chosen, train, test),
     )
 
 
-def _choose_classes(source, classes):
+def _choose_classes(source: Dataset, classes: int | Collection[str] | None) -> list[int]:
     """Sorted labels of the classes asked for."""
     count = len(source.classes)
     if classes is None:
         return list(range(count))
-    if not isinstance(classes, Integral):
+    if isinstance(classes, Collection):
         for name in classes:
             check_choice("classes", name, source.classes)
-        return sorted(map(source.classes.index, classes))
-    check_integer("classes", classes, 2, count)
+        return sorted(source.classes.index(name) for name in classes)
+    check_integer("classes", classes, least=2, most=count)
     # RandomState, unlike NumPy's and torch's newer generators, is promised never to change.
     return sorted(np.random.RandomState(0).permutation(count)[:classes].tolist())
 
 
-def _draw_images(source, label, per_class):
+def _draw_images(source: Dataset, label: int, per_class: int | None) -> torch.Tensor:
     members = (source.train_labels == label).nonzero().flatten()
     if per_class is not None and per_class > len(members):
         where = f"class {source.classes[label]!r} of {source.name}"
@@ -138,7 +157,7 @@ def _draw_images(source, label, per_class):
     return members[torch.from_numpy(order[:per_class])]
 
 
-def _take(images, indices, size):
+def _take(images: torch.Tensor, indices: torch.Tensor, size: int) -> torch.Tensor:
     """images[indices], for sorted indices, resized; no copy without need."""
     images = images if len(indices) == len(images) else images[indices]
     if images.shape[-1] == size:

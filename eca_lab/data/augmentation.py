@@ -4,21 +4,35 @@ The generators are on the CPU, so that one seed does the same on every device.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
+from torch import Generator, Tensor
 from torch.nn.functional import pad
 
+from eca_lab.data.dataset import Dataset
 
-def augment(images, generator, scale=1.0, crop=None):
+
+def augment(
+    images: Tensor, generator: Generator, *, scale: float = 1.0, crop: int | None = None
+) -> Tensor:
     """Random views of images for training, as usual for CIFAR (up to 32 pixels) or ImageNet.
 
-    Of (N, 3, H, W) uint8 gives (N, 3, H * scale, W * scale); scale and crop are as in a `Recipe`.
+    Args:
+        images: (N, 3, H, W) uint8, H = W.
+        generator: on the CPU, of all that is random.
+        scale: side of the views as a share of that of the images, as in a `Recipe`.
+        crop: by how many pixels views of small images are moved at most, as in a `Recipe`.
+
+    Returns:
+        (N, 3, H * scale, W * scale) uint8, on the device of the images.
     """
     size = images.shape[-1]
     smaller = max(1, round(size * scale))
     if size > 32:
-        return random_resized_crop(images, generator, smaller)
-    images = flip_and_crop(images, generator, padding=size // 8 if crop is None else crop)
+        return random_resized_crop(images, generator, size=smaller)
+    padding = size // 8 if crop is None else crop
+    images = flip_and_crop(images, generator, padding=padding)
     if smaller == size:
         return images
     from torchvision.transforms.v2.functional import resize  # see eca_lab.networks.backbones
@@ -26,30 +40,47 @@ def augment(images, generator, scale=1.0, crop=None):
     return resize(images, [smaller, smaller], antialias=True)
 
 
-def flip_and_crop(images, generator, padding):
-    """Mirror every other image, at random, and cut each again from within a black border."""
+def flip_and_crop(images: Tensor, generator: Generator, *, padding: int) -> Tensor:
+    """Mirror every other image, at random, and cut each again from within a black border.
+
+    Args:
+        images: (N, 3, H, W), of any dtype.
+        generator: on the CPU.
+        padding: width of the border in pixels.
+
+    Returns:
+        Images of the same shape, dtype and device.
+    """
     count, _, height, width = images.shape
     mirrored = torch.randint(2, (1, count), generator=generator)
     offsets = torch.randint(2 * padding + 1, (2, count), generator=generator)
     # All random numbers in one copy to the device.
-    mirrored, top, left = torch.cat([mirrored, offsets]).to(images.device)
+    mirrored, top, left = torch.cat([mirrored, offsets]).to(images.device).unbind()
     images = _mirror(images, mirrored)
     # A view of all windows (N, 3, top, left, H, W): only those chosen are ever copied.
     windows = pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
     return windows[torch.arange(count, device=images.device), :, top, left]
 
 
-def random_resized_crop(images, generator, size):
+def random_resized_crop(images: Tensor, generator: Generator, *, size: int) -> Tensor:
     """Cut a random box out of each image, resize it, and mirror every other one, at random.
 
     A box covers 0.35 to 1 of the image's area, uniformly, with a ratio of width to height of 3/4
     to 4/3, uniformly on a logarithmic scale, and is clipped to the image. (The usual recipe for
     ImageNet goes down to 0.08, and has 90 epochs or more to make up for it.)
+
+    Args:
+        images: (N, 3, H, W) uint8.
+        generator: on the CPU.
+        size: side of the result in pixels.
+
+    Returns:
+        (N, 3, size, size) uint8, on the device of the images.
     """
     from torchvision.ops import roi_align
 
     count, _, height, width = images.shape
-    area, ratio, top, left, mirrored = torch.rand(5, count, generator=generator)
+    area, ratio, top, left, mirrored = torch.rand(5, count, generator=generator).unbind()
     area = 0.35 + 0.65 * area
     ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
     box_width = width * torch.sqrt(area * ratio).clamp(max=1)
@@ -62,21 +93,23 @@ def random_resized_crop(images, generator, size):
     return _mirror(cut.round().to(torch.uint8), (mirrored < 0.5).to(images.device))
 
 
-def _mirror(images, mirrored):
+def _mirror(images: Tensor, mirrored: Tensor) -> Tensor:
     """Images (N, 3, H, W), those marked in mirrored (N,) left to right."""
     return torch.where(mirrored.bool()[:, None, None, None], images.flip(-1), images)
 
 
-def normalize(images, mean, std):
-    """uint8 images (N, 3, H, W) as float32, less the mean and divided by std, both (3,)."""
-    mean, std = (255 * value.to(images.device)[:, None, None] for value in (mean, std))
+def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 images (N, 3, H, W) as float32, less the mean and divided by std, both (3,) in 0..1."""
+    mean = 255 * mean.to(images.device)[:, None, None]
+    std = 255 * std.to(images.device)[:, None, None]
     return images.float().sub_(mean).div_(std)
 
 
-def channel_statistics(images):
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and std of each channel of uint8 images (N, 3, H, W) as values in 0..1, (3,) float32."""
     # How often each value occurs: exact, and faster than to sum the pixels.
-    counts = torch.stack([each.flatten().bincount(minlength=256) for each in images.unbind(1)])
+    channels = images.unbind(1)
+    counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in channels])
     values = torch.arange(256, device=images.device)
     count = images[:, 0].numel()
     mean = (counts * values).sum(1).double() / count
@@ -84,7 +117,7 @@ def channel_statistics(images):
     return (mean / 255).float(), (std / 255).float()
 
 
-def input_transform(dataset):
+def input_transform(dataset: Dataset) -> Callable[[Tensor], Tensor]:
     """A function from uint8 images (N, 3, H, W) to the input of a network trained on a data set."""
     mean, std = channel_statistics(dataset.train_images)
     layout = torch.channels_last

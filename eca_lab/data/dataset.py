@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -29,33 +30,33 @@ class Dataset:
     skipped: int = 0
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Side of the images in pixels."""
         return self.train_images.shape[-1]
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> "Dataset":
         """The same data set with its tensors on a device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
     # To another process as arrays: tensors need shared memory, of which containers have little.
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {name: getattr(self, name).cpu().numpy() for name in TENSORS}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {name: torch.tensor(state[name]) for name in TENSORS})
 
 
-def fingerprint_of(description, *tensors):
+def fingerprint_of(description: object, *tensors: torch.Tensor) -> str:
     """Hash of a description (anything that JSON can write) and of contiguous CPU tensors."""
     digest = hashlib.sha256(json.dumps(description).encode())
     for tensor in tensors:
         # With the shape: else what moves from the end of one tensor to the next goes unseen.
         digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.numpy())
+        digest.update(tensor.numpy().data)
     return digest.hexdigest()
 
 
-def to_square(images, size):
+def to_square(images: torch.Tensor, size: int) -> torch.Tensor:
     """Images (..., 3, height, width): the shorter side to size pixels, then the centre square."""
     from torchvision.transforms.v2 import functional  # see eca_lab.networks.backbones
 

@@ -9,6 +9,7 @@ from functools import partial
 from io import BytesIO
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import torch
@@ -18,20 +19,41 @@ from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
 from eca_lab.data.dataset import Dataset, fingerprint_of, to_square
-from eca_lab.data.layout import list_folder
+from eca_lab.data.layout import Sample, list_folder
 from eca_lab.files import written_whole
 from eca_lab.provenance import available_cores
 
 _CACHE_VERSION = 2  # to be raised when the decoding or the layout of the cache changes
+_Failure = tuple[None, None, str]  # as `_decode` gives it
 
 
-def load_folder(name, folder, root, size, skip_unreadable, classes=None):
-    """A folder of images, decoded or from the cache; classes gives names other than the folders'.
+def load_folder(
+    folder: Path,
+    root: Path,
+    *,
+    name: str,
+    size: int | None,
+    skip_unreadable: bool,
+    classes: tuple[str, ...] | None = None,
+) -> Dataset:
+    """A folder of images, decoded or from the cache.
 
     The fingerprint is that of the files' bytes, so that it does not hang on the JPEG decoder.
+
+    Args:
+        folder: what `eca_lab.data.layout.list_folder` reads.
+        root: where the decoded images are kept.
+        name: of the data set.
+        size: side to resize to in pixels, None for images that are squares of one size.
+        skip_unreadable: leave out the images that cannot be decoded.
+        classes: names other than the folders', in their order.
+
+    Raises:
+        OSError, ValueError: as `list_folder`; ValueError also for images that cannot be decoded, of
+            different sizes without a size, or a class of which none can be read.
     """
-    found, train, test = list_folder(folder, root)
-    classes = classes or found
+    folders, train, test = list_folder(folder, root)
+    classes = classes or folders
     stamp = _stamp(classes, train + test)
     cache = root / _cache_name(folder, size)
     content = _read_cache(cache, stamp)
@@ -48,17 +70,17 @@ def load_folder(name, folder, root, size, skip_unreadable, classes=None):
         raise ValueError(f"{folder}: {count}, the first {problems[0]}; {skip}")
     if repeated:
         count = f"{len(repeated):,} of {len(content['test_images']):,} test images"
-        told = f"{count} are training images, too, the first {repeated[0]}"
-        warnings.warn(f"{folder}: {told}. They measure training, not generalisation.", stacklevel=2)
+        both = f"{count} are training images, too, the first {repeated[0]}"
+        warnings.warn(f"{folder}: {both}. They measure training, not generalisation.", stacklevel=2)
     return Dataset(name, classes=classes, skipped=len(problems), **content)
 
 
-def _stamp(classes, samples):
+def _stamp(classes: tuple[str, ...], samples: list[Sample]) -> str:
     """A hash of what is known of the files without reading them: 0.5 s for 60,000 of them.
 
     To hash their bytes takes three times as long, and far longer if they must come from a disk.
     """
-    facts = [_CACHE_VERSION, classes]
+    facts: list[object] = [_CACHE_VERSION, classes]
     for path, _ in samples:
         status = os.stat(path, follow_symlinks=os.path.exists(path))
         # Times can be set (cp -p, touch -d), that of the last change cannot.
@@ -66,14 +88,14 @@ def _stamp(classes, samples):
     return fingerprint_of(facts)
 
 
-def _cache_name(folder, size):
+def _cache_name(folder: Path, size: int | None) -> str:
     key = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
     # Names of files end at 255 bytes, and a folder's own may be as long.
     name = os.fsencode(folder.name)[:150].decode(errors="ignore")
     return f"{name}-{size or 'unresized'}-{key}.pt"
 
 
-def _write_cache(path, content):
+def _write_cache(path: Path, content: dict[str, Any]) -> None:
     """Keep what was decoded, if it can be kept."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,18 +107,27 @@ def _write_cache(path, content):
         warnings.warn(f"{path}: {cause}; {lost}", stacklevel=2)
 
 
-def _decode_folder(folder, classes, train, test, size):
+def _decode_folder(
+    folder: Path,
+    classes: tuple[str, ...],
+    train: list[Sample],
+    test: list[Sample],
+    size: int | None,
+) -> dict[str, Any]:
     """The fields of a `Dataset`; problems, a text for each image that cannot be read; and repeated,
     the paths of test images that are training images byte for byte.
     """
     samples = train + test
-    images, digests, kept, problems = None, [], [], []
+    images = None
+    digests: list[bytes] = []
+    kept: list[int] = []
+    problems: list[str] = []
     # Threads are enough: Pillow, hashlib and torch let each other run while they work.
     with ThreadPool(available_cores()) as pool:
         decoded = pool.imap(partial(_decode, size=size), [path for path, _ in samples])
         bar = tqdm(decoded, f"Decoding {folder.name}", len(samples), unit=" images", disable=None)
         for index, (digest, image, problem) in enumerate(bar):
-            if problem:
+            if image is None:
                 problems.append(problem)
                 continue
             _, height, width = image.shape
@@ -109,21 +140,26 @@ def _decode_folder(folder, classes, train, test, size):
             digests.append(digest)
             kept.append(index)
     middle = bisect(kept, len(train) - 1)  # where the test split begins
-    known = set(digests[:middle])
-    pairs = zip(kept[middle:], digests[middle:], strict=True)
-    repeated = [samples[index][0] for index, digest in pairs if digest in known]
-    content, hashed = {"problems": problems, "repeated": repeated}, []
+    trained_on = set(digests[:middle])
+    tests = zip(kept[middle:], digests[middle:], strict=True)
+    repeated = [samples[index][0] for index, digest in tests if digest in trained_on]
+    content: dict[str, Any] = {"problems": problems, "repeated": repeated}
+    hashed = []
     for split, part in (("train", slice(middle)), ("test", slice(middle, len(kept)))):
         labels = torch.tensor([samples[index][1] for index in kept[part]])
-        if lost := {*range(len(classes))} - {*labels.tolist()}:
-            lacking = f"no {split} image of class {classes[lost.pop()]!r} can be read"
+        lost = {*range(len(classes))} - {*labels.tolist()}
+        if images is None or lost:
+            lacking = f"no {split} image of class {classes[min(lost)]!r} can be read"
             raise ValueError(f"{folder}: {lacking}; the first of the problems is {problems[0]}")
-        content |= {f"{split}_images": images[part], f"{split}_labels": labels}
-        hashed += [torch.tensor([*map(list, digests[part])], dtype=torch.uint8), labels]
-    return content | {"fingerprint": fingerprint_of(classes, *hashed)}
+        content[f"{split}_images"] = images[part]
+        content[f"{split}_labels"] = labels
+        hashes = [list(digest) for digest in digests[part]]
+        hashed += [torch.tensor(hashes, dtype=torch.uint8), labels]
+    content["fingerprint"] = fingerprint_of(classes, *hashed)
+    return content
 
 
-def _decode(path, size):
+def _decode(path: str, size: int | None) -> tuple[bytes, torch.Tensor, None] | _Failure:
     """SHA-256 of a file, its image (3, H, W), upright and in RGB, and None; else what is wrong."""
     try:
         path.encode()  # raises for a name that is not UTF-8
@@ -135,17 +171,19 @@ def _decode(path, size):
         with Image.open(BytesIO(data)) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"mode {image.mode}; accepted are 8 bits a channel")
-            image = functional.pil_to_tensor(ImageOps.exif_transpose(image).convert("RGB"))
-        image = to_square(image, size) if size else image
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+        pixels = functional.pil_to_tensor(upright)
+        if size:
+            pixels = to_square(pixels, size)
     except UnidentifiedImageError:  # whose text names the object that Pillow was given
         return None, None, f"{path}: no image that Pillow can identify"
     # Pillow raises whatever its many formats trip over: struct.error, KeyError, ...
     except Exception as error:
         return None, None, f"{os.fsencode(path).decode(errors='backslashreplace')}: {error}"
-    return hashlib.sha256(data).digest(), image, None
+    return hashlib.sha256(data).digest(), pixels, None
 
 
-def _read_cache(path, stamp):
+def _read_cache(path: Path, stamp: str) -> dict[str, Any] | None:
     """Content of a cache file, its tensors mapped from it; None where it is of no use."""
     # Whatever keeps the file from being read, it can be made again.
     with suppress(Exception):
@@ -154,3 +192,4 @@ def _read_cache(path, stamp):
         with ZipFile(path) as archive:
             if content["stamp"] == stamp and archive.testzip() is None:
                 return content
+    return None

@@ -1,6 +1,7 @@
 """The embedded set: ten shapes on cluttered backgrounds, drawn on the spot."""
 
-import functools
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,49 +37,51 @@ _SHAPES = {
 }
 
 
-def _box(u, v):
+def _box(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Distance from the centre such that a square, not a disc, has all of its outline as far."""
     return np.maximum(abs(u), abs(v))
 
 
-@functools.cache
-def load_shapes():
+@cache
+def load_shapes() -> Dataset:
     """Ten shapes, 500 training and 200 test images of each, 32 x 32: equal on every machine."""
-    tensors = []
-    for per_class, seed in ((500, 0), (200, 1)):
+    tensors: dict[str, Any] = {}
+    for split, per_class, seed in (("train", 500, 0), ("test", 200, 1)):
         # RandomState is promised never to change; the pixels are rounded from double precision.
         random = np.random.RandomState(seed)
         labels = np.tile(np.arange(10), per_class)
         images = [_render(part, random) for part in np.split(labels, per_class // 10)]
-        tensors += [torch.from_numpy(np.concatenate(images)), torch.from_numpy(labels)]
+        tensors[f"{split}_images"] = torch.from_numpy(np.concatenate(images))
+        tensors[f"{split}_labels"] = torch.from_numpy(labels)
     classes = tuple(_SHAPES)
-    return Dataset("shapes", *tensors, classes, fingerprint_of(classes, *tensors))
+    fingerprint = fingerprint_of(classes, *tensors.values())
+    return Dataset("shapes", classes=classes, fingerprint=fingerprint, **tensors)
 
 
-def _render(labels, random):
+def _render(labels: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     """One uint8 image (3, 32, 32) for each label, drawn from a RandomState."""
 
-    def draw(low, high, channels=1):
+    def draw(low: float, high: float, *, channels: int = 1) -> np.ndarray:
         """A random number for each image, (N, channels, 1, 1)."""
         return low + (high - low) * random.random_sample((len(labels), channels, 1, 1))
 
-    def colour():
+    def colour() -> np.ndarray:
         hue = (draw(0, 1) + np.array([0, 2 / 3, 1 / 3]).reshape(3, 1, 1)) % 1
         rgb = np.clip(abs(6 * hue - 3) - 1, 0, 1)
         return draw(0.25, 0.7) + draw(0.1, 0.5) * (rgb - 0.5)
 
-    def turn(x, y, most=np.pi):
+    def turn(x: np.ndarray, y: np.ndarray, *, most: float = np.pi) -> tuple[np.ndarray, np.ndarray]:
         angle = draw(-most, most)
         return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
 
-    def stripes():
+    def stripes() -> np.ndarray:
         wave = abs((turn(x, y)[0] / draw(2, 7) + draw(0, 2)) % 2 - 1)
         return draw(-0.12, 0.12, channels=3) * wave * wave * (3 - 2 * wave)
 
-    def paint(image, colour, cover):
+    def paint(image: np.ndarray, colour: np.ndarray, cover: np.ndarray) -> np.ndarray:
         return image + (colour - image) * np.clip(cover, 0, 1)
 
-    def spot(image):
+    def spot(image: np.ndarray) -> np.ndarray:
         u, v = turn(x - draw(-16, 16), y - draw(-16, 16))
         width, height = draw(1.5, 6), draw(1, 3)
         distance = (np.hypot(u / width, v / height) - 1) * np.minimum(width, height)

@@ -5,6 +5,7 @@ of the kernel size and of a study need no torch, and only that of a study needs 
 """
 
 from importlib import import_module
+from typing import Any
 
 _MODULES = {
     "ChannelWeightExplorer": "channel_weights",
@@ -15,7 +16,7 @@ _MODULES = {
 __all__ = list(_MODULES)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,17 +1,29 @@
 """The explorer of the channel weights of trained networks."""
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
+from torch import nn
 
 from eca_lab.checks import check_choice, check_integer, check_number, shown
 from eca_lab.data.augmentation import input_transform
+from eca_lab.data.dataset import Dataset
 from eca_lab.explorers.explorer import Explorer, plain
 from eca_lab.figures import WEIGHTS, arm_color, dress, new_figure
 from eca_lab.looking import probe
+
+
+class _Seen(NamedTuple):
+    """What a network makes of an image as it is: feature maps by layer, and probabilities."""
+
+    network: str
+    image: int
+    maps: dict[str, np.ndarray]
+    probabilities: list[float]
 
 
 class ChannelWeightExplorer(Explorer):
@@ -31,8 +43,9 @@ class ChannelWeightExplorer(Explorer):
         channel: number of the channel, from 0.
         factor: of the channel's weight, within `FACTOR_LIMITS`.
 
-    TypeError, ValueError: what cannot be shown, such as a model that does not give a finite number
-    for each class; and, as a `StateError`, what is not accepted of the last five.
+    Raises:
+        TypeError, ValueError: what cannot be shown, such as a model that does not give a finite
+            number for each class; and, as a `StateError`, what is not accepted of the last five.
 
     In the page, another network keeps the layer where it has one of that name, and a layer with too
     few channels lowers the channel.
@@ -48,24 +61,42 @@ class ChannelWeightExplorer(Explorer):
     FACTOR_LIMITS = (0, 4)
     FACTOR_STOPS = tuple(tenths / 10 for tenths in range(41))
 
-    def __init__(self, networks, dataset, network=None, layer=None, image=0, channel=0, factor=1):
+    def __init__(
+        self,
+        networks: Mapping[str, nn.Module],
+        dataset: Dataset,
+        *,
+        network: str | None = None,
+        layer: str | None = None,
+        image: int = 0,
+        channel: int = 0,
+        factor: float = 1,
+    ) -> None:
         _check_networks(networks)
         _check_dataset(dataset, self.IMAGES)
         labels = dataset.test_labels.cpu().numpy()
         self._classes = tuple(dataset.classes)
         indices, self._counts = _first_of_each(labels, self._classes, self.IMAGES)
-        self._images, self._prepare = dataset.test_images[indices], input_transform(dataset)
-        self._networks, self._records, self._seen = dict(networks), {}, (None, None)
+        self._images = dataset.test_images[indices]
+        self._prepare = input_transform(dataset)
+        self._networks = dict(networks)
+        self._records: dict[str, probe.WeightRecord] = {}
+        self._seen: _Seen | None = None
         self._channels = {name: self._channels_of(name) for name in networks}
-        network = next(iter(networks)) if network is None else network
+        if network is None:
+            network = next(iter(networks))
         if layer is None and network in networks:
             layer = list(self._channels[network])[-1]
-        down, right = (-(-pixels // self.SIDE) for pixels in self._images.shape[2:])
+        height, width = self._images.shape[2:]
+        down = -(-height // self.SIDE)
+        right = -(-width // self.SIDE)
         small = self._images[:, :, ::down, ::right].permute(0, 2, 3, 1).cpu().numpy()
         super().__init__(
             (network, layer, image, channel, factor),
-            **{"classes": self._classes, "counts": self._counts, "stops": self.FACTOR_STOPS},
-            networks=[(name, list(each.items())) for name, each in self._channels.items()],
+            classes=self._classes,
+            counts=self._counts,
+            stops=self.FACTOR_STOPS,
+            networks=[(name, list(layers.items())) for name, layers in self._channels.items()],
             colors={name: _color(name) for name in networks},
             indices=indices.astype("<i4").tobytes(),
             images=small.tobytes(),  # (N, h, w, 3)
@@ -73,13 +104,13 @@ class ChannelWeightExplorer(Explorer):
         )
 
     @property
-    def weights(self):
+    def weights(self) -> np.ndarray:
         """(N, C) weights of the layer for all images, as `eca_lab.looking.probe.record_weights`
         gives.
         """
         if self.network not in self._records:
             model = self._networks[self.network]
-            record = probe.record_weights(model, self._images, self._prepare)
+            record = probe.record_weights(model, self._images, prepare=self._prepare)
             for layer, weights in record.weights.items():
                 if not np.isfinite(weights).all():
                     raise ValueError(
@@ -90,16 +121,18 @@ class ChannelWeightExplorer(Explorer):
         return self._records[self.network].weights[self.layer]
 
     @property
-    def probabilities(self):
+    def probabilities(self) -> pd.DataFrame:
         """DataFrame by class: the probabilities of the image, plain and with the changed weight."""
         columns = {name: self.answer[name] for name in ("plain", "changed")}
         return pd.DataFrame(columns, self._classes)
 
-    def _result(self):
+    def _result(self) -> str:
         plain, changed = self.probabilities.idxmax()
-        return f"predicts {plain}" + (f", changed {changed}" if changed != plain else "")
+        if changed == plain:
+            return f"predicts {plain}"
+        return f"predicts {plain}, changed {changed}"
 
-    def _figure(self):
+    def _figure(self) -> Figure:
         figure = new_figure(7.2, 4.2)
         ax = figure.add_subplot()
         chosen = f"image {self.image}, channel {self.channel}: {self.answer['weight']:.3f}"
@@ -112,37 +145,63 @@ class ChannelWeightExplorer(Explorer):
         ax.plot(self.channel, self.image, "wo", fillstyle="none", markersize=9)
         return figure
 
-    def _checked(self, state):
+    def _checked(self, state: dict[str, Any]) -> dict[str, Any]:
         check_choice("network", state["network"], tuple(self._channels))
         layers = self._channels[state["network"]]
         check_choice("layer", state["layer"], tuple(layers))
-        check_integer("image", state["image"], 0, len(self._images) - 1)
-        check_integer("channel", state["channel"], 0, layers[state["layer"]] - 1)
-        check_number("factor", state["factor"], *self.FACTOR_LIMITS)
-        return {**state, **{name: plain(state[name]) for name in ("image", "channel", "factor")}}
+        check_integer("image", state["image"], least=0, most=len(self._images) - 1)
+        check_integer("channel", state["channel"], least=0, most=layers[state["layer"]] - 1)
+        least, most = self.FACTOR_LIMITS
+        check_number("factor", state["factor"], least=least, most=most)
+        numbers = {name: plain(state[name]) for name in ("image", "channel", "factor")}
+        return {**state, **numbers}
 
-    def _answer(self):
-        model, weights = self._networks[self.network], self.weights
-        if self._seen[0] != (key := (self.network, self.image)):
-            maps = probe.feature_maps(model, self._images[self.image, None], self._prepare)
-            self._seen = key, (maps, self._forward(self.network, self.image))
-        maps, plain = self._seen[1]
-        before, factors = maps[self.layer][0, self.channel], torch.ones(weights.shape[1])
-        factors[self.channel] = self.factor
-        with probe.intervene(model, self.layer, probe.scale(factors)):
-            changed = plain if self.factor == 1 else self._forward(self.network, self.image)
+    def _answer(self) -> dict[str, Any]:
+        weights = self.weights
+        seen = self._seen_now()
+        before = seen.maps[self.layer][0, self.channel]
         shades = np.rint(255 * weights.clip(0, 1)).astype(np.uint8)  # (N, C)
-        weight = float(weights[self.image, self.channel])
-        answer = {"weights": shades.tobytes(), "weight": weight, "plain": plain, "changed": changed}
-        return {**answer, "map": before.tobytes(), "size": before.shape}
+        return {
+            "weights": shades.tobytes(),
+            "weight": float(weights[self.image, self.channel]),
+            "plain": seen.probabilities,
+            "changed": self._changed(seen.probabilities, channels=weights.shape[1]),
+            "map": before.tobytes(),
+            "size": before.shape,
+        }
 
-    def _recorded(self):
+    def _seen_now(self) -> _Seen:
+        """What the network makes of the image as it is, kept until either changes."""
+        seen = self._seen
+        if seen is None or (seen.network, seen.image) != (self.network, self.image):
+            model = self._networks[self.network]
+            picture = self._images[self.image, None]
+            seen = _Seen(
+                network=self.network,
+                image=self.image,
+                maps=probe.feature_maps(model, picture, prepare=self._prepare),
+                probabilities=self._forward(self.network, self.image),
+            )
+            self._seen = seen
+        return seen
+
+    def _changed(self, plain: list[float], *, channels: int) -> list[float]:
+        """The probabilities with the changed weight, of a layer of so many channels."""
+        if self.factor == 1:
+            return plain
+        factors = torch.ones(channels)
+        factors[self.channel] = self.factor
+        model = self._networks[self.network]
+        with probe.intervene(model, self.layer, probe.scale(factors)):
+            return self._forward(self.network, self.image)
+
+    def _recorded(self) -> Iterator[dict[str, Any]]:
         for network, layers in self._channels.items():
             for layer, channels in layers.items():
                 channel = min(self.given["initial"]["channel"], channels - 1)
                 yield {"network": network, "layer": layer, "channel": channel, "factor": 1}
 
-    def _channels_of(self, name):
+    def _channels_of(self, name: str) -> dict[str, int]:
         """Layer -> channels, of a network, which is in evaluation mode then."""
         model = self._networks[name]
         if not probe.attention_layers(model.eval()):
@@ -150,10 +209,10 @@ class ChannelWeightExplorer(Explorer):
                 f"networks[{name!r}] has no channel attention: accepted are models with some"
             )
         self._forward(name, image=0)
-        weights = probe.record_weights(model, self._images[:1], self._prepare).weights
-        return {layer: each.shape[1] for layer, each in weights.items()}
+        weights = probe.record_weights(model, self._images[:1], prepare=self._prepare).weights
+        return {layer: of_layer.shape[1] for layer, of_layer in weights.items()}
 
-    def _forward(self, name, image):
+    def _forward(self, name: str, image: int) -> list[float]:
         """The probabilities that a network gives an image, by class."""
         model = self._networks[name]
         like = next(model.parameters(), torch.empty(0))
@@ -172,7 +231,7 @@ class ChannelWeightExplorer(Explorer):
         return chances.tolist()
 
 
-def _color(name):
+def _color(name: Any) -> str:
     """Of the arm with which the name of a network begins, as "eca, seed 0" does, else of ECA."""
     try:
         return arm_color(name.split(", ")[0])
@@ -180,7 +239,7 @@ def _color(name):
         return arm_color("eca")
 
 
-def _check_networks(networks):
+def _check_networks(networks: object) -> None:
     if not isinstance(networks, Mapping):
         raise TypeError(f"networks={shown(networks)}: accepted is a dict of models by name")
     if not networks:
@@ -190,14 +249,15 @@ def _check_networks(networks):
             raise TypeError(f"networks[{name!r}]={shown(model)}: accepted is a torch.nn.Module")
 
 
-def _check_dataset(dataset, most):
+def _check_dataset(dataset: Dataset, most: int) -> None:
     """Raise TypeError, ValueError for what cannot be shown, with at most so many classes."""
     for name in ("train_images", "test_images"):
         images = getattr(dataset, name)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             has = f"{images.dtype} {tuple(images.shape)}"
             raise ValueError(f"dataset.{name}={has}: accepted is torch.uint8 (N, 3, H, W)")
-    labels, count = dataset.test_labels, len(dataset.classes)
+    labels = dataset.test_labels
+    count = len(dataset.classes)
     if count > most:
         raise ValueError(
             f"dataset: {count:,} classes; accepted are at most {most}, of each of which an image "
@@ -207,12 +267,15 @@ def _check_dataset(dataset, most):
         has = f"{labels.dtype} {tuple(labels.shape)}"
         accepted = f"accepted are {len(dataset.test_images)} integers"
         raise ValueError(f"dataset.test_labels={has}: {accepted}, one for each test image")
-    if len(wrong := labels[(labels < 0) | (labels >= count)]):
+    wrong = labels[(labels < 0) | (labels >= count)]
+    if len(wrong):
         accepted = f"accepted are 0 to {count - 1}, for {count} classes"
         raise ValueError(f"dataset.test_labels: one is {wrong[0]}; {accepted}")
 
 
-def _first_of_each(labels, classes, most):
+def _first_of_each(
+    labels: np.ndarray, classes: tuple[str, ...], most: int
+) -> tuple[np.ndarray, list[int]]:
     """Where the first images of each class are, sorted by class, at most so many; and how many."""
     found = [np.flatnonzero(labels == label) for label in range(len(classes))]
     for name, images in zip(classes, found, strict=True):

@@ -1,8 +1,9 @@
 """The explorer of the kernel size: from C, gamma and b to k. Needs no torch."""
 
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
-import numpy as np
+from matplotlib.figure import Figure
 
 from eca_lab import figures
 from eca_lab.attention import kernel_size as ks
@@ -19,6 +20,9 @@ class KernelSizeExplorer(Explorer):
         b: offset of the mapping, a number within `B_LIMITS`.
         ties: "up" or "down", as for `eca_lab.attention.kernel_size.adaptive_kernel_size`.
         network: one of `eca_lab.attention.kernel_size.NETWORKS`, whose stages are marked.
+
+    Raises:
+        StateError: naming what is not accepted.
     """
 
     MODULE = "kernel_size.js"
@@ -41,33 +45,49 @@ class KernelSizeExplorer(Explorer):
         "k > C": {"channels": 4, "gamma": 0.5, "b": 1},
     }
 
-    def __init__(self, channels=256, gamma=2, b=1, ties="up", network="resnet50"):
+    def __init__(
+        self,
+        channels: int = 256,
+        gamma: float = 2,
+        *,
+        b: float = 1,
+        ties: str = "up",
+        network: str = "resnet50",
+    ) -> None:
         networks = {}
         for name, label in ks.NETWORKS.items():
-            stages, released = ks.stage_channels(name), ks.released_kernel_sizes(name)
-            networks[name] = {"label": label, "stages": stages, "released": released}
-        stops = {"channels": self.CHANNEL_STOPS, "gamma": self.GAMMA_STOPS, "b": self.B_STOPS}
-        given = {"stops": stops, "reduction": self.REDUCTION, "networks": networks}
-        super().__init__((channels, gamma, b, ties, network), **given)
+            networks[name] = {
+                "label": label,
+                "stages": ks.stage_channels(name),
+                "released": ks.released_kernel_sizes(name),
+            }
+        super().__init__(
+            (channels, gamma, b, ties, network),
+            stops={"channels": self.CHANNEL_STOPS, "gamma": self.GAMMA_STOPS, "b": self.B_STOPS},
+            reduction=self.REDUCTION,
+            networks=networks,
+        )
 
     @property
-    def kernel_size(self):
+    def kernel_size(self) -> int:
         """k of the present state, a positive odd integer."""
         return ks.adaptive_kernel_size(self.channels, gamma=self.gamma, b=self.b, ties=self.ties)
 
-    def _result(self):
+    def _result(self) -> str:
         return f"k = {self.kernel_size}"
 
-    def _figure(self):
+    def _figure(self) -> Figure:
+        psi = partial(ks.adaptive_kernel_size, gamma=self.gamma, b=self.b, ties=self.ties)
+        k = self.kernel_size
+        widths = range(1, self.MAX_CHANNELS + 1)
+        sizes = [psi(channels) for channels in widths]
         figure = figures.new_figure(7.2, 3.6)
-        mapping = {"gamma": self.gamma, "b": self.b, "ties": self.ties}
-        ax, k, C = figure.add_subplot(), self.kernel_size, np.arange(1, self.MAX_CHANNELS + 1)
+        ax = figure.add_subplot()
         figures.dress(ax, "Kernel size over channels", "channels C", "kernel size k")
-        sizes = [ks.adaptive_kernel_size(int(each), **mapping) for each in C]
-        ax.step(C, sizes, where="post", color=figures.GREY, linewidth=2)
+        ax.step(widths, sizes, where="post", color=figures.GREY, linewidth=2)
         ax.plot(self.channels, k, "o", color=figures.BLACK, markersize=9, label="chosen C, its k")
         stages = ks.stage_channels(self.network)
-        formula = [ks.adaptive_kernel_size(width, **mapping) for width in stages]
+        formula = [psi(channels) for channels in stages]
         ax.plot(stages, formula, **figures.FORMULA_MARK, label="stage: Eq. 12")
         released = ks.released_kernel_sizes(self.network)
         ax.plot(stages, released, **figures.RELEASED_MARK, label="released")
@@ -78,10 +98,12 @@ class KernelSizeExplorer(Explorer):
         ax.legend(loc="upper left")
         return figure
 
-    def _checked(self, state):
-        check_integer("channels", state["channels"], 1, self.MAX_CHANNELS)
-        check_number("gamma", state["gamma"], *self.GAMMA_LIMITS)
-        check_number("b", state["b"], *self.B_LIMITS)
+    def _checked(self, state: dict[str, Any]) -> dict[str, Any]:
+        check_integer("channels", state["channels"], least=1, most=self.MAX_CHANNELS)
+        least, most = self.GAMMA_LIMITS
+        check_number("gamma", state["gamma"], least=least, most=most)
+        least, most = self.B_LIMITS
+        check_number("b", state["b"], least=least, most=most)
         check_choice("ties", state["ties"], ks.TIES)
         check_choice("network", state["network"], ks.NETWORKS)
         numbers = {name: plain(state[name]) for name in ("channels", "gamma", "b")}

@@ -92,7 +92,9 @@ class StudyExplorer(Explorer):
             made = made[state[name]]
         if isinstance(made, ValueError):
             raise made
-        check_number("margin", state["margin"], self.MARGIN_STOPS[0], self.MARGIN_STOPS[-1])
+        check_number(
+            "margin", state["margin"], least=self.MARGIN_STOPS[0], most=self.MARGIN_STOPS[-1]
+        )
         return {**state, "margin": plain(state["margin"])}
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from eca_lab.checks import check_integer
 
@@ -14,7 +15,7 @@ from eca_lab.checks import check_integer
 _CONSTANT = 1e-20
 
 
-def class_share(weights, labels):
+def class_share(weights: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """Share of the variance of each channel's weight that lies between the classes.
 
     Of weights (N, C) and classes (N,), the epsilon squared of the one-way analysis of variance of N
@@ -23,7 +24,8 @@ def class_share(weights, labels):
     do not depend on the class; NaN for a channel whose weight does not vary. ValueError for other
     shapes, fewer than two classes, or no more images than classes.
     """
-    weights, labels = _matrix("weights", weights), np.asarray(labels)
+    weights = _matrix("weights", weights)
+    labels = np.asarray(labels)
     images = len(weights)
     if labels.shape != (images,):
         raise ValueError(f"labels of shape {labels.shape}: accepted is one for each of {images}")
@@ -36,7 +38,7 @@ def class_share(weights, labels):
     return 1 - np.divide(within, total, out=np.full_like(total, np.nan), where=total > _CONSTANT)
 
 
-def effective_channels(weights):
+def effective_channels(weights: ArrayLike) -> float:
     """Effective number of channels whose weight, of weights (N, C), varies from image to image.
 
     The participation ratio (sum_c v_c)^2 / sum_c v_c^2 of the variances v_c over the images: C if
@@ -44,20 +46,24 @@ def effective_channels(weights):
     """
     variances = _matrix("weights", weights).var(0)
     variances = variances[variances > _CONSTANT]
-    return float(variances.sum() ** 2 / (variances**2).sum()) if len(variances) else 0.0
+    if not len(variances):
+        return 0.0
+    return float(variances.sum() ** 2 / (variances**2).sum())
 
 
-def own_correlation(weights, descriptors):
+def own_correlation(weights: ArrayLike, descriptors: ArrayLike) -> np.ndarray:
     """Spearman's rank correlation, over the images, of each channel's weight with its own mean.
 
     Of weights and descriptors (N, C), as `eca_lab.looking.probe.WeightRecord` has them, gives (C,);
     0 where either does not vary. ValueError for other shapes.
     """
-    a, b = (pd.DataFrame(_matrix("values", each)).rank() for each in (weights, descriptors))
-    if a.shape != b.shape:
-        shapes = f"weights of shape {a.shape}, descriptors of {b.shape}"
+    weights = _matrix("weights", weights)
+    means = _matrix("descriptors", descriptors)
+    if weights.shape != means.shape:
+        shapes = f"weights of shape {weights.shape}, descriptors of {means.shape}"
         raise ValueError(f"{shapes}: accepted are equal ones")
-    return a.corrwith(b).fillna(0).to_numpy()
+    ranks = pd.DataFrame(weights).rank()
+    return ranks.corrwith(pd.DataFrame(means).rank()).fillna(0).to_numpy()
 
 
 class NeighbourCorrelation(NamedTuple):
@@ -73,17 +79,24 @@ class NeighbourCorrelation(NamedTuple):
     p: float
 
 
-def neighbour_correlation(descriptors, reach=1, orders=2000, seed=0):
+def neighbour_correlation(
+    descriptors: ArrayLike, reach: int = 1, *, orders: int = 2000, seed: int = 0
+) -> NeighbourCorrelation:
     """Are the descriptors of neighbouring channels more alike than those of any two channels?
 
     The measure is the mean of r_ij, Pearson's correlation over the images of the descriptors of
     channels i and j, over all pairs 0 < j - i <= reach. A two-sided permutation test compares it
     with that of random orders of the channels: p = (1 + as extreme) / (1 + orders).
 
-    descriptors are (N, C), N > 2, as `WeightRecord` has them; of an ECA of shuffled order, [:,
-    module.permutation] of it. A channel that does not vary has r = 0 with all others. reach is 1 to
-    C - 2, k // 2 for what a kernel of size k joins with its centre; so many orders are drawn from
-    the seed. Gives a `NeighbourCorrelation`. TypeError, ValueError for what is not accepted.
+    Args:
+        descriptors: (N, C), N > 2, as `WeightRecord` has them; of an ECA of shuffled order, [:,
+            module.permutation] of it. A channel that does not vary has r = 0 with all others.
+        reach: 1 to C - 2, k // 2 for what a kernel of size k joins with its centre.
+        orders: how many are drawn.
+        seed: of their draw.
+
+    Raises:
+        TypeError, ValueError: naming what is not accepted.
     """
     descriptors = _matrix("descriptors", descriptors)
     images, channels = descriptors.shape
@@ -96,7 +109,7 @@ def neighbour_correlation(descriptors, reach=1, orders=2000, seed=0):
     unit = np.divide(centred, length, out=np.zeros_like(centred), where=varies)
     correlation = unit.T @ unit
 
-    def mean_of_neighbours(order):
+    def mean_of_neighbours(order: np.ndarray) -> float:
         steps = range(1, reach + 1)
         return np.concatenate([correlation[order[:-d], order[d:]] for d in steps]).mean()
 
@@ -107,11 +120,17 @@ def neighbour_correlation(descriptors, reach=1, orders=2000, seed=0):
     extreme = np.abs(drawn - expected) >= np.abs(observed - expected)
     low, high = np.quantile(drawn, [0.025, 0.975])
     p = (1 + extreme.sum()) / (1 + orders)
-    return NeighbourCorrelation(*map(float, (observed, expected, low, high, p)))
+    return NeighbourCorrelation(
+        neighbours=float(observed),
+        pairs=float(expected),
+        low=float(low),
+        high=float(high),
+        p=float(p),
+    )
 
 
-def _matrix(name, values):
-    values = np.asarray(values, dtype=float)
-    if values.ndim != 2 or 0 in values.shape:
-        raise ValueError(f"{name} of shape {values.shape}: accepted is (N, C), neither of them 0")
-    return values
+def _matrix(name: str, values: ArrayLike) -> np.ndarray:
+    matrix = np.asarray(values, dtype=float)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ValueError(f"{name} of shape {matrix.shape}: accepted is (N, C), neither of them 0")
+    return matrix

@@ -6,12 +6,13 @@ torchvision takes longer than torch, so it is done where one of these is built. 
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from eca_lab.attention.architectures import ARCHITECTURES
 from eca_lab.attention.modules import ChannelAttention, make_attention
-from eca_lab.attention.spec import BACKBONES, RESNETS, Spec, parse_spec
+from eca_lab.attention.spec import BACKBONES, Spec, parse_spec
 from eca_lab.checks import check_choice
 from eca_lab.networks import fused
 
@@ -112,9 +113,9 @@ def _conv(inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Conv2d:
 def _resnet(backbone: str, num_classes: int) -> nn.Module:
     from torchvision.models.resnet import ResNet
 
-    kind, stages = RESNETS[backbone]
-    block = {"basic": BasicBlock, "bottleneck": Bottleneck}[kind]
-    return ResNet(block, stages, num_classes)
+    architecture = ARCHITECTURES[backbone]
+    block = BasicBlock if architecture.block == "basic" else Bottleneck
+    return ResNet(block, architecture.counts, num_classes)
 
 
 def _mobilenet_v2(num_classes: int) -> nn.Module:
@@ -210,15 +211,14 @@ def add_attention(model: nn.Module, attention: str | Spec) -> None:
     """Put a new attention module into every block of a model, or raise as `build_model`."""
     attention = parse_spec(attention)
     places = list(blocks(model))
-    *_, (*_, last_stage) = places
-    stages = last_stage + 1
+    stages = places[-1].stage + 1
     sizes = attention.kernel_sizes
     if isinstance(sizes, tuple) and len(sizes) != stages:
         accepted = f"accepted is one, or one for each of {stages} stages"
         raise ValueError(f"attention '{attention}' gives {len(sizes)} kernel sizes: {accepted}")
-    modules = [make_attention(attention, channels, stage=stage) for *_, channels, stage in places]
-    for (_, block, _, _), module in zip(places, modules, strict=True):
-        block.attention = module
+    modules = [make_attention(attention, place.channels, stage=place.stage) for place in places]
+    for place, module in zip(places, modules, strict=True):
+        place.block.attention = module
 
 
 def attention_specs(model: nn.Module) -> list[str]:
@@ -227,20 +227,31 @@ def attention_specs(model: nn.Module) -> list[str]:
     TypeError for a module that no spec names.
     """
     specs = []
-    for name, block, *_ in blocks(model):
-        module = block.attention
+    for place in blocks(model):
+        module = place.block.attention
         if not isinstance(module, ChannelAttention | nn.Identity):
             accepted = "accepted are nn.Identity and the modules of eca_lab.attention.modules"
-            raise TypeError(f"{name}.attention is a {type(module).__name__}: {accepted}")
+            raise TypeError(f"{place.name}.attention is a {type(module).__name__}: {accepted}")
         specs.append("none" if isinstance(module, nn.Identity) else module.spec)
     return specs
 
 
-def blocks(model: nn.Module) -> Iterator[tuple[str, _Block, int, int]]:
-    """(name, block, channels, stage) of every block; a stage is a run of blocks of equal width."""
-    stage, previous = -1, None
+class Place(NamedTuple):
+    """Where an attention module stands: a block, as the model names it, its width and stage."""
+
+    name: str
+    block: _Block
+    channels: int
+    stage: int
+
+
+def blocks(model: nn.Module) -> Iterator[Place]:
+    """The `Place` of every block, in order; a stage is a run of blocks of equal width."""
+    stage = -1
+    previous = None
     for name, block in model.named_modules():
         if isinstance(block, _Block):
-            stage += block.channels != previous
+            if block.channels != previous:
+                stage += 1
             previous = block.channels
-            yield name, block, block.channels, stage
+            yield Place(name, block, block.channels, stage)

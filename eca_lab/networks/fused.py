@@ -43,8 +43,14 @@ def training_path(
 ) -> Iterator[str]:
     """While the context is open, the blocks of a model train fused, or by their modules.
 
-    Gives "fused" or "modules": these also, with a warning, for a model with an `obstacle` and where
-    torch.compile does not work. dtype is that of the feature maps, bfloat16 under autocast.
+    Args:
+        model: on the device on which it will train.
+        fused: False for its modules.
+        dtype: of the feature maps, bfloat16 under autocast.
+
+    Returns:
+        "fused" or "modules": these also, with a warning, for a model with an `obstacle` and where
+        torch.compile does not work.
     """
     device = next(model.parameters()).device
     reason = (obstacle(model) or _compile_error(device, dtype)) if fused else None
@@ -80,14 +86,21 @@ def applies(block: Any, bn: nn.Module, x: Tensor, shortcut: Tensor) -> bool:
         and x.dtype == shortcut.dtype
         and bn.weight.dtype == _wide(x[:0]).dtype
         and x.numel() > x.shape[1]  # of a single value BatchNorm has no variance, and says so
-        and not any(map(_is_hooked, (bn, block.relu, *block.attention.modules())))
+        and not any(_is_hooked(module) for module in (bn, block.relu, *block.attention.modules()))
     )
 
 
 def bn_attention_add_relu(
     x: Tensor, shortcut: Tensor, bn: nn.BatchNorm2d, attention: nn.Module
 ) -> Tensor:
-    """relu(attention(bn(x)) + shortcut) in training mode; moves the running statistics."""
+    """relu(attention(bn(x)) + shortcut) in training mode; moves the running statistics.
+
+    Args:
+        x: (N, C, H, W), what the BatchNorm takes in.
+        shortcut: of the same shape and dtype.
+        bn: affine, with running statistics.
+        attention: a module that is a score of the means, or nn.Identity().
+    """
     score = getattr(attention, "score", _score_of_none)
     parameters = attention.parameters()
     out, mean, var = _Fused.apply(x, shortcut, bn.weight, bn.bias, bn.eps, score, *parameters)
@@ -108,7 +121,16 @@ def _score_of_none(y: Tensor) -> Tensor:
 
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, shortcut, gamma, beta, eps, score, *parameters):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        shortcut: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        eps: float,
+        score: Callable[[Tensor], Tensor],
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         y, d, mu, var, r = _run(pool, x, gamma, beta, eps=eps)
         with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
             logits = score(y.requires_grad_())
@@ -122,10 +144,11 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad, *_):
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma, beta, out, plain, d, mu, r = ctx.saved_tensors
         y, logits, parameters = ctx.scored
-        grad = grad if grad.stride() == x.stride() else torch.empty_like(x).copy_(grad)
+        if grad.stride() != x.stride():
+            grad = torch.empty_like(x).copy_(grad)
         g, s0, s1, dlogits = _run(gate, grad, out, x, plain, mu, r, gamma, beta)
         gradients = {}  # none where there is no attention
         if logits.requires_grad:
@@ -141,7 +164,9 @@ class _Fused(torch.autograd.Function):
         return dx, g, dgamma, dbeta, None, None, *map(gradients.get, parameters)
 
 
-def pool(x, gamma, beta, *, eps):
+def pool(
+    x: Tensor, gamma: Tensor, beta: Tensor, *, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """y, d, mu, the variance of each channel, and r."""
     x = _wide(x)
     pivot = x[:1].mean((2, 3))  # near the mean, so that the squares are of small numbers
@@ -155,14 +180,31 @@ def pool(x, gamma, beta, *, eps):
     return d * (gamma * r) + beta, d, mu + pivot[0], var, r
 
 
-def attend(x, shortcut, logits, mu, r, gamma, beta):
+def attend(
+    x: Tensor,
+    shortcut: Tensor,
+    logits: Tensor,
+    mu: Tensor,
+    r: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+) -> Tensor:
     """out."""
     w = torch.sigmoid(logits)
     attended = (_wide(x) - _over(mu)) * _over(w * (gamma * r)) + _over(w * beta)
     return torch.relu(attended + shortcut).to(x.dtype)  # relu keeps NaN, by which a loss is seen
 
 
-def gate(grad, out, x, logits, mu, r, gamma, beta):
+def gate(
+    grad: Tensor,
+    out: Tensor,
+    x: Tensor,
+    logits: Tensor,
+    mu: Tensor,
+    r: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """g, s0, s1 and dlogits."""
     g = torch.where(out <= 0, 0, grad)
     s0 = _wide(g).sum((2, 3))
@@ -171,7 +213,18 @@ def gate(grad, out, x, logits, mu, r, gamma, beta):
     return g, s0, s1, (s1 * (gamma * r) + s0 * beta) * w * (1 - w)
 
 
-def input_grad(g, x, logits, s0, s1, dy, d, mu, r, gamma):
+def input_grad(
+    g: Tensor,
+    x: Tensor,
+    logits: Tensor,
+    s0: Tensor,
+    s1: Tensor,
+    dy: Tensor,
+    d: Tensor,
+    mu: Tensor,
+    r: Tensor,
+    gamma: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     """dx, dgamma, dbeta."""
     images, _, height, width = x.shape
     area = height * width
@@ -185,7 +238,8 @@ def input_grad(g, x, logits, s0, s1, dy, d, mu, r, gamma):
     return dx.to(x.dtype), dgamma, dbeta
 
 
-def _run(function: Callable, *tensors: Tensor, **options: float) -> Tensor | tuple[Tensor, ...]:
+def _run(function: Callable, *tensors: Tensor, **options: float) -> Any:
+    """What the function gives, compiled."""
     # Autocast, or who wants a gradient, would be reasons to compile again.
     with torch.autocast(tensors[0].device.type, enabled=False):
         return _compiled(function)(*(tensor.detach() for tensor in tensors), **options)

@@ -24,7 +24,7 @@ def _random_images(count, height, width, seed=0):
 @pytest.mark.parametrize(("height", "width", "padding"), [(1, 1, 0), (7, 4, 1), (1, 3, 2)])
 def test_flip_and_crop_gives_windows_of_the_padded_image(height, width, padding):
     images = _random_images(40, height, width)
-    views = flip_and_crop(images, _generator(), padding)
+    views = flip_and_crop(images, _generator(), padding=padding)
     assert torch.equal(images, _random_images(40, height, width))
     assert views.shape == images.shape
     border = [(0, 0), (padding, padding), (padding, padding)]
@@ -62,7 +62,7 @@ def test_a_scale_shrinks_what_would_be_shown(size):
 def test_a_crop_is_as_wide_as_is_asked_for():
     images = _random_images(20, 32, 32)
     for asked, padding in ((None, 4), (0, 0), (2, 2)):
-        expected = flip_and_crop(images, _generator(), padding)
+        expected = flip_and_crop(images, _generator(), padding=padding)
         assert torch.equal(augment(images, _generator(), crop=asked), expected)
 
 
@@ -86,7 +86,7 @@ def test_random_resized_crop_cuts_boxes_of_the_stated_size_and_shape(monkeypatch
     )
     images = torch.zeros(3000, 3, 10, 20, dtype=torch.uint8)
     images[..., 0] = 1
-    mirrored = random_resized_crop(images, _generator(), 10)[:, 0, 0, -1] == 1
+    mirrored = random_resized_crop(images, _generator(), size=10)[:, 0, 0, -1] == 1
     assert 0.45 < mirrored.float().mean() < 0.55
     index, left, top, right, bottom = cut[0].double().T
     assert index.tolist() == list(range(3000))

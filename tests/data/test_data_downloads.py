@@ -179,5 +179,5 @@ def test_imagenette(archives, tmp_path, monkeypatch):
 
 def test_imagenette_comes_from_the_smallest_archive(archives, tmp_path):
     for size in (160, 161, 320, 321):
-        downloads.load_imagenette(tmp_path, size, "error")
+        downloads.load_imagenette(tmp_path, size=size, skip_unreadable=False)
     assert archives == ["imagenette2-160", "imagenette2-320", "imagenette2"]

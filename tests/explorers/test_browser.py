@@ -745,7 +745,7 @@ class Reduction(ExplorerInPage):
             setattr(self.same, trait, value)
         expect(self.state).to_have_text(repr(self.same))
         expect(self.root).not_to_have_class(re.compile("waiting"))
-        measures = self.same.measures
+        measures = self.same.table
         for row, expected in enumerate(
             [
                 *(measures[each].map("{:,}".format) for each in ("parameters", "multiply_adds")),

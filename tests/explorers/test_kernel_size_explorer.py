@@ -7,7 +7,7 @@ from eca_lab.explorers import KernelSizeExplorer
 
 
 def test_state_and_what_it_says():
-    explorer = KernelSizeExplorer(8, 0.7, -2.5, "down", "mobilenet_v2")
+    explorer = KernelSizeExplorer(8, 0.7, b=-2.5, ties="down", network="mobilenet_v2")
     call = "channels=8, gamma=0.7, b=-2.5, ties='down', network='mobilenet_v2'"
     assert repr(explorer) == f"KernelSizeExplorer({call})"
     assert repr(KernelSizeExplorer(gamma=2.0)) == "KernelSizeExplorer(channels=256, gamma=2, b=1)"
@@ -27,7 +27,7 @@ def test_what_the_page_is_told():
 
 
 def test_the_figure_draws_the_state():
-    explorer = KernelSizeExplorer(300, 1.5, 0, "down")
+    explorer = KernelSizeExplorer(300, 1.5, b=0, ties="down")
     (ax,) = explorer._figure().axes
     stairs, chosen, formula, released = (line.get_xydata().tolist() for line in ax.lines)
     assert stairs == [

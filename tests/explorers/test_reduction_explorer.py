@@ -79,7 +79,7 @@ def test_the_answer_is_what_the_modules_say_at_the_corners_of_the_state(channels
             assert answer["measures"]["multiply_adds"] == cost.multiply_adds(
                 module, 1, channels=channels
             )
-    assert explorer.measures["rank"].index.tolist() == ["SE", "SE-GC", "ECA"]
+    assert explorer.table["rank"].index.tolist() == ["SE", "SE-GC", "ECA"]
 
 
 def test_another_seed_draws_other_weights_and_leaves_other_random_numbers_alone():
@@ -165,7 +165,7 @@ def test_what_is_recorded_for_a_page_without_a_kernel():
 
 def test_the_figure_draws_the_matrices():
     explorer = ReductionExplorer(channels=16, reduction=1)
-    ranks = explorer.measures["rank"].tolist()
+    ranks = explorer.table["rank"].tolist()
     assert explorer._result() == "ranks SE {}, SE-GC {}, ECA {} of 16".format(*ranks)
     for ax, (steps, _), rank in zip(
         explorer._figure().axes, matrices(explorer), ranks, strict=True

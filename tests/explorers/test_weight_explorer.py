@@ -60,8 +60,8 @@ def test_every_state_is_answered_by_what_the_probe_measures(panel, networks, dat
     np.testing.assert_array_equal(pixels.transpose(0, 3, 1, 2), images)
 
     for name, model in networks.items():
-        record = probe.record_weights(model, images, prepare)
-        maps = probe.feature_maps(model, images, prepare)
+        record = probe.record_weights(model, images, prepare=prepare)
+        maps = probe.feature_maps(model, images, prepare=prepare)
         with torch.inference_mode():
             plain = model(prepare(images)).softmax(1).numpy()
         for layer, weights in record.weights.items():

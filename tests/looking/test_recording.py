@@ -54,11 +54,11 @@ def test_classes_take_turns():
 
 def test_what_is_recorded_is_what_the_network_does(network, dataset):
     model, _ = network
-    made = record(model, dataset, 10)
+    made = record(model, dataset, per_class=10)
     chosen = in_turns(dataset.test_labels, 10)
     assert np.array_equal(made.labels, dataset.test_labels[chosen])
     images, prepare = dataset.test_images[chosen], input_transform(dataset)
-    expected = probe.record_weights(model, images, prepare, descriptors=True)
+    expected = probe.record_weights(model, images, prepare=prepare, descriptors=True)
     assert list(made.weights) == list(made.neighbours) == LAYERS
     with torch.inference_mode():
         plain = model(prepare(images)).argmax(1).numpy() == made.labels
@@ -91,13 +91,13 @@ def test_a_weight_that_follows_the_channel_s_own_mean(dataset):
     model = build_model("tiny", "eca(k=1)", num_classes=2, stem="cifar").eval()
     for layer, sign in zip(LAYERS, (1, -1, 1, -1), strict=True):
         torch.nn.init.constant_(probe.attention_layers(model)[layer].conv.weight, 0.5 * sign)
-    made = record(model, dataset, 10)
+    made = record(model, dataset, per_class=10)
     assert list(made.follows.values()) == pytest.approx([1, -1, 1, -1], abs=0.02)
 
 
 def test_names_mean_nothing_to_se_alone(network, dataset):
     model, card = network
-    made = record(model, dataset, 10)
+    made = record(model, dataset, per_class=10)
     assert set(made.right) == {
         UNTOUCHED,
         *ORDERS,
@@ -123,7 +123,7 @@ def test_swaps_stay_in_their_class_over_all_batches(dataset, monkeypatch):
         return change
 
     monkeypatch.setattr(probe, "swap", swap)
-    record(build_model("tiny", "eca", num_classes=2, stem="cifar").eval(), many, 200)
+    record(build_model("tiny", "eca", num_classes=2, stem="cifar").eval(), many, per_class=200)
     assert {len(each) for each in given[1]} == {250, 150}
     for shift, places in given.items():
         classes = [((each - torch.arange(len(each))) % 2).unique().tolist() for each in places]
@@ -132,7 +132,7 @@ def test_swaps_stay_in_their_class_over_all_batches(dataset, monkeypatch):
 
 def test_a_file_gives_back_what_was_recorded(network, dataset, tmp_path):
     model, card = network
-    made, path = record(model, dataset, 10), tmp_path / "network.safetensors"
+    made, path = record(model, dataset, per_class=10), tmp_path / "network.safetensors"
     save_recording(path, made, card)
     found = load_recording(path, card)
     assert np.array_equal(found.labels, made.labels)

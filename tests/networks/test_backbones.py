@@ -2,7 +2,7 @@ import pytest
 import torch
 import torchvision
 
-from eca_lab.attention.kernel_size import NETWORKS, stage_channels
+from eca_lab.attention.architectures import ARCHITECTURES
 from eca_lab.attention.modules import ECA, SE
 from eca_lab.attention.spec import parse_spec
 from eca_lab.looking import probe
@@ -29,12 +29,12 @@ def test_plain_backbones_are_torchvisions(backbone):
     torch.testing.assert_close(ours(x), theirs(x))
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_stage_widths_are_those_of_the_kernel_size_tables(network):
+@pytest.mark.parametrize("network", ARCHITECTURES)
+def test_stage_widths_are_those_of_the_table(network):
     with torch.device("meta"):
         model = build_model(network)
     widths = {stage: channels for *_, channels, stage in blocks(model)}
-    assert tuple(widths.values()) == stage_channels(network)
+    assert tuple(widths.values()) == ARCHITECTURES[network].channels
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
