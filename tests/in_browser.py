@@ -248,7 +248,7 @@ def check_outputs(cells):
         for output in outputs(cells)
         if output["output_type"] == "error" or output.get("name") == "stderr"
     ]
-    assert wrong == []
+    assert not wrong, wrong[0]
     counts = [cell["execution_count"] for cell in cells]
     assert counts == list(range(1, len(cells) + 1)), counts
 
