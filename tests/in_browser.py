@@ -243,11 +243,13 @@ def outputs(cells):
 
 def check_outputs(cells):
     """Raise unless all these cells ran, in order, without an error or a warning."""
-    kinds = {each["output_type"] for each in outputs(cells)} | {
-        each.get("name") for each in outputs(cells)
-    }
+    wrong = [
+        output
+        for output in outputs(cells)
+        if output["output_type"] == "error" or output.get("name") == "stderr"
+    ]
+    assert not wrong, wrong[0]
     counts = [cell["execution_count"] for cell in cells]
-    assert not kinds & {"error", "stderr"}, kinds
     assert counts == list(range(1, len(cells) + 1)), counts
 
 

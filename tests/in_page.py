@@ -75,8 +75,10 @@ class ExplorerInPage:
         x, y = middle(mark)
         self.page.mouse.move(x, y)
         self.page.mouse.down()
-        yield lambda right, up=0, steps=3: self.page.mouse.move(x + right, y - up, steps=steps)
-        self.page.mouse.up()
+        try:
+            yield lambda right, up=0, steps=3: self.page.mouse.move(x + right, y - up, steps=steps)
+        finally:  # or the next story would begin with it held
+            self.page.mouse.up()
 
     def drag(self, mark, right=0, up=0, steps=5):
         """Drag a mark by the mouse, by so many pixels."""
