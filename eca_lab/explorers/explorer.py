@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
@@ -25,23 +26,26 @@ class StateError(traitlets.TraitError, ValueError):
 class _Attribute(traitlets.TraitType):
     """One of the state. (traitlets.Any would let None pass unchecked.)"""
 
-    def validate(self, explorer, value):
+    def validate(self, explorer: "Explorer", value: Any) -> Any:
         # What equals an accepted value is no change: held, traitlets would not check 64.0 for 64.
         now = explorer._trait_values.get(self.name)
         return plain(now) if isinstance(now, Real) and now == value else value
 
 
-def _as_text(value, _=None):
+def _as_text(value: Any, _: object = None) -> str:
     """What the page is told: a notebook that is saved would sort the keys of objects."""
-    coded = {"default": lambda data: {"base64": base64.b64encode(data).decode()}}
-    return json.dumps(value, allow_nan=False, separators=(",", ":"), **coded)
+
+    def coded(data: bytes) -> dict[str, str]:
+        return {"base64": base64.b64encode(data).decode()}
+
+    return json.dumps(value, allow_nan=False, separators=(",", ":"), default=coded)
 
 
-def _file(name):
+def _file(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _without_imports(module):
+def _without_imports(module: str) -> str:
     """The text of an ES module that stands below the kit: a page cannot fetch what it imports."""
     return re.sub(r'^import \{[^}]*\} from "\./kit\.js";\n', "", module, flags=re.MULTILINE)
 
@@ -79,7 +83,7 @@ class Explorer(anywidget.AnyWidget):
     given = traitlets.Dict().tag(sync=True, to_json=_as_text)
     answer = traitlets.Dict().tag(sync=True)
 
-    def __init_subclass__(cls, **keywords):
+    def __init_subclass__(cls, **keywords: Any) -> None:
         # anywidget makes further subclasses: what follows is for those that say something new.
         if "MODULE" in vars(cls):
             cls._esm = "\n".join([_file("kit.js"), _without_imports(_file(cls.MODULE))])
@@ -91,7 +95,7 @@ class Explorer(anywidget.AnyWidget):
                 member.class_init(cls, name)  # traitlets does so for what the class body defines
         super().__init_subclass__(**keywords)
 
-    def __init__(self, state, **given):
+    def __init__(self, state: Iterable[Any], **given: Any) -> None:
         super().__init__(**dict(zip(self.STATE, state, strict=True)))
         told = {"name": type(self).__name__, "usual": self.USUAL, "presets": self.PRESETS}
         told |= {"arguments": self.ARGUMENTS, "palettes": _PALETTES}
@@ -100,28 +104,28 @@ class Explorer(anywidget.AnyWidget):
             self._answer_anew()
             self.observe(self._answer_anew, self.ASKED)
 
-    def _answer_anew(self, _=None):
+    def _answer_anew(self, _: object = None) -> None:
         # Called once for each of the traits that changed together: the first call sees them all.
         asked = {name: getattr(self, name) for name in self.ASKED}
         if self.answer.get("asked") != asked:
             self.answer = {"asked": asked, **self._answer()}
 
     @contextmanager
-    def hold_trait_notifications(self):
+    def hold_trait_notifications(self) -> Iterator[None]:
         """As that of traitlets; and the page is told all changes at once, never a part of them."""
         with self.hold_sync(), super().hold_trait_notifications():
             yield
 
     _from_page = False  # whether it is the page that sets the state
 
-    def _handle_msg(self, msg):
+    def _handle_msg(self, msg: dict[str, Any]) -> None:
         self._from_page = True
         try:
             super()._handle_msg(msg)
         finally:
             self._from_page = False
 
-    def set_state(self, sync_data):
+    def set_state(self, sync_data: dict[str, Any]) -> None:
         """As that of ipywidgets; a page that is refused is told what holds, and why.
 
         A cell may have changed the state after the page asked. ipywidgets would print the error
@@ -135,21 +139,22 @@ class Explorer(anywidget.AnyWidget):
             self.send_state(["answer", *self.STATE])
             self.send({"refused": str(error)})
 
-    def _recorded(self):
+    def _recorded(self) -> Iterable[dict[str, Any]]:
         return ()
 
-    def _state(self):
+    def _state(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.STATE}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """The constructor call that gives an equal explorer."""
         state = {name: v for name, v in self._state().items() if self.USUAL.get(name) != v}
         named = [f"{name}={value!r}" for name, value in state.items()]
         return f"{type(self).__name__}({', '.join([*self.given['arguments'], *named])})"
 
-    def _repr_mimebundle_(self, **kwargs):
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         # Beside the live view, what a reader without a kernel can see: the picture, and one line.
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        bundle: Any = super()._repr_mimebundle_(**kwargs)
+        data, metadata = bundle
         figure = self._figure()
         figure.suptitle("A picture of an explorer. Run the cells to touch it.", fontsize=10.5)
         picture, metadata["image/png"] = figure._repr_png_()
@@ -158,7 +163,7 @@ class Explorer(anywidget.AnyWidget):
         return data, metadata
 
 
-def _check_proposal(explorer, proposal):
+def _check_proposal(explorer: Explorer, proposal: Any) -> Any:
     """Return what a trait shall hold, given the rest of the state, or raise a `StateError`."""
     name = proposal.trait.name
     try:
@@ -167,6 +172,6 @@ def _check_proposal(explorer, proposal):
         raise StateError(str(error)) from None
 
 
-def plain(number):
+def plain(number: Any) -> Any:
     """A number as repr shall write it: an int where it is one."""
     return int(number) if float(number).is_integer() else float(number)

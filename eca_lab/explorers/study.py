@@ -1,8 +1,11 @@
 """The explorer of a study: what its recorded trials say of every arm against a baseline."""
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 from scipy import special
 
 from eca_lab.attention.spec import parse_spec
@@ -11,6 +14,9 @@ from eca_lab.evidence import report, stats
 from eca_lab.evidence.results import RUN
 from eca_lab.explorers.explorer import Explorer, plain
 from eca_lab.figures import arm_color, differences_figure
+
+# Metric -> baseline -> the comparison of all arms with it, or why there is none.
+_Made = dict[str, dict[str, stats.Comparison | ValueError]]
 
 
 class StudyExplorer(Explorer):
@@ -33,11 +39,21 @@ class StudyExplorer(Explorer):
     MARGIN_STOPS = tuple(sorted({min(round(10 ** (step / 20 - 2), 2), 5) for step in range(55)}))
     NUMBERS: ClassVar = ["difference", "low", "high", "p_holm", "sd"]
 
-    def __init__(self, results, data=None, backbone=None, metric="top1", baseline=None, margin=0.2):
+    def __init__(
+        self,
+        results: pd.DataFrame,
+        data: str | None = None,
+        *,
+        backbone: str | None = None,
+        metric: str = "top1",
+        baseline: str | None = None,
+        margin: float = 0.2,
+    ) -> None:
         if not len(results):
             raise ValueError("results without a trial: accepted is at least one finished trial")
         # data -> backbone -> metric -> baseline -> Comparison, or the error that it raised
-        self._made, settings = {}, []
+        self._made: dict[str, dict[str, _Made]] = {}
+        settings = []
         for name, network, trials in _named_settings(results):
             made = {each: _compare_all(trials, each) for each in self.METRICS}
             self._made.setdefault(name, {})[network] = made
@@ -45,8 +61,8 @@ class StudyExplorer(Explorer):
         data = settings[0]["data"] if data is None else data
         backbone = next(iter(self._made.get(data, [None]))) if backbone is None else backbone
         if baseline is None:
-            made = self._made.get(data, {}).get(backbone, {}).get(metric, {})
-            can = (arm for arm in ("eca", *made) if isinstance(made.get(arm), stats.Comparison))
+            known = self._made.get(data, {}).get(str(backbone), {}).get(metric, {})
+            can = (arm for arm in ("eca", *known) if isinstance(known.get(arm), stats.Comparison))
             baseline = next(can, "eca")
         given = {"metrics": self.METRICS, "stops": {"margin": self.MARGIN_STOPS}}
         colors = {arm: arm_color(arm) for arm in results["arm"].unique()}
@@ -55,11 +71,11 @@ class StudyExplorer(Explorer):
         given["quantiles"] = _equivalence_quantiles(settings)
         super().__init__((data, backbone, metric, baseline, margin), **given)
 
-    def _told(self, trials, made):
+    def _told(self, trials: pd.DataFrame, made: _Made) -> dict[str, Any]:
         arms, first = list(trials["arm"].unique()), trials.iloc[0]
         columns = trials.reindex(columns=["arm", "seed", *self.METRICS, *RUN, "identity"])
 
-        def told(each):
+        def told(each: stats.Comparison | ValueError) -> dict[str, Any]:
             if isinstance(each, ValueError):
                 return {"why": str(each)}
             numbers = each.table.reindex(arms)[self.NUMBERS].to_numpy()
@@ -73,20 +89,20 @@ class StudyExplorer(Explorer):
         }
 
     @property
-    def comparison(self):
+    def comparison(self) -> stats.Comparison:
         """The `eca_lab.evidence.stats.Comparison` of the present state."""
         made = self._made[self.data][self.backbone][self.metric]
         return made[self.baseline].at(self.margin)
 
-    def _result(self):
+    def _result(self) -> str:
         verdicts = self.comparison.table["verdict"].value_counts()
         return ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
 
-    def _figure(self):
+    def _figure(self) -> Figure:
         return differences_figure({f"{self.data}, {self.backbone}": self.comparison})
 
-    def _checked(self, state):
-        made = self._made
+    def _checked(self, state: dict[str, Any]) -> dict[str, Any]:
+        made: Any = self._made
         for name in self.STATE[:-1]:
             check_choice(name, state[name], made)
             made = made[state[name]]
@@ -98,7 +114,7 @@ class StudyExplorer(Explorer):
         return {**state, "margin": plain(state["margin"])}
 
 
-def _equivalence_quantiles(settings):
+def _equivalence_quantiles(settings: list[dict[str, Any]]) -> dict[int, list[float]]:
     """Of every number n of pairs the factors by which the page finds an arm's margins.
 
     With j tests left, Holm rejects p below LEVEL / j. The test of equivalence has such a p at a
@@ -109,8 +125,8 @@ def _equivalence_quantiles(settings):
     return {n: (-special.stdtrit(n - 1, stats.LEVEL / tests)).tolist() for n in range(2, most + 1)}
 
 
-def _compare_all(trials, metric):
-    made = {}
+def _compare_all(trials: pd.DataFrame, metric: str) -> dict[str, stats.Comparison | ValueError]:
+    made: dict[str, stats.Comparison | ValueError] = {}
     for arm in trials["arm"].unique():
         try:
             made[arm] = stats.compare(trials, arm, metric=metric)
@@ -119,7 +135,7 @@ def _compare_all(trials, metric):
     return made
 
 
-def _named_settings(results):
+def _named_settings(results: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """The trials of each setting, with a short name for its data and recipe, and its backbone."""
     names = results["dataset"] + results["size"].map(", {} px".format)
     names += results["epochs"].map(", {} epochs".format)

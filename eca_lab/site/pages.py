@@ -10,19 +10,22 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterable, Iterator
 from functools import partial
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import nbformat
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from IPython.display import display
 from ipywidgets import DOMWidget
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Template
 from math_core import LatexToMathML
 from nbclient import execute
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
 from eca_lab.explorers.explorer import Explorer
@@ -32,7 +35,7 @@ RECORD = "from eca_lab.site.pages import record\nrecord(Out[max(Out)])"
 mathml = LatexToMathML().convert_with_local_state
 
 
-def record(explorer):
+def record(explorer: object) -> None:
     """Display, as JSON for page.js, an explorer's traits and its answers to `_recorded()`."""
     if not isinstance(explorer, Explorer):
         return  # its picture is shown
@@ -47,13 +50,13 @@ def record(explorer):
     traits = {name: getattr(explorer, name) for name in names}
     told = {"module": explorer._esm, "names": explorer.STATE, "traits": traits}
     told["answers"] = list(answers.values())
-    blobs = {}  # many states share a matrix: each is written once
+    blobs: dict[bytes, int] = {}  # many states share a matrix: each is written once
     text = json.dumps(told, default=lambda raw: {"blob": blobs.setdefault(bytes(raw), len(blobs))})
     text = f"[{json.dumps([base64.b64encode(data).decode() for data in blobs])}, {text}]"
     display({TOLD: text.replace("<", "\\u003c")}, raw=True)  # nothing in it ends an element
 
 
-def run(notebook, folder):
+def run(notebook: NotebookNode, folder: Path) -> str | None:
     """Run a notebook down to its last explorer; return what that one told, None without one."""
     widgets = [number for number, cell in enumerate(notebook.cells) if _outputs(cell, WIDGET)]
     if not widgets:
@@ -64,26 +67,26 @@ def run(notebook, folder):
     return next((output.data[TOLD] for output in _outputs(cells[-1], TOLD)), None)
 
 
-def _outputs(cell, kind):
+def _outputs(cell: NotebookNode, kind: str) -> list[NotebookNode]:
     return [output for output in cell.get("outputs", []) if kind in output.get("data", {})]
 
 
 class _Renderer(IPythonRenderer):
-    def __init__(self, up):
+    def __init__(self, up: str) -> None:
         super().__init__(escape=False)
         self.up = up
 
-    def inline_math(self, body):
+    def inline_math(self, body: str) -> str:
         return mathml(body, displaystyle=False)
 
-    def block_math(self, body):
+    def block_math(self, body: str) -> str:
         return f'<span class="scroll">{mathml(body, displaystyle=True)}</span>'
 
-    def link(self, text, url, title=None):
+    def link(self, text: str, url: str, title: str | None = None) -> str:
         text = re.sub(r"^(\w+)\.ipynb$", r"\1", text)
         return super().link(text, self._page(url), title)
 
-    def _page(self, url):
+    def _page(self, url: str) -> str:
         if re.match(r"\w+:|#", url):
             return url
         path, mark, place = url.removeprefix(self.up).partition("#")
@@ -93,12 +96,12 @@ class _Renderer(IPythonRenderer):
         return f"{notebook}.html{mark}{place}"
 
 
-def _page_of(path):
+def _page_of(path: Path) -> Path:
     """Where the page of a local file, or of a folder, stands."""
     return path.with_name(f"{path.name}.html") if path.suffix else path / "index.html"
 
 
-def markdown(source, up=""):
+def markdown(source: str, up: str = "") -> str:
     """HTML of a text in Markdown: formulas as MathML, tables that scroll, links to pages.
 
     up is what links begin with that lead to where the page stands.
@@ -107,19 +110,20 @@ def markdown(source, up=""):
     return re.sub("<table>.*?</table>", r'<div class="scroll">\g<0></div>', text, flags=re.S)
 
 
-def _folded(code):
+def _fold(code: Tag) -> None:
     """Fold the code of a cell, a bs4 element, behind its first line.
 
     A class is open: where a text has one, it speaks of it.
     """
     first = escape(code.get_text().strip().partition("\n")[0])
     kind = "details open" if first.startswith("class ") else "details"
-    details = f'<{kind} class="code"><summary><code>{first}</code></summary></details>'
-    details = BeautifulSoup(details, "html.parser").details
+    text = f'<{kind} class="code"><summary><code>{first}</code></summary></details>'
+    details = BeautifulSoup(text, "html.parser").details
+    assert details is not None  # it was just written
     details.append(code.replace_with(details))
 
 
-def convert(notebook, told):
+def convert(notebook: NotebookNode, told: str | None) -> dict[str, Any]:
     """What the template is told of a notebook; its explorer, if it told, has the last place."""
     notebook, picture, place = copy.deepcopy(notebook), "", None
     for output in (output for cell in notebook.cells for output in _outputs(cell, "image/png")):
@@ -137,18 +141,24 @@ def convert(notebook, told):
     html.register_filter("markdown2html", partial(markdown, up="../"))
     text = BeautifulSoup(html.from_notebook_node(notebook)[0], "html.parser")
     for code in text.select(".input"):
-        _folded(code)
+        _fold(code)
     title, *heads = _heads(text)
     sentence = text.p.get_text().split(". ")[0].rstrip(".")
-    told = {"body": str(text), "told": told, "picture": picture, "sentence": sentence}
-    return {"title": title[1], "heads": heads, **told}
+    return {
+        "title": title[1],
+        "heads": heads,
+        "body": str(text),
+        "told": told,
+        "picture": picture,
+        "sentence": sentence,
+    }
 
 
-def _heads(text):
-    return [(head["id"], head.get_text().strip("¶")) for head in text(["h1", "h2"])]
+def _heads(text: BeautifulSoup) -> list[tuple[str, str]]:
+    return [(str(head["id"]), head.get_text().strip("¶")) for head in text(["h1", "h2"])]
 
 
-def document(path, name):
+def document(path: Path, name: Path) -> dict[str, Any]:
     """What the template is told of a file that a page names, or of a folder: a list of its files.
 
     path is where it is, name where it stands beside the notebooks' pages. A text in Markdown has
@@ -170,7 +180,7 @@ def document(path, name):
     return {"title": title, "heads": heads, "body": body}
 
 
-def build(paths, out):
+def build(paths: Iterable[Path], out: Path) -> None:
     """Write a page for each notebook and for each local file that one names, and an index."""
     jinja = Environment(loader=PackageLoader("eca_lab", "site"), autoescape=True)
     jinja.globals |= {"light": HtmlFormatter(), "dark": HtmlFormatter(style="github-dark")}
@@ -189,7 +199,7 @@ def build(paths, out):
     _write_documents(template, named, root, out)
 
 
-def _write_documents(template, names, root, out):
+def _write_documents(template: Template, names: Iterable[Path], root: Path, out: Path) -> None:
     """Write the pages of files and folders, and of what these name in turn; copy the files."""
     left, written = list(names), set()
     while left:
@@ -206,7 +216,7 @@ def _write_documents(template, names, root, out):
             shutil.copy(given, file.parent)
 
 
-def _named(body, folder):
+def _named(body: str, folder: Path) -> Iterator[Path]:
     """The files and folders whose pages a page in this folder links to."""
     for link in re.findall(r'href="([^"#:]+\.html)[^"]*"', body):
         path = Path(os.path.normpath(folder / link))
