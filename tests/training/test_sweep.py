@@ -118,7 +118,7 @@ def test_recorded_trials_are_finished_to_this_day(dataset):
     arms = dict.fromkeys(each["arm"] for each in records.values())
     recipe = Recipe(**record["trial"]["recipe"])
     plan = plan_sweep(recorded, record["trial"]["backbone"], arms, seeds=10, recipe=recipe)
-    assert len(plan.trials) == len(records) == 240
+    assert len(plan.trials) == len(records)
     assert Sweep(plan, STUDY).remaining() == []
 
 
