@@ -69,13 +69,8 @@ def train_network(
     precision = resolve_precision(precision, device)
     dtype = getattr(torch, precision)
     check_integer("batch_size", recipe.batch_size, most=len(dataset.train_images))
-    model = initial_model(
-        backbone,
-        arm,
-        num_classes=len(dataset.classes),
-        stem=stem_for(dataset.size),
-        seed=seed,
-    )
+    stem = stem_for(dataset.size)
+    model = initial_model(backbone, arm, num_classes=len(dataset.classes), stem=stem, seed=seed)
     # Which torch can, and its stubs do not know.
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     dataset = dataset.to(device)
@@ -101,9 +96,7 @@ def train_network(
             for images, labels in batches(
                 dataset, recipe, order=order, augmentation=augmentation, scale=scale
             ):
-                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                    logits = model(as_input(images))
-                    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+                loss = _loss(model, as_input(images), labels, recipe=recipe, dtype=dtype)
                 total += _step(loss, optimizer, scheduler=scheduler)
             loss_curve.append(total.item() / steps)
             if not np.isfinite(loss_curve[-1]):
@@ -292,6 +285,15 @@ def _with_and_without_decay(
         for name, parameter in module.named_parameters(recurse=False):
             (undecayed if is_spared or name == "bias" else decayed).append(parameter)
     return decayed, undecayed
+
+
+def _loss(
+    model: nn.Module, inputs: Tensor, labels: Tensor, *, recipe: Recipe, dtype: torch.dtype
+) -> Tensor:
+    """The loss of a batch, under autocast where the precision is not float32."""
+    with torch.autocast(inputs.device.type, dtype, enabled=dtype != torch.float32):
+        logits = model(inputs)
+        return F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
 
 
 def _step(
