@@ -272,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--baseline", "compare with this", type=_arm, metavar="ARM")
     add("--arms", "the family over which p is adjusted", type=_arm, nargs="+", metavar="ARM")
     add("--metric", "top1, loss, or another column of numbers")
-    add("--margin", "differences below this do not matter; 0.2 for top1", type=float)
+    add("--margin", "differences below this do not matter; 0.2 for top1 and top5", type=float)
     add("--better", "which values of the metric are better", choices=("higher", "lower"))
 
     add = command(_checkpoints, CHECKPOINTS, text="train networks and keep them")

@@ -1,12 +1,33 @@
-"""What may not be imported: each row is a fresh interpreter, and what its code does without."""
+"""What may not be imported: no room from one above it, and nothing heavy where it is not needed."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import eca_lab
 
+# Room -> what of ours it may import, also within functions: the table of ARCHITECTURE.md.
+SMALL = {"checks", "files", "provenance", "recipe"}
+ROOMS = {
+    "checks": set(),
+    "files": set(),
+    "provenance": set(),
+    "recipe": {"checks"},
+    "attention": SMALL,
+    "data": {*SMALL, "attention"},
+    "evidence": {*SMALL, "attention"},
+    "figures": {"attention", "evidence"},
+    "networks": {*SMALL, "attention", "evidence"},
+    "looking": {*SMALL, "attention", "data"},
+    "training": {*SMALL, "attention", "data", "evidence", "networks"},
+    "explorers": {*SMALL, "attention", "data", "evidence", "networks", "looking", "training"}
+    | {"figures"},
+    "site": {"explorers"},
+}
+# Each row is a fresh interpreter, and what its code does without.
 JUPYTER = ("ipywidgets", "IPython", "matplotlib", "seaborn", "jupyterlab", "nbval")
 NOTHING = ("torch", "numpy", "pandas", "scipy", *JUPYTER)
 TRAIN = """
@@ -46,6 +67,27 @@ WITHOUT = {
     # Where training runs there may be only what pyproject.toml lists as dependencies.
     TRAIN: (*JUPYTER, "timm", "playwright", "ray"),
 }
+
+
+def imported_rooms(path):
+    """The rooms that a file imports from, other than its own."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "eca_lab":
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("eca_lab."))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_imports_from_one_above_it(room):
+    package = Path(eca_lab.__file__).parent
+    files = [*package.glob(f"{room}.py"), *(package / room).glob("*.py")]
+    assert files
+    found = {name for path in files for name in imported_rooms(path)}
+    assert found - {room} <= ROOMS[room]
 
 
 @pytest.mark.parametrize("code", WITHOUT)

@@ -128,9 +128,12 @@ class Explorer(anywidget.AnyWidget):
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """As that of ipywidgets; a page that is refused is told what holds, and why.
 
-        A cell may have changed the state after the page asked. ipywidgets would print the error
-        into the output of a cell, and leave the page as it is.
+        A page may set what STATE names, and nothing else of what is told to it. A cell may have
+        changed the state after the page asked: ipywidgets would print the error into the output of
+        a cell, and leave the page as it is.
         """
+        if self._from_page:
+            sync_data = {name: value for name, value in sync_data.items() if name in self.STATE}
         try:
             super().set_state(sync_data)
         except StateError as error:

@@ -308,7 +308,7 @@ def check_ray(address: str) -> ModuleType:
     try:
         import ray
     except ImportError:
-        raise ImportError('no Ray here; install it with: pip install "eca-lab[ray]"') from None
+        raise ImportError("no Ray here; install it with: pip install ray") from None
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         try:

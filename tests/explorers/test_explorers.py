@@ -1,4 +1,4 @@
-"""What every explorer keeps to in Python. Another explorer is one more row of `ROWS`.
+"""What every explorer keeps to in Python. Another explorer is one more `Row` of `rows`.
 
 What is particular to one is in test_<name>_explorer.py; what the page draws in test_browser.py.
 """
@@ -239,6 +239,15 @@ def test_a_page_that_is_refused_is_told_why_and_what_holds(row, make, told):
     assert held["state"].items() >= before.items() == explorer._state().items()
     assert f"{name}=" in refusal["content"]["refused"]
     assert "accepted" in refusal["content"]["refused"]
+
+
+def test_a_page_sets_the_state_and_nothing_else(row, make):
+    explorer = make()
+    given, answer, module = explorer.given, explorer.answer, explorer._esm
+    explorer._handle_msg(update(given={}, answer={}, _esm="", **row.together))
+    assert (explorer.given, explorer._esm) == (given, module)
+    assert explorer.answer.keys() == answer.keys()
+    assert explorer._state().items() >= row.together.items()
 
 
 def test_every_recorded_state_is_accepted_and_answered(make):
