@@ -69,10 +69,7 @@ def train_network(
     precision = resolve_precision(precision, device)
     dtype = getattr(torch, precision)
     check_integer("batch_size", recipe.batch_size, most=len(dataset.train_images))
-    stem = stem_for(dataset.size)
-    model = initial_model(backbone, arm, num_classes=len(dataset.classes), stem=stem, seed=seed)
-    # Which torch can, and its stubs do not know.
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = _network_for(dataset, backbone, arm, seed=seed, device=device)
     dataset = dataset.to(device)
     as_input = input_transform(dataset)
     initial = {name: value.detach().clone() for name, value in _attention_parameters(model)}
@@ -285,6 +282,17 @@ def _with_and_without_decay(
         for name, parameter in module.named_parameters(recurse=False):
             (undecayed if is_spared or name == "bias" else decayed).append(parameter)
     return decayed, undecayed
+
+
+def _network_for(
+    dataset: Dataset, backbone: str, arm: str | Spec, *, seed: int, device: torch.device
+) -> nn.Module:
+    """The initial network for a data set, on a device, in the memory layout that trains fastest."""
+    stem = stem_for(dataset.size)
+    classes = len(dataset.classes)
+    model = initial_model(backbone, arm, num_classes=classes, stem=stem, seed=seed)
+    # Which torch can, and its stubs do not know.
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _loss(
