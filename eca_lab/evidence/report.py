@@ -220,7 +220,7 @@ def conclusions(comparison: Comparison) -> list[str]:
     """What an `eca_lab.evidence.stats.Comparison` allows to say, as a list of sentences.
 
     They are on the arms that fix k, on the other arms, on what this number of seeds could have
-    found or shown to be equal, and the `notes`.
+    found or shown to be equal, and the `notes`. ValueError as `facts`.
     """
     return [SENTENCES[name].format(**fields) for name, fields in facts(comparison).items()]
 
@@ -228,8 +228,12 @@ def conclusions(comparison: Comparison) -> list[str]:
 def facts(comparison: Comparison) -> dict[str, dict[str, str]]:
     """What the `conclusions` are filled with: name of one of SENTENCES -> its fields, in order.
 
-    Of them verdicts, margin and equivalent follow from the margin.
+    Of them verdicts, margin and equivalent follow from the margin. ValueError for a metric that is
+    not in percent: the sentences speak of points, and round as suits them.
     """
+    if comparison.unit != "points":
+        accepted = "accepted are metrics in percent; print_comparisons tells the others in a table"
+        raise ValueError(f"metric={comparison.metric!r}: {accepted}")
     sizes = _fixed_kernel_sizes(comparison)
     is_fixed = comparison.table.index.isin(sizes)
     baseline = comparison.baseline

@@ -48,6 +48,13 @@ def test_conclusions_of_next_to_nothing(results):
     assert power == "With n = 0 to 1 seeds no spread could be measured."
 
 
+def test_what_is_no_percentage_has_no_conclusions_in_points(results):
+    frame = results(eca=[60, 61, 62], se=[61, 63, 62]).assign(loss=[1.0, 1.1, 1.2, 1.3, 1.5, 1.4])
+    loss = compare(frame, "eca", metric="loss", margin=0.01)
+    with pytest.raises(ValueError, match="metric='loss': accepted are metrics in percent"):
+        conclusions(loss)
+
+
 def test_conclusions_tell_what_was_left_out(results):
     frame = results(eca=[60, 61, 62], se=[61, 63, 62]).assign(device="cpu")
     frame.loc[0, "device"] = "cuda"
