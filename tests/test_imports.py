@@ -21,7 +21,7 @@ ROOMS = {
     "evidence": {*SMALL, "attention"},
     "figures": {"attention", "evidence"},
     "networks": {*SMALL, "attention", "evidence"},
-    "looking": {*SMALL, "attention", "data"},
+    "looking": {*SMALL, "attention", "data", "networks"},
     "training": {*SMALL, "attention", "data", "evidence", "networks"},
     "explorers": {*SMALL, "attention", "data", "evidence", "networks", "looking", "training"}
     | {"figures"},

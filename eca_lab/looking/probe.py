@@ -1,36 +1,26 @@
 """Channel attention in a running network: record its weights, and intervene on them.
 
-Of our own modules (of CBAM the channel weights are meant), and of those of timm and torchvision
-that `_GATES` names: the very weights that the module applies, taken where it computes them.
+Of any network: attention is what `eca_lab.networks.sites` finds, the very weights that are applied.
+Of CBAM the channel weights are meant.
 
 Shapes: N images, C channels of a layer, which is named as in `model.named_modules`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from eca_lab.checks import check_choice, check_integer
+from eca_lab.networks import passes
+from eca_lab.networks.sites import Site, Sites, modules_like_attention, none_found, watching
 
 Change = Callable[[Tensor], Tensor]  # of the weights (N, C) of a batch, for `intervene`
 Numbers = float | Sequence[float] | np.ndarray | Tensor
-
-# (package, class) -> the sub-module whose output is the channel weights. By name, so that timm need
-# not be installed. A class of that name without one, as in timm's legacy networks, is another.
-_GATES = {
-    ("eca_lab", "ChannelAttention"): "gate",
-    ("timm", "EcaModule"): "gate",
-    ("timm", "CecaModule"): "gate",
-    ("timm", "SEModule"): "gate",
-    ("timm", "SqueezeExcite"): "gate",
-    ("torchvision", "SqueezeExcitation"): "scale_activation",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,119 +28,111 @@ class WeightRecord:
     """The channel weights of every image in every attention layer, in the order of the layers.
 
     weights maps a layer to a (N, C) float32 array, and so do descriptors, the means of each channel
-    of its input, empty if they were not asked for.
+    of its input, empty if they were not asked for. left_out says of what looks like channel
+    attention, by name, why it is not recorded.
     """
 
     weights: dict[str, np.ndarray]
     descriptors: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-def attention_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The attention modules of a model by name, in order; empty without any."""
-    return {name: module for name, module in model.named_modules() if _gate(module) is not None}
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def record_weights(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | Iterable[Any],
     *,
-    prepare: Callable[[Tensor], Tensor] | None = None,
+    prepare: passes.Prepare | None = None,
     batch_size: int = 250,
     descriptors: bool = False,
 ) -> WeightRecord:
-    """Record the weights of every attention module for every image: a `WeightRecord`.
+    """Record the weights of all channel attention for every image: a `WeightRecord`.
 
     The model runs in evaluation mode, on the device and in the dtype of its parameters, and is
     left as it was found, also on an error. Within `intervene` the changed weights are recorded.
 
     Args:
-        model: with channel attention, see `attention_layers`.
-        images: (N, ...), on any device.
-        prepare: makes the model's input of a batch of images, such as
-            `eca_lab.data.augmentation.input_transform(dataset)`.
-        batch_size: how many images run at once.
+        model: any with channel attention, also traced or compiled.
+        images: (N, ...), on any device, or batches: a DataLoader, or another iterable, see
+            `eca_lab.networks.passes.batches`.
+        prepare: makes what the model is called with of a batch of images, such as
+            `eca_lab.data.augmentation.input_transform(dataset)`. A tuple it is called with as
+            arguments, a dict as arguments by name.
+        batch_size: how many images of a tensor run at once.
         descriptors: record the means of each layer's input channels, too.
 
     Raises:
-        ValueError: a model without channel attention, or with a layer that does not run exactly
-            once a pass; images that are no tensor, none, or uint8 without prepare.
+        TypeError, ValueError: a model in which no channel attention is found, or that is scripted;
+            images that are neither, none, or integers without prepare.
     """
-    kinds = ("weights", "descriptors") if descriptors else ("weights",)
-    return WeightRecord(**_run(model, images, prepare, batch_size=batch_size, kinds=kinds))
+    kinds = {"weights": _weights}
+    if descriptors:
+        kinds["descriptors"] = _descriptors
+    found, left_out = _run(model, images, prepare, batch_size=batch_size, kinds=kinds)
+    return WeightRecord(**found, left_out=left_out)
 
 
 def feature_maps(
-    model: nn.Module, images: Tensor, *, prepare: Callable[[Tensor], Tensor] | None = None
+    model: nn.Module, images: Tensor | Iterable[Any], *, prepare: passes.Prepare | None = None
 ) -> dict[str, np.ndarray]:
-    """What every attention module is given for every image: layer -> (N, C, h, w) float32 array.
+    """What channel attention weighs, for every image: layer -> (N, C, ...) float32 array.
 
     Arguments and errors as for `record_weights`. All of it is kept: meant for a few images.
     """
-    return _run(model, images, prepare, batch_size=250, kinds=("inputs",))["inputs"]
+    found, _ = _run(model, images, prepare, batch_size=250, kinds={"maps": _maps})
+    return found["maps"]
+
+
+def _weights(site: Site) -> Tensor:
+    return site.weights
+
+
+def _descriptors(site: Site) -> Tensor:
+    return site.channels_first.flatten(2).mean(2, dtype=torch.float32)
+
+
+def _maps(site: Site) -> Tensor:
+    return site.channels_first
 
 
 def _run(
     model: nn.Module,
-    images: Tensor,
-    prepare: Callable[[Tensor], Tensor] | None,
+    images: Tensor | Iterable[Any],
+    prepare: passes.Prepare | None,
     *,
     batch_size: int,
-    kinds: tuple[str, ...],
-) -> dict[str, dict[str, np.ndarray]]:
-    """Run the images through the model: kind of what is recorded -> layer -> (N, ...) array."""
-    layers = attention_layers(model)
-    if not layers:
-        known = [f"{package}.{kind} with a {gate}" for (package, kind), gate in _GATES.items()]
-        accepted = f"accepted are models with {', '.join(known)}"
-        raise ValueError(f"{type(model).__name__} has no channel attention: {accepted}")
-    check_integer("batch_size", batch_size)
-    if not isinstance(images, torch.Tensor) or not len(images):
-        raise ValueError("images: accepted is a tensor (N, ...) of one or more")
-    if prepare is None and not images.is_floating_point():
-        raise ValueError(f"images of {images.dtype} without prepare: accepted are floats")
-    like = next(model.parameters(), torch.empty(0))
-    # kind -> layer -> one tensor for each pass
-    found: dict[str, dict[str, list[Tensor]]] = {
-        kind: {layer: [] for layer in layers} for kind in kinds
-    }
+    kinds: dict[str, Callable[[Site], Tensor]],
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, str]]:
+    """Run the images through the model: kind of what is recorded -> layer -> (N, ...) array, and
+    what was left out, and why.
+    """
+    parts: dict[str, dict[str, list[Tensor]]] = {}  # layer -> kind -> one for each pass
+    left_out: dict[str, str] = {}
+
+    def keep(site: Site) -> None:
+        kept = parts.setdefault(site.name, {kind: [] for kind in kinds})
+        for kind, of in kinds.items():
+            # A copy: what is applied now may be written over in the same pass.
+            kept[kind].append(of(site).float().cpu().clone())
+
     with ExitStack() as stack:
-        for module in model.modules():
-            stack.callback(setattr, module, "training", module.training)
-        model.eval()
-        for kind, (layer, module) in product(kinds, layers.items()):
-            stack.enter_context(_watch(module, kind, found[kind][layer]))
+        stack.enter_context(passes.evaluating(model))
+        sites = stack.enter_context(watching(model, keep))
         stack.enter_context(torch.inference_mode())
-        for passes, batch in enumerate(images.split(batch_size)):
-            inputs = batch.to(like.device)
-            if prepare is not None:
-                inputs = prepare(inputs)
-            model(inputs.to(like.dtype))
-            for layer, kind in product(layers, kinds):
-                times = len(found[kind][layer]) - passes
-                if times != 1:
-                    raise ValueError(f"{layer} ran {times} times in a pass: accepted is once")
-    return {
-        kind: {layer: torch.cat(parts).numpy() for layer, parts in by_layer.items()}
-        for kind, by_layer in found.items()
+        for number, (batch, _) in enumerate(passes.batches(images, batch_size), start=1):
+            passes.call(model, batch, prepare)
+            left_out |= sites.left_out
+            for layer in {*parts} - {*sites.found, *left_out}:
+                left_out[layer] = f"it does not run in every pass: not in that of batch {number}"
+            for layer in sites.found:
+                if len(parts[layer][next(iter(kinds))]) != number:
+                    left_out.setdefault(layer, "it does not run in every pass")
+    layers = [layer for layer in parts if layer not in left_out]
+    if not layers:
+        raise ValueError(none_found(sites))
+    found = {
+        kind: {layer: torch.cat(parts[layer][kind]).numpy() for layer in layers} for kind in kinds
     }
-
-
-def _watch(module: nn.Module, kind: str, found: list[Tensor]) -> RemovableHandle:
-    """A hook that appends to a list what a module gives, or is given, in each pass."""
-
-    def keep_weights(_: nn.Module, __: object, out: Tensor) -> None:
-        found.append(out.flatten(1).float().cpu())
-
-    def keep_descriptors(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(inputs[0].mean((2, 3), dtype=torch.float32).cpu())
-
-    def keep_inputs(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(inputs[0].clone().float().cpu())
-
-    if kind == "weights":
-        return _gate(module).register_forward_hook(keep_weights)
-    hook = keep_descriptors if kind == "descriptors" else keep_inputs
-    return module.register_forward_pre_hook(hook)
+    return found, left_out
 
 
 @contextmanager
@@ -160,29 +142,55 @@ def intervene(model: nn.Module, layer: str, change: Change) -> Iterator[None]:
         with intervene(model, "layer2.attention", freeze(record.weights[...].mean(0))):
             ...
 
-    The innermost of several comes last.
+    The innermost of several comes last. The model has to run in the thread that opens the context.
 
     Args:
         model: with channel attention.
-        layer: one of `attention_layers`.
+        layer: one of those that `record_weights` finds.
         change: a function from the weights (N, C) of a batch to those that are applied instead:
             `scale`, `freeze`, `permute` and `swap` make one, `off` is one.
 
     Raises:
-        TypeError, ValueError: no function, or no layer.
+        TypeError, ValueError: no function; no module of that name. Once the model has run, no
+            channel attention there.
         ValueError, RuntimeError: from the model, for a change that does not fit the channels.
     """
-    gate = _gate(_layer(model, layer))
     if not callable(change):
         raise TypeError(f"change={change!r}: accepted are functions, such as probe.freeze(0.5)")
-
-    def changed(
-        _: nn.Module, __: object, out: Tensor
-    ) -> Tensor:  # of shape (N, C), or (N, C, 1, 1), or (N, 1, C)
-        return change(out.flatten(1)).reshape(out.shape)
-
-    with gate.register_forward_hook(changed):
+    _check_module(model, layer)
+    with _watching_one(model, layer, lambda site: change(site.weights)):
         yield
+
+
+@contextmanager
+def _watching_one(
+    model: nn.Module, layer: str, handler: Callable[[Site], Tensor | None]
+) -> Iterator[None]:
+    """While the context is open, hand one site to the handler; ValueError from a pass without it."""
+
+    def only(site: Site) -> Tensor | None:
+        return handler(site) if site.name == layer else None
+
+    def check(_: nn.Module, __: object, ___: object) -> None:
+        if layer not in sites.found:
+            reason = sites.left_out.get(layer)
+            found = ", ".join(sites.found)
+            accepted = f"accepted are {found}" if found else none_found(sites)
+            raise ValueError(f"layer={layer!r}: {reason or 'no channel attention'}; {accepted}")
+
+    # Behind that of the sites, so that the pass is over for them.
+    with watching(model, only) as sites, model.register_forward_hook(check):
+        yield
+
+
+def _check_module(model: nn.Module, layer: str) -> nn.Module:
+    """The module in which a site stands; ValueError unless there is one of that name."""
+    modules = dict(model.named_modules())
+    accepted = modules_like_attention(model) or ["the layers that record_weights finds"]
+    name = str(layer).partition("#")[0]
+    if name not in modules:
+        check_choice("layer", layer, accepted)
+    return modules[name]
 
 
 def scale(factor: Numbers) -> Change:
@@ -243,16 +251,29 @@ def renumber(
 
     Args:
         model: with channel attention.
-        layer: one of `attention_layers`.
+        layer: one of those that `record_weights` finds, which has a module to itself, of maps
+            (N, C, ...).
         order: a permutation of its channels, (C,).
 
     Raises:
-        ValueError: no layer, or no permutation.
+        ValueError: no module of that name, or no permutation. Once the model has run, attention
+            that is not the module's own.
     """
-    module = _layer(model, layer)
+    module = _check_module(model, layer)
     indices = _permutation(order)
     renumbered = permute(indices)
     restored = permute(indices.argsort())
+    given: list[Tensor] = []
+
+    def enter(_: nn.Module, inputs: tuple) -> tuple:
+        given[:] = [renumbered(inputs[0])]
+        return (given[0], *inputs[1:])
+
+    def check(site: Site) -> None:
+        if site.dimension != 1 or site.map is not given[0]:
+            accepted = "accepted is attention with a module to itself, of maps (N, C, ...)"
+            raise ValueError(f"layer={layer!r}: what it weighs is not its input; {accepted}")
+
     with ExitStack() as stack:
         for parameter in module.parameters():
             stack.callback(setattr, parameter, "data", parameter.data)
@@ -260,25 +281,10 @@ def renumber(
                 if size == len(indices):
                     there = indices.to(parameter.device)
                     parameter.data = parameter.data.index_select(dimension, there)
-        stack.enter_context(module.register_forward_pre_hook(lambda _, x: renumbered(x[0])))
+        stack.enter_context(_watching_one(model, layer, check))
+        stack.enter_context(module.register_forward_pre_hook(enter))
         stack.enter_context(module.register_forward_hook(lambda _, __, out: restored(out)))
         yield
-
-
-def _gate(module: nn.Module) -> nn.Module | None:
-    """The sub-module of an attention module whose output is the channel weights; else None."""
-    for kind in type(module).__mro__:
-        gate = _GATES.get((kind.__module__.split(".")[0], kind.__name__))
-        if gate and isinstance(getattr(module, gate, None), nn.Module):
-            return getattr(module, gate)
-    return None
-
-
-def _layer(model: nn.Module, name: str) -> nn.Module:
-    """The attention module of that name."""
-    layers = attention_layers(model)
-    check_choice("layer", name, layers or ["none, since the model has no channel attention"])
-    return layers[name]
 
 
 def _finite(name: str, values: Numbers) -> Tensor:
