@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from eca_lab import data
-from eca_lab.attention.spec import DATASETS
+from eca_lab.attention.spec import DATASETS, parse_spec
 from eca_lab.checks import check_integer
 from eca_lab.evidence.printing import print_results
 from eca_lab.files import check_folder, listed
-from eca_lab.looking import probe, recording
+from eca_lab.looking import recording
 from eca_lab.networks.checkpoints import SUFFIX, load_checkpoint
 from eca_lab.training.keeping import train_checkpoints
 from eca_lab.training.planning import Plan, check_arms, duration, plan_sweep
@@ -128,9 +128,8 @@ def record(options: Namespace) -> int:
             continue
         found += 1
         recorded = out / path.name
-        if probe.attention_layers(model) and not _is_recorded(
-            recorded, card, per_class=options.per_class
-        ):
+        moved = parse_spec(card["arm"]).name not in ("none", "static")  # by what is in an image
+        if moved and not _is_recorded(recorded, card, per_class=options.per_class):
             todo.append((recorded, model, card))
     if not found:
         raise ValueError(f"{folder}: no network was trained on {dataset.name} of this size")

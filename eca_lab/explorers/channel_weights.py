@@ -33,8 +33,8 @@ class ChannelWeightExplorer(Explorer):
     sorted by class. The weights of a network are recorded when it is first shown.
 
     Args:
-        networks: name -> model with channel attention, trained on the data set, see
-            `eca_lab.looking.probe.attention_layers`. They are put into evaluation mode.
+        networks: name -> model with channel attention, trained on the data set. They are put into
+            evaluation mode.
         dataset: an `eca_lab.data.Dataset` with a test image of every class, at most `IMAGES`
             classes.
         network: one of `networks`, the first if left out.
@@ -203,14 +203,13 @@ class ChannelWeightExplorer(Explorer):
 
     def _channels_of(self, name: str) -> dict[str, int]:
         """Layer -> channels, of a network, which is in evaluation mode then."""
-        model = self._networks[name]
-        if not probe.attention_layers(model.eval()):
-            raise ValueError(
-                f"networks[{name!r}] has no channel attention: accepted are models with some"
-            )
+        model = self._networks[name].eval()
         self._forward(name, image=0)
-        weights = probe.record_weights(model, self._images[:1], prepare=self._prepare).weights
-        return {layer: of_layer.shape[1] for layer, of_layer in weights.items()}
+        try:
+            record = probe.record_weights(model, self._images[:1], prepare=self._prepare)
+        except ValueError as error:
+            raise ValueError(f"networks[{name!r}]: {error}") from None
+        return {layer: weights.shape[1] for layer, weights in record.weights.items()}
 
     def _forward(self, name: str, image: int) -> list[float]:
         """The probabilities that a network gives an image, by class."""

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from eca_lab.checks import check_choice, check_integer
 from eca_lab.networks import passes
-from eca_lab.networks.sites import Site, Sites, modules_like_attention, none_found, watching
+from eca_lab.networks.sites import (
+    Site,
+    modules_like_attention,
+    none_found,
+    watching,
+    without_product,
+)
 
 Change = Callable[[Tensor], Tensor]  # of the weights (N, C) of a batch, for `intervene`
 Numbers = float | Sequence[float] | np.ndarray | Tensor
@@ -64,7 +70,7 @@ def record_weights(
         TypeError, ValueError: a model in which no channel attention is found, or that is scripted;
             images that are neither, none, or integers without prepare.
     """
-    kinds = {"weights": _weights}
+    kinds: dict[str, Callable[[Site], Tensor]] = {"weights": _weights}
     if descriptors:
         kinds["descriptors"] = _descriptors
     found, left_out = _run(model, images, prepare, batch_size=batch_size, kinds=kinds)
@@ -105,32 +111,33 @@ def _run(
     """Run the images through the model: kind of what is recorded -> layer -> (N, ...) array, and
     what was left out, and why.
     """
-    parts: dict[str, dict[str, list[Tensor]]] = {}  # layer -> kind -> one for each pass
+    parts: dict[str, list[dict[str, Tensor]]] = {}  # layer -> kind of each pass
     left_out: dict[str, str] = {}
 
     def keep(site: Site) -> None:
-        kept = parts.setdefault(site.name, {kind: [] for kind in kinds})
-        for kind, of in kinds.items():
-            # A copy: what is applied now may be written over in the same pass.
-            kept[kind].append(of(site).float().cpu().clone())
+        # Copies: what is applied now may be written over in the same pass.
+        kept = {kind: of(site).float().cpu().clone() for kind, of in kinds.items()}
+        parts.setdefault(site.name, []).append(kept)
 
+    number = 0  # of passes
     with ExitStack() as stack:
         stack.enter_context(passes.evaluating(model))
         sites = stack.enter_context(watching(model, keep))
         stack.enter_context(torch.inference_mode())
-        for number, (batch, _) in enumerate(passes.batches(images, batch_size), start=1):
+        for batch, _ in passes.batches(images, batch_size):
             passes.call(model, batch, prepare)
             left_out |= sites.left_out
-            for layer in {*parts} - {*sites.found, *left_out}:
-                left_out[layer] = f"it does not run in every pass: not in that of batch {number}"
-            for layer in sites.found:
-                if len(parts[layer][next(iter(kinds))]) != number:
-                    left_out.setdefault(layer, "it does not run in every pass")
+            number += 1
+    for layer, kept in parts.items():
+        if len(kept) != number:
+            left_out.setdefault(layer, "it does not run in every pass")
+    left_out |= without_product(model, [*parts, *left_out])
     layers = [layer for layer in parts if layer not in left_out]
     if not layers:
-        raise ValueError(none_found(sites))
+        raise ValueError(none_found(model, left_out))
     found = {
-        kind: {layer: torch.cat(parts[layer][kind]).numpy() for layer in layers} for kind in kinds
+        kind: {layer: torch.cat([kept[kind] for kept in parts[layer]]).numpy() for layer in layers}
+        for kind in kinds
     }
     return found, left_out
 
@@ -166,17 +173,19 @@ def intervene(model: nn.Module, layer: str, change: Change) -> Iterator[None]:
 def _watching_one(
     model: nn.Module, layer: str, handler: Callable[[Site], Tensor | None]
 ) -> Iterator[None]:
-    """While the context is open, hand one site to the handler; ValueError from a pass without it."""
+    """While the context is open, hand one site to the handler; a pass without it is an error."""
 
     def only(site: Site) -> Tensor | None:
         return handler(site) if site.name == layer else None
 
     def check(_: nn.Module, __: object, ___: object) -> None:
         if layer not in sites.found:
-            reason = sites.left_out.get(layer)
+            left_out = sites.left_out | without_product(model, [*sites.found, *sites.left_out])
             found = ", ".join(sites.found)
-            accepted = f"accepted are {found}" if found else none_found(sites)
-            raise ValueError(f"layer={layer!r}: {reason or 'no channel attention'}; {accepted}")
+            accepted = f"accepted are {found}" if found else none_found(model, left_out)
+            raise ValueError(
+                f"layer={layer!r}: {left_out.get(layer, 'no channel attention')}; {accepted}"
+            )
 
     # Behind that of the sites, so that the pass is over for them.
     with watching(model, only) as sites, model.register_forward_hook(check):

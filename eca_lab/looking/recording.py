@@ -128,8 +128,9 @@ def _neighbours(
 ) -> dict[str, measures.NeighbourCorrelation]:
     """Are neighbours alike, layer by layer: in the kernel's own order, as far as it reaches."""
     found = {}
-    for layer, module in probe.attention_layers(model).items():
-        values = descriptors[layer][:, getattr(module, "permutation", slice(None))]
+    for layer, values in descriptors.items():
+        module = model.get_submodule(layer)
+        values = values[:, getattr(module, "permutation", slice(None))]
         # SE, to which an order is nothing, gets the reach that ECA would have.
         size = getattr(module, "kernel_size", None) or adaptive_kernel_size(values.shape[1])
         found[layer] = measures.neighbour_correlation(values, max(1, size // 2), orders=2999)

@@ -4,9 +4,11 @@ Nothing here knows a network by its name. A module is named as in `torch.nn.Modu
 the network itself has the name "".
 """
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -71,9 +73,7 @@ def call(model: nn.Module, batch: Any, prepare: Prepare | None = None) -> Any:
     Raises:
         ValueError: images that are integers, without prepare.
     """
-    like = next(model.parameters(), None)
-    if like is None:
-        like = next(model.buffers(), torch.empty(0))
+    like = next(chain(model.parameters(), model.buffers()), torch.empty(0))
     given = _moved(batch, like.device)
     if prepare is not None:
         given = prepare(given)
@@ -110,10 +110,8 @@ def logits_of(output: Any) -> Tensor:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """While the context is open, the model is in evaluation mode; afterwards as it was."""
     modes = [(module, module.training) for module in model.modules()]
-    try:
+    with suppress(NotImplementedError):  # what torch.export made has the mode of its making alone
         model.eval()
-    except NotImplementedError:  # what torch.export made has one mode, that of its making
-        pass
     try:
         yield
     finally:
@@ -185,6 +183,8 @@ class Trace:
         self._thread = threading.get_ident()
         for name, module in self.model.named_modules():
             self._watch(name, module)
+        if "torch._dynamo" in sys.modules:  # or nothing is compiled
+            self._entered.enter_context(torch.compiler.set_stance("force_eager"))
         self._entered.enter_context(_Mode(self))
         return self
 
@@ -200,7 +200,8 @@ class Trace:
             self.entered(self.frames[-1])
 
         def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
-            self.left(self.frames.pop(), output)
+            if self.frames:  # none, where a pass was refused
+                self.left(self.frames.pop(), output)
 
         enters = module.register_forward_pre_hook(enter, with_kwargs=True)
         self._entered.enter_context(enters)
@@ -223,12 +224,16 @@ class _Mode(TorchDispatchMode):
         super().__init__()
         self._trace = trace
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip it, torch would import it, for seconds
+
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if not self._trace.frames:  # outside of the model
-            return function(*args, **kwargs)
+        if not self._trace.frames or function is torch.ops.prim.device.default:
+            return function(*args, **kwargs)  # outside of the model, or no operation
         # In inference mode an operation that consists of others comes in one piece.
         with self:
             out = function.decompose(*args, **kwargs)

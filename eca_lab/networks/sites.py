@@ -9,7 +9,7 @@ Shapes: N images, C channels of a map.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +32,8 @@ _POOLS = (
 )
 # How classes and attributes are called that may be attention.
 _LIKE_ATTENTION = re.compile(
-    r"attention|attn|squeeze|excit|cbam|(?<![a-z])c?eca(?![a-z])|(?<![a-z])se(?![a-z])"
-    r"|SE[A-Z]|E[Cc][Aa][A-Z]|SE$|ECA$"
+    r"(?i:attention|attn|squeeze|excit|cbam|(?<![a-z])(c?eca|se)(?![a-z]))"
+    r"|(SE|E[Cc][Aa])(Module|Layer|Block)?$"
 )
 
 
@@ -62,8 +62,7 @@ class Sites(Trace):
     """While it is entered, every site in the passes of a model is handed to `handlers` in turn.
 
     What one of them gives, the next sees, and the last applies. After a pass, `found` names its
-    sites, and `left_out` says of products that are like sites, and of modules that are called as
-    attention is, why they are none.
+    sites, and `left_out` says of products that are like sites why they are none.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -73,8 +72,10 @@ class Sites(Trace):
         self.left_out: dict[str, str] = {}
         self._products: dict[str, int] = {}  # of a module, so far
         self._marks = _Marks(model)
-        with_outputs = [weight.shape[0] for weight in model.parameters() if weight.dim() > 2]
-        self._widths = set(with_outputs)  # of the convolutions
+        weights = [weight for weight in model.parameters() if weight.dim()]
+        # How many outputs the layers have, and the convolutions among them.
+        self._widths = {len(weight) for weight in weights}
+        self._convolved = {len(weight) for weight in weights if weight.dim() > 2}
 
     def begin(self) -> None:
         self.found = []
@@ -85,14 +86,8 @@ class Sites(Trace):
         self._products[frame.name] = 0
 
     def left(self, frame: Frame, output: Any) -> None:
-        if self.frames:
-            return
-        self._marks.clear()
-        for name, kind in modules_like_attention(self.model).items():
-            parent = name.rpartition(".")[0]
-            known = [each.partition("#")[0] for each in (*self.found, *self.left_out)]
-            if not any(each in (name, parent) or each.startswith(f"{name}.") for each in known):
-                self.left_out[name] = f"a {kind} in which there is no such product"
+        if not self.frames:
+            self._marks.clear()
 
     def seen(self, function: Any, args: tuple, kwargs: dict) -> Any:
         if function in _PRODUCTS and all(isinstance(arg, Tensor) for arg in args):
@@ -114,13 +109,12 @@ class Sites(Trace):
         number = self._products[frame.name]
         self._products[frame.name] = number + 1
         name = f"{frame.name}#{number}" if number else frame.name
-        reason = found if isinstance(found, str) else ""
         if frame.again:
-            reason = "it runs more than once in a pass"
+            found = "it runs more than once in a pass"
             if name in self.found:
                 self.found.remove(name)
-        if reason:
-            self.left_out[name] = reason
+        if isinstance(found, str):
+            self.left_out[name] = found
             return args
         self.found.append(name)
         return self._handled(args, Site(name, x, _squeezed(weights, found), dimension=found))
@@ -148,10 +142,23 @@ class Sites(Trace):
         if len(x) != self.images:
             return f"its rows are {len(x)}, and the images {self.images}"
         [dimension] = along
-        size = x.shape[dimension]
-        if x.dim() == 3 and dimension == 1 and size not in self._widths:
-            return f"whether its {size} weights are of channels or of tokens cannot be told"
-        return dimension
+        return self._channels_in(x, dimension, over)
+
+    def _channels_in(self, x: Tensor, dimension: int, over: list[int]) -> int | str | None:
+        """The dimension of the weights if it can be that of the channels; else why it cannot.
+
+        (N, C, L) and (N, T, C) look alike, and so do weights of channels and of positions. The
+        parameters tell: as many outputs as a map has channels some convolution, or some layer, has.
+        """
+        last = x.dim() - 1
+        first = x.shape[1] in self._convolved
+        if dimension == 1 and (x.dim() > 3 or first):
+            return dimension
+        if dimension == last and x.shape[last] in self._widths and not (over == [1] and first):
+            return dimension
+        if dimension not in (1, last):
+            return None
+        return f"whether its {x.shape[dimension]} weights are of channels cannot be told"
 
     def _handled(self, args: tuple[Tensor, Tensor], site: Site) -> tuple[Tensor, Tensor]:
         now = site
@@ -197,10 +204,8 @@ class _Marks:
 
     def follow(self, function: Any, args: tuple, kwargs: dict, *, out: Any) -> None:
         """Mark what an operation gave, by what it was given."""
-        given = [
-            tensor for tensor in _flat((*args, *kwargs.values())) if isinstance(tensor, Tensor)
-        ]
-        outputs = [tensor for tensor in _flat((out,)) if isinstance(tensor, Tensor)]
+        given = [*_tensors((*args, *kwargs.values()))]
+        outputs = [*_tensors((out,))]
         if function in _POOLS and given[0].numel() == len(given[0]) * max(given[0].shape[1:]):
             self._pooled[_place(given[0])] = given[0]
         inverse_root = function is _aten.rsqrt.default or (
@@ -245,25 +250,35 @@ def modules_like_attention(model: nn.Module) -> dict[str, str]:
     """Name -> class of the modules that are called as attention is; none within another."""
     found: dict[str, str] = {}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Identity):
-            continue
         kind = type(module).__name__
         called = _LIKE_ATTENTION.search(kind) or _LIKE_ATTENTION.search(name.rpartition(".")[2])
-        if name and called and not any(name.startswith(f"{outer}.") for outer in found):
+        within = any(name.startswith(f"{outer}.") for outer in found)
+        if name and called and not within and not isinstance(module, nn.Identity | nn.Dropout):
             found[name] = kind
     return found
 
 
-def none_found(sites: Sites) -> str:
-    """What to tell of a model, in the last pass of which there was no site."""
+def without_product(model: nn.Module, known: Iterable[str]) -> dict[str, str]:
+    """Which modules are called as attention is, but have none of the known sites; and a reason."""
+    found = {}
+    modules = [name.partition("#")[0] for name in known]
+    for name, kind in modules_like_attention(model).items():
+        parent = name.rpartition(".")[0]
+        if not any(each in (name, parent) or each.startswith(f"{name}.") for each in modules):
+            found[name] = f"a {kind} in which there is no such product"
+    return found
+
+
+def none_found(model: nn.Module, left_out: Mapping[str, str]) -> str:
+    """What to tell of a model without a site: what was looked for, and what was left out."""
     message = (
-        f"{type(sites.model).__name__} has no channel attention that could be found: looked for "
-        "was a product of a map (N, C, ...) with one number for every image and channel"
+        f"{type(model).__name__} has no channel attention that could be found: looked for was a "
+        "product of a map (N, C, ...) with one number for every image and channel"
     )
-    for name, reason in [*sites.left_out.items()][:5]:
-        message += f"; {name or 'the model'}: {reason}"
-    more = len(sites.left_out) - 5
-    return f"{message}; and {more} more" if more > 0 else message
+    reasons = [f"{name or 'the model'}: {reason}" for name, reason in left_out.items()]
+    if len(reasons) > 5:
+        reasons[5:] = [f"and {len(reasons) - 5} more"]
+    return "; ".join([message, *reasons])
 
 
 def _varying(x: Tensor, weights: Tensor) -> tuple[list[int], list[int]] | None:
@@ -274,7 +289,8 @@ def _varying(x: Tensor, weights: Tensor) -> tuple[list[int], list[int]] | None:
         return None
     if len(weights) != len(x) or (len(x) > 1 and weights.stride(0) == 0):
         return None
-    along, over = [], []
+    along: list[int] = []
+    over: list[int] = []
     for dimension in range(1, x.dim()):
         if weights.shape[dimension] not in (1, x.shape[dimension]):
             return None
@@ -291,12 +307,13 @@ def _squeezed(weights: Tensor, dimension: int) -> Tensor:
 
 
 def _place(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return tensor.untyped_storage()._cdata  # its address: a fake tensor, which has no data, has one
 
 
-def _flat(values: tuple) -> Iterator[Any]:
+def _tensors(values: tuple | list) -> Iterator[Tensor]:
+    """The tensors among what an operation is given, or gives, and in its lists of them."""
     for value in values:
-        if isinstance(value, tuple | list):
-            yield from value
-        else:
+        if isinstance(value, Tensor):
             yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)

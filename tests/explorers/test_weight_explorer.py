@@ -127,7 +127,9 @@ def test_what_cannot_be_shown(networks, dataset):
     with pytest.raises(ValueError, match="there are none; accepted is at least one"):
         ChannelWeightExplorer({}, dataset)
     plain = {**networks, "plain": build_model("tiny", "none", num_classes=2, stem="cifar")}
-    with pytest.raises(ValueError, match=r"networks\['plain'\] has no channel attention"):
+    with pytest.raises(
+        ValueError, match=r"networks\['plain'\]: TinyResNet has no channel attention"
+    ):
         ChannelWeightExplorer(plain, dataset)
     three = dataclasses.replace(dataset, classes=(*dataset.classes, "blue"))
     with pytest.raises(ValueError, match="class 'blue' has no test image"):

@@ -1,6 +1,5 @@
 import copy
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -219,26 +218,16 @@ def test_the_last_batch_failing_leaves_nothing_behind():
 
 
 def test_what_cannot_be_recorded():
-    with pytest.raises(ValueError, match="TinyResNet has no channel attention: accepted are"):
+    message = "TinyResNet has no channel attention that could be found: looked for was a product"
+    with pytest.raises(ValueError, match=message):
         probe.record_weights(tiny("none"), images())
     with pytest.raises(ValueError, match=r"images of torch\.uint8 without prepare"):
         probe.record_weights(tiny(), images().to(torch.uint8))
-    for given in (images().numpy(), images(0)):
-        with pytest.raises(ValueError, match="images: accepted is a tensor"):
-            probe.record_weights(tiny(), given)
     with pytest.raises(ValueError, match="batch_size=0"):
         probe.record_weights(tiny(), images(), batch_size=0)
     shared = modules.ECA(3, kernel_size=1)
-    with pytest.raises(ValueError, match="0 ran 2 times in a pass: accepted is once"):
+    with pytest.raises(ValueError, match="; 0: it runs more than once in a pass"):
         probe.record_weights(nn.Sequential(shared, shared), images())
-
-
-def test_a_class_of_a_known_name_without_a_gate_is_refused():
-    model = timm.create_model("legacy_seresnet18")  # its SEModule ends in another sub-module
-    assert probe.attention_layers(model) == {}
-    message = r"SENet has no channel attention: .* timm\.SEModule with a gate"
-    with pytest.raises(ValueError, match=message):
-        probe.record_weights(model, images(2))
 
 
 def test_feature_maps_are_what_the_modules_are_given():
@@ -247,23 +236,10 @@ def test_feature_maps_are_what_the_modules_are_given():
         maps = probe.feature_maps(model, batch)
         assert_same_state(before, state(model))
         model.eval()
-        layers = probe.attention_layers(model)
-        assert list(maps) == list(layers)
-        for layer, x in inputs_of(model, layers, batch).items():
+        assert list(maps) == list(probe.record_weights(model, batch).weights)
+        for layer, x in inputs_of(model, maps, batch).items():
             assert maps[layer].dtype == np.float32
             np.testing.assert_allclose(maps[layer], x, atol=1e-5)
-
-
-def test_other_libraries_are_recognised_without_being_imported(monkeypatch):
-    class Own(EcaModule):
-        """A user's subclass of a known module."""
-
-    class SqueezeExcitation(nn.Identity):
-        """A user's module that shares no more than a name."""
-
-    model = nn.Sequential(SqueezeExcitation(), Own(3))
-    monkeypatch.setitem(sys.modules, "timm", None)  # importing it would fail
-    assert list(probe.record_weights(model, images()).weights) == ["1"]
 
 
 # --- Interventions ---
@@ -344,10 +320,20 @@ def test_one_layer_is_changed_and_the_others_react():
 
 def test_interventions_that_are_refused():
     model = tiny()
-    with pytest.raises(ValueError, match=r"layer='layer1': accepted are layer1\.attention, layer2"):
-        probe.intervene(model, "layer1", probe.off).__enter__()
-    with pytest.raises(ValueError, match="accepted are none, since the model has no channel"):
-        probe.renumber(tiny("none"), "layer1.attention", [0]).__enter__()
+    with pytest.raises(ValueError, match=r"layer='layer9': accepted are layer1\.attention, layer2"):
+        probe.intervene(model, "layer9", probe.off).__enter__()
+    for act in (
+        probe.intervene(model, "layer1", probe.off),
+        probe.renumber(model, "layer1", torch.randperm(16)),
+    ):
+        with act, pytest.raises(ValueError, match="layer='layer1': no channel attention; accepted"):
+            model(images())
+    plain = tiny("none")
+    with (
+        probe.intervene(plain, "layer1.attention", probe.off),
+        pytest.raises(ValueError, match="no channel attention that could be found"),
+    ):
+        plain(images())
     with pytest.raises(TypeError, match=r"change=0\.5: accepted are functions, such as"):
         probe.intervene(model, LAYERS[0], 0.5).__enter__()
     for change in (probe.scale([1, 2]), probe.freeze([1, 2]), probe.permute([1, 0])):

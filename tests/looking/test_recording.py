@@ -90,7 +90,7 @@ def test_a_weight_that_follows_the_channel_s_own_mean(dataset):
     # With k = 1 the weight is a rising, or falling, function of the channel's own mean alone.
     model = build_model("tiny", "eca(k=1)", num_classes=2, stem="cifar").eval()
     for layer, sign in zip(LAYERS, (1, -1, 1, -1), strict=True):
-        torch.nn.init.constant_(probe.attention_layers(model)[layer].conv.weight, 0.5 * sign)
+        torch.nn.init.constant_(model.get_submodule(layer).conv.weight, 0.5 * sign)
     made = record(model, dataset, per_class=10)
     assert list(made.follows.values()) == pytest.approx([1, -1, 1, -1], abs=0.02)
 

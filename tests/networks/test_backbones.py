@@ -5,7 +5,6 @@ import torchvision
 from eca_lab.attention.architectures import ARCHITECTURES
 from eca_lab.attention.modules import ECA, SE
 from eca_lab.attention.spec import parse_spec
-from eca_lab.looking import probe
 from eca_lab.networks.backbones import (
     BACKBONES,
     add_attention,
@@ -106,7 +105,7 @@ def test_resolved_kernel_sizes(backbone, spec, sizes):
         model = build_model(backbone, spec)
     resolved = (parse_spec(each).kernel_sizes for each in attention_specs(model))
     assert [k for k in resolved if k] == sizes
-    modules = probe.attention_layers(model).values()
+    modules = [place.block.attention for place in blocks(model)]
     assert [each.kernel_size for each in modules if hasattr(each, "kernel_size")] == sizes
 
 
