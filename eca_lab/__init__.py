@@ -20,6 +20,8 @@ _ROOMS = {
     "Recipe": "recipe",
     "record_weights": "looking.probe",
     "intervene": "looking.probe",
+    "attention_table": "looking.table",
+    "rank_attention": "looking.ranking",
 }
 __all__ = list(_ROOMS)
 

@@ -20,10 +20,11 @@ from eca_lab.evidence.printing import print_results
 from eca_lab.files import check_folder, listed
 from eca_lab.looking import recording
 from eca_lab.networks.checkpoints import SUFFIX, load_checkpoint
+from eca_lab.progress import progress_bar
 from eca_lab.training.keeping import train_checkpoints
 from eca_lab.training.planning import Plan, check_arms, duration, plan_sweep
 from eca_lab.training.sweep import Sweep, check_workers
-from eca_lab.training.train import check_device, progress_bar
+from eca_lab.training.train import check_device
 from eca_lab.training.workers import threads_each
 
 AGAIN = "Run the same command again to"

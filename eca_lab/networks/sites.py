@@ -41,13 +41,19 @@ _LIKE_ATTENTION = re.compile(
 class Site:
     """A product of a map with channel weights in one pass: N images, C channels.
 
-    map is what is weighed, (N, ...), dimension that of its channels, and weights are (N, C).
+    map is what is weighed, (N, ...), dimension that of its channels, and factor what weighs it, of
+    as many dimensions.
     """
 
     name: str
     map: Tensor
-    weights: Tensor
+    factor: Tensor
     dimension: int
+
+    @property
+    def weights(self) -> Tensor:
+        """The factor as (N, C)."""
+        return self.factor.movedim(self.dimension, 1).flatten(2)[:, :, 0]
 
     @property
     def channels_first(self) -> Tensor:
@@ -117,7 +123,7 @@ class Sites(Trace):
             self.left_out[name] = found
             return args
         self.found.append(name)
-        return self._handled(args, Site(name, x, _squeezed(weights, found), dimension=found))
+        return self._handled(args, Site(name, x, weights, dimension=found))
 
     def _dimension(self, x: Tensor, weights: Tensor) -> int | str | None:
         """The dimension of x of which the weights are channel weights, or why they are none.
@@ -162,17 +168,15 @@ class Sites(Trace):
 
     def _handled(self, args: tuple[Tensor, Tensor], site: Site) -> tuple[Tensor, Tensor]:
         now = site
+        shape = [1] * site.map.dim()
+        shape[0], shape[site.dimension] = len(site.map), site.map.shape[site.dimension]
         for handler in self.handlers:
             weights = handler(now)
             if weights is not None:
-                now = Site(site.name, site.map, weights, dimension=site.dimension)
-        if now is site:
-            return args
-        shape = [1] * site.map.dim()
-        shape[0], shape[site.dimension] = site.weights.shape
-        changed = now.weights.to(site.weights).reshape(shape)
+                factor = weights.to(site.factor).reshape(shape)
+                now = Site(site.name, site.map, factor, dimension=site.dimension)
         # The map stays where it was: a product in place is one in its first factor.
-        return (site.map, changed) if args[0] is site.map else (changed, site.map)
+        return (now.map, now.factor) if args[0] is site.map else (now.factor, now.map)
 
 
 class _Marks:
@@ -299,11 +303,6 @@ def _varying(x: Tensor, weights: Tensor) -> tuple[list[int], list[int]] | None:
         one_value = weights.shape[dimension] == 1 or weights.stride(dimension) == 0
         (over if one_value else along).append(dimension)
     return along, over
-
-
-def _squeezed(weights: Tensor, dimension: int) -> Tensor:
-    """(N, C) of channel weights that vary along this dimension alone."""
-    return weights.movedim(dimension, 1).flatten(2)[:, :, 0]
 
 
 def _place(tensor: Tensor) -> int:

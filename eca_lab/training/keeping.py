@@ -10,9 +10,10 @@ import torch
 
 from eca_lab.files import check_folder
 from eca_lab.networks.checkpoints import checkpoint_name, load_checkpoint, save_checkpoint
+from eca_lab.progress import progress_bar
 from eca_lab.provenance import code_version, provenance
 from eca_lab.training.planning import Plan, Trial
-from eca_lab.training.train import check_device, progress_bar
+from eca_lab.training.train import check_device
 
 
 def train_checkpoints(

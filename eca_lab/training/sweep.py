@@ -19,10 +19,11 @@ from eca_lab.attention.spec import arm_order
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.evidence import results
 from eca_lab.files import check_folder
+from eca_lab.progress import progress_bar
 from eca_lab.provenance import provenance
 from eca_lab.training.keeping import describe, keep_checkpoint
 from eca_lab.training.planning import Plan, Trial
-from eca_lab.training.train import check_device, progress_bar, resolve_precision
+from eca_lab.training.train import check_device, resolve_precision
 from eca_lab.training.workers import Pool, ProcessPool, RayPool, check_ray, outcomes
 
 MOST_WORKERS = 1000

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from eca_lab.attention.modules import ChannelAttention
 from eca_lab.attention.spec import Spec
@@ -120,13 +118,6 @@ def resolve_precision(precision: str, device: torch.device) -> str:
         return precision
     fast = device.type == "cuda" or cpu_has_bfloat16()
     return "bfloat16" if fast else "float32"
-
-
-def progress_bar(total: int, unit: str = "epoch") -> tqdm:
-    """A progress bar for people: none where nobody looks on."""
-    # tqdm's bar for notebooks overlooks this variable, which its bar for terminals obeys.
-    quiet = True if os.environ.get("TQDM_DISABLE") else None
-    return tqdm(total=total, unit=unit, smoothing=0.05, disable=quiet)
 
 
 def trial_description(
