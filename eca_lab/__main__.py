@@ -102,8 +102,9 @@ def _checkpoints(options: Namespace) -> int:
 
 def _record(options: Namespace) -> int:
     """Record what the kept networks of a data set do with its test images: the channel weights of
-    every image, and whether it is still classified rightly when they are changed. What is recorded
-    already is kept. Example: python -m eca_lab record --data cifar10
+    every image, whether it is still classified rightly when they are changed, and what freezing
+    each attention costs. What is recorded already is kept. Example: python -m eca_lab record --data
+    cifar10
     """
     _fill(options)
     from eca_lab import commands

@@ -12,13 +12,15 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import torch
+from torch import nn
 
 from eca_lab import data
 from eca_lab.attention.spec import DATASETS, parse_spec
 from eca_lab.checks import check_integer
+from eca_lab.data.augmentation import input_transform
 from eca_lab.evidence.printing import print_results
 from eca_lab.files import check_folder, listed
-from eca_lab.looking import recording
+from eca_lab.looking import ranking, recording
 from eca_lab.networks.checkpoints import SUFFIX, load_checkpoint
 from eca_lab.progress import progress_bar
 from eca_lab.training.keeping import train_checkpoints
@@ -108,9 +110,9 @@ def checkpoints(options: Namespace) -> int:
 
 
 def record(options: Namespace) -> int:
-    """Record the networks of a data set that are not recorded yet.
+    """Record and rank the networks of a data set where that is not done yet.
 
-    ValueError, before anything is recorded, for a recording that is there and does not fit.
+    ValueError, before anything is recorded, for a file that is there and does not fit.
     """
     check_folder("checkpoints", options.checkpoints)
     check_folder("out", options.out)
@@ -129,17 +131,23 @@ def record(options: Namespace) -> int:
             continue
         found += 1
         recorded = out / path.name
-        moved = parse_spec(card["arm"]).name not in ("none", "static")  # by what is in an image
-        if moved and not _is_recorded(recorded, card, per_class=options.per_class):
-            todo.append((recorded, model, card))
+        if parse_spec(card["arm"]).name in ("none", "static"):
+            continue  # without weights that an image would move
+        is_recorded = _is_recorded(recorded, card, per_class=options.per_class)
+        is_ranked = _is_ranked(recorded.with_suffix(".json"), card)
+        if not (is_recorded and is_ranked):
+            todo.append((recorded, model, card, is_recorded, is_ranked))
     if not found:
         raise ValueError(f"{folder}: no network was trained on {dataset.name} of this size")
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar(len(todo), "network") as bar:
-        for path, model, card in todo:
+        for path, model, card, is_recorded, is_ranked in todo:
             bar.set_postfix_str(path.stem)
-            made = recording.record(model, dataset, per_class=options.per_class)
-            recording.save_recording(path, made, card)
+            if not is_recorded:
+                made = recording.record(model, dataset, per_class=options.per_class)
+                recording.save_recording(path, made, card)
+            if not is_ranked:
+                _rank(path.with_suffix(".json"), model, card, dataset)
             bar.update()
     print(f"{len(todo)} of {found} networks recorded in {out}")
     return 0
@@ -158,6 +166,28 @@ def _is_recorded(path: Path, card: Mapping[str, Any], *, per_class: int) -> bool
     if images != wanted:
         raise ValueError(f"{path} is of {images} images, asked for are {wanted}; {advice}")
     return True
+
+
+def _is_ranked(path: Path, card: Mapping[str, Any]) -> bool:
+    """Whether a network has a ranking; ValueError for one that does not fit."""
+    try:
+        ranking.load_ranking(path, card)
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        raise ValueError(f"{error}; remove it to rank the network again") from None
+    return True
+
+
+def _rank(path: Path, model: nn.Module, card: Mapping[str, Any], dataset: data.Dataset) -> None:
+    """Rank the attention of a network by all test images, and keep that."""
+    found = ranking.rank_attention(
+        model,
+        dataset.test_images,
+        dataset.test_labels,
+        prepare=input_transform(dataset),
+    )
+    ranking.save_ranking(path, found, card)
 
 
 def _complain(text: str) -> None:

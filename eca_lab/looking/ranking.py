@@ -7,9 +7,12 @@ the image can be frozen for nothing, and what is frozen can be folded into its n
 Shapes: N images, C channels of a layer.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -21,9 +24,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 
 from eca_lab.checks import check_integer, check_number, shown
+from eca_lab.files import read_regular, written_whole
 from eca_lab.looking import probe
 from eca_lab.networks import passes
 from eca_lab.progress import progress_bar
+from eca_lab.provenance import code_version, provenance
 
 CONFIDENCE = 0.95
 
@@ -154,6 +159,53 @@ def paired_interval(before: ArrayLike, after: ArrayLike) -> tuple[float, float]:
     middle = lost - won
     reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * np.sqrt((lost + won - middle**2) / n)
     return max(-1.0, float(middle - reach)), min(1.0, float(middle + reach))
+
+
+def save_ranking(path: str | Path, ranking: Ranking, card: Mapping[str, Any]) -> None:
+    """Write a ranking, made on the CPU, to a JSON file in a folder that is there.
+
+    card is that of the network that was ranked. OSError where the file cannot be written.
+    """
+    about = {
+        "network": {name: card[name] for name in ("arm", "sha256", "trial")},
+        "top1": ranking.top1,
+        "images": ranking.images,
+        "layers": ranking.layers.reset_index().to_dict("records"),
+        "sets": ranking.sets.reset_index().to_dict("records"),
+        "constants": {layer: values.tolist() for layer, values in ranking.constants.items()},
+        "left_out": dict(ranking.left_out),
+        "code": code_version(),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        **provenance(torch.device("cpu")),
+    }
+    with written_whole(path) as file:
+        file.write(json.dumps(about, indent=1).encode() + b"\n")
+
+
+def load_ranking(path: str | Path, card: Mapping[str, Any]) -> Ranking:
+    """The `Ranking` in a file of `save_ranking`.
+
+    FileNotFoundError; ValueError for another file, or one of another network than the card's.
+    """
+    try:
+        about = json.loads(read_regular(path))
+        recorded = about["network"]["sha256"]
+        if recorded != card["sha256"]:
+            raise ValueError(f"it is of weights with SHA-256 {recorded}, not {card['sha256']}")
+        constants = {
+            layer: np.array(values, np.float32) for layer, values in about["constants"].items()
+        }
+        chose, told = about["images"]
+        return Ranking(
+            top1=about["top1"],
+            images=(chose, told),
+            layers=pd.DataFrame(about["layers"]).set_index("layer"),
+            sets=pd.DataFrame(about["sets"]).set_index("frozen"),
+            constants=constants,
+            left_out=about["left_out"],
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no ranking of this network: {error}") from None
 
 
 class _Passing:

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pasted
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import eca_lab
 from eca_lab.looking import probe
-from eca_lab.looking.ranking import paired_interval
+from eca_lab.looking.ranking import load_ranking, paired_interval, save_ranking
 
 
 class Needed(nn.Module):
@@ -124,6 +125,24 @@ def test_networks_that_cannot_be_ranked(labelled):
         eca_lab.rank_attention(nn.Sequential(pasted.SELayer(2)), images, labels)
     with pytest.raises(ValueError, match="no channel attention that could be found"):
         eca_lab.rank_attention(nn.Sequential(nn.Flatten(), nn.Linear(32, 2)), images, labels)
+
+
+def test_a_file_gives_back_what_was_ranked(labelled, tmp_path):
+    made = eca_lab.rank_attention(Needed(), *labelled)
+    card = {"arm": "se", "sha256": "1" * 64, "trial": {}}
+    path = tmp_path / "network.json"
+    save_ranking(path, made, card)
+    found = load_ranking(path, card)
+    assert (found.top1, found.images, found.left_out) == (made.top1, made.images, {})
+    pd.testing.assert_frame_equal(found.layers, made.layers)
+    pd.testing.assert_frame_equal(found.sets, made.sets, check_index_type=False)
+    for layer, constants in made.constants.items():
+        np.testing.assert_array_equal(found.constants[layer], constants)
+    assert [*found.cheapest()] == [*made.cheapest()]
+    for text in ("", "[]", "{}", path.read_text().replace("1" * 64, "2" * 64)):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="is no ranking of this network"):
+            load_ranking(path, card)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60))

@@ -10,6 +10,7 @@ import torch
 from eca_lab.__main__ import main
 from eca_lab.data.augmentation import input_transform
 from eca_lab.looking import measures, probe
+from eca_lab.looking.ranking import load_ranking
 from eca_lab.looking.recording import (
     ORDERS,
     UNTOUCHED,
@@ -163,7 +164,10 @@ def test_the_command_records_what_was_trained_on_the_data(
     assert main(command) == 0
     assert "2 of 3 networks recorded" in capsys.readouterr().out
     names = {each.name for each in tmp_path.iterdir()}
-    assert names == {each.name for each in trained.glob("*.safetensors") if "none" not in each.name}
+    assert names == {each.name for each in trained.iterdir() if "none" not in each.name}
+    for path in tmp_path.glob("*.json"):
+        card = json.loads((trained / path.name).read_text())
+        assert len(load_ranking(path, card).sets) == 4
     before = {each: each.stat().st_mtime_ns for each in tmp_path.iterdir()}
     assert main(command) == 0
     assert "0 of 3 networks recorded" in capsys.readouterr().out
@@ -188,7 +192,7 @@ def test_recordings_that_do_not_fit_are_not_kept_in_silence(
     monkeypatch.setattr("eca_lab.data.load_dataset", lambda name, size: dataset)
     command = ["record", "--per-class", "4", "--checkpoints", str(trained), "--out", str(tmp_path)]
     assert main(command) == 0
-    first, second = sorted(tmp_path.iterdir())
+    first, second = sorted(tmp_path.glob("*.safetensors"))
     kept = second.read_bytes()
     first.write_bytes(kept)  # of the other network
     assert main(command) == 2
@@ -204,6 +208,17 @@ def test_recordings_that_do_not_fit_are_not_kept_in_silence(
     assert main(command) == 0
     assert "1 of 3 networks recorded" in capsys.readouterr().out
     assert second.read_bytes() == kept
+    ranked, other = sorted(tmp_path.glob("*.json"))
+    text = ranked.read_text()
+    ranked.write_text(other.read_text())
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"{ranked} is no ranking of this network: it is of weights with SHA-256" in error
+    assert "remove it to rank the network again" in error
+    ranked.unlink()
+    assert main(command) == 0
+    again, before = json.loads(ranked.read_text()), json.loads(text)
+    assert {**again, "ended": None} == {**before, "ended": None}
 
 
 @pytest.mark.usefixtures("_few_orders")
