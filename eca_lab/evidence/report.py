@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from eca_lab.attention.spec import parse_spec
-from eca_lab.evidence import results, stats
+from eca_lab.evidence import metrics, results, stats
+from eca_lab.evidence.power import DIFFERENCES, LEVEL, POWER
 from eca_lab.evidence.printing import print_setting, print_table
-from eca_lab.evidence.stats import DIFFERENCES, LEVEL, POWER, Comparison
+from eca_lab.evidence.stats import Comparison
 from eca_lab.evidence.studies import Setting, Study
 
 
@@ -29,7 +30,7 @@ def print_comparisons(
     compared: one without the baseline, or a pair, is skipped, saying why. TypeError, ValueError:
     what could be compared nowhere.
     """
-    stats.resolve_metric(metric, margin=margin, higher_is_better=higher_is_better)
+    metrics.resolve_metric(metric, margin=margin, higher_is_better=higher_is_better)
     compared = 0
     for trials in results.settings(table):
         print_setting(trials)
