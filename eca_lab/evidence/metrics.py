@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from eca_lab.checks import check_choice, check_number, shown
+
+if TYPE_CHECKING:  # the command line's help needs no pandas
+    import pandas as pd
 
 SCALES = ("percent", "fractions")
 
@@ -94,12 +96,12 @@ def resolve_metric(
     return margin, higher_is_better
 
 
-def told_scale(values: pd.Series, metric: str, scale: str | None = None) -> str | None:
+def told_scale(values: "pd.Series", metric: str, scale: str | None = None) -> str | None:
     """In which of SCALES a metric is given, None for what is in neither.
 
     What is known by its name to be a share is in fractions if all of it is from 0 to 1, and in
-    percent if none is (but for 0). Where that leaves a doubt it has to be said: a mixture may be
-    both, and an error from 0 to 1 may be a small one in percent.
+    percent if none is (but for 0). Where that leaves a doubt it has to be said: for some of both
+    may be a mixture, or small and all in percent, and so may an error from 0 to 1.
 
     Args:
         values: of all runs, without those that are missing.
@@ -128,7 +130,7 @@ def told_scale(values: pd.Series, metric: str, scale: str | None = None) -> str 
     if large.empty:
         found += " may be fractions or percent"
     else:
-        found += f" is a mixture of fractions, such as {small.iloc[0]:g}, and percent"
+        found += f" may mix fractions, such as {small.iloc[0]:g}, with percent"
     accepted = "scale='percent' or 'fractions' (--scale), where all values are that"
     raise ValueError(f"{found}: accepted is {accepted}")
 

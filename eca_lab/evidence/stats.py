@@ -83,9 +83,9 @@ class Comparison:
     def least_p(self) -> float:
         """The least p_holm that so many comparisons of so many pairs can have, whatever comes.
 
-        Of Welch's test there is no such least p: 0.
+        0 where there is none: for Welch's test, or without an arm.
         """
-        if self.paired_by is None:
+        if self.paired_by is None or self.table.empty:
             return 0.0
         n = int(self.table["n"].max())
         return min(1.0, self.table["p"].count() * 2 / min(2**n, RESAMPLES + 1))

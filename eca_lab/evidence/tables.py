@@ -24,6 +24,8 @@ def read_table(path: str | PathLike[str]) -> pd.DataFrame:
     the export of a chart of W&B.
     """
     path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such folder of results, and no such file")
     if not path.is_file():
         return read_results(path)
     try:
@@ -100,6 +102,8 @@ def checked(
 
 def has_percent_signs(column: pd.Series) -> bool:
     """Whether a column has something, and all of it is written with a percent sign."""
+    if column.dtype.kind in "iuf":
+        return False
     text = _text(column)
     signed, missing = text.str.endswith("%"), text.str.lower().isin(_MISSING)
     return bool(signed.any() and (signed | missing).all())
