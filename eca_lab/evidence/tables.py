@@ -34,7 +34,7 @@ def read_table(path: str | PathLike[str]) -> pd.DataFrame:
             path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         ).map(str.strip, na_action="ignore")
     except ValueError as error:  # pandas' own and those of decoding are ValueErrors
-        raise ValueError(f"{path}: no table of runs as CSV: {error}") from None
+        raise ValueError(f"{path}: no table of runs as CSV: {str(error).strip()}") from None
     table = rows[1:].set_axis(rows.iloc[0].tolist(), axis="columns").reset_index(drop=True)
     if is_recorded(table):
         return read_results(path)
