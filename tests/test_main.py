@@ -441,6 +441,7 @@ def test_runs_on_several_data_sets_are_compared_apart(runs, capsys):
             "--seed run",
             "two results of none with seed 0: accepted are those of one data set",
         ),
+        (lambda table: table[table["method"] == "none"], "", "no arm beside none: accepted is one"),
         (lambda table: table[:0], "", "no runs in "),
     ],
 )

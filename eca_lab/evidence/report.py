@@ -40,6 +40,8 @@ def print_comparisons(
         skipped = None
         try:
             comparison = stats.compare(trials, baseline, chosen, metric=metric, arm=arm, **options)
+            if comparison.table.empty and not is_ours:
+                raise ValueError(f"no arm beside {baseline}: accepted is one or more")
         except ValueError as error:
             if len(settings) == 1 and not is_ours:
                 raise
