@@ -19,6 +19,7 @@ from typing import Any
 from eca_lab import checks
 from eca_lab.attention.spec import BACKBONES, Spec, parse_spec
 from eca_lab.evidence import studies
+from eca_lab.evidence.metrics import SCALES
 from eca_lab.recipe import PRECISIONS, Recipe
 
 # What the command line may say of a recipe. Studies say the rest, see `eca_lab.evidence.studies`.
@@ -56,7 +57,7 @@ RECORDING = {
     "checkpoints": "data/checkpoints",
     "out": "data/recordings",
 }
-COMPARISON = {"baseline": "eca", "metric": "top1"}
+COMPARISON = {"baseline": "eca", "metric": "top1", "arm": "arm", "seed": "seed"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -179,30 +180,33 @@ def _results(options: Namespace) -> int:
 
 
 def _compare(options: Namespace) -> int:
-    """Print the paired differences of every arm to a baseline arm, with intervals, adjusted p and
-    a verdict: better, worse, equivalent or undecided.
+    """Print the differences of every arm to a baseline arm, with intervals, adjusted p and a
+    verdict: better, worse, equivalent or undecided. Example, a table of your own runs: python -m
+    eca_lab compare runs.csv --arm method --seed run --metric accuracy --baseline none
     """
-    from eca_lab.evidence import report, results
+    from eca_lab.evidence import report, tables
 
     if options.study is not None:
-        declared = ("path", "arms", "baseline", "metric", "margin", "better")
+        declared = set(vars(options)) - {"study", "run", "defaults"}
         if any(getattr(options, name) is not None for name in declared):
-            accepted = (
-                "accepted is no folder, baseline, arms, metric, margin or direction beside it"
-            )
+            accepted = "accepted is neither a table nor another option beside it"
             raise ValueError(f"--study {options.study}: {accepted}")
         return 0 if report.print_study(studies.load_study(options.study)) else 1
     if options.path is None:
-        raise ValueError("compare: the folder of results is missing, or --study NAME")
+        raise ValueError("compare: the table of runs is missing, or --study NAME")
+    if options.unpaired and options.seed is not None:
+        raise ValueError(f"--seed {options.seed} with --unpaired: accepted is one of them")
     _fill(options)
     if options.margin is not None:
         checks.check_number("margin", options.margin, above=0)
-    table = results.read_results(options.path)
-    recorded, baseline = tuple(table["arm"].unique()), str(options.baseline)
-    checks.check_choice("--baseline", baseline, recorded)
-    family = options.arms and list(map(str, options.arms))
+    columns = {"arm": options.arm, "seed": None if options.unpaired else options.seed}
+    table = tables.read_table(options.path)
+    arms = tuple(tables.checked(table, options.metric, **columns)["arm"].unique())
+    baseline = _recorded_arm(options.baseline, arms)
+    checks.check_choice("--baseline", baseline, arms)
+    family = options.arms and [_recorded_arm(arm, arms) for arm in options.arms]
     for arm in family or ():
-        checks.check_choice("--arms", arm, [other for other in recorded if other != baseline])
+        checks.check_choice("--arms", arm, [other for other in arms if other != baseline])
     compared = report.print_comparisons(
         table,
         baseline,
@@ -210,8 +214,20 @@ def _compare(options: Namespace) -> int:
         metric=options.metric,
         margin=options.margin,
         higher_is_better=None if options.better is None else options.better == "higher",
+        scale=options.scale,
+        **columns,
     )
     return 0 if compared else 1
+
+
+def _recorded_arm(text: str, arms: Collection[str]) -> str:
+    """An arm as it stands in a table, where one of this lab may be written in other ways."""
+    if text in arms:
+        return text
+    try:
+        return str(parse_spec(text))
+    except ValueError:  # of others, and not there
+        return text
 
 
 def _arm(text: str) -> Spec:
@@ -268,13 +284,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--csv", "write the trials as CSV, one row each", action="store_true")
 
     add = command(_compare, COMPARISON, text="print the differences to a baseline arm")
-    add("path", "folder of results, or a CSV of `results --csv`", nargs="?")
+    text = "folder of results; or a CSV with a row a run, your own or of `results --csv`"
+    add("path", text, nargs="?")
     add("--study", declared, metavar="NAME")
-    add("--baseline", "compare with this", type=_arm, metavar="ARM")
-    add("--arms", "the family over which p is adjusted", type=_arm, nargs="+", metavar="ARM")
-    add("--metric", "top1, loss, or another column of numbers")
-    add("--margin", "differences below this do not matter; 0.2 for top1 and top5", type=float)
+    add("--baseline", "compare with this", metavar="ARM")
+    add("--arms", "the family over which p is adjusted", nargs="+", metavar="ARM")
+    add("--metric", "a column of numbers, such as top1, loss or val/accuracy")
+    add("--arm", "the column of arms", metavar="COLUMN")
+    add("--seed", "the column of seeds: runs of one seed are a pair", metavar="COLUMN")
+    add("--unpaired", "the runs are no pairs", action="store_true", default=None)
+    text = "differences below this do not matter; 0.2 points for accuracy and error"
+    add("--margin", text, type=float)
     add("--better", "which values of the metric are better", choices=("higher", "lower"))
+    add("--scale", "what the metric is given in", choices=SCALES)
 
     add = command(_checkpoints, CHECKPOINTS, text="train networks and keep them")
     _add_training_options(add, declared)

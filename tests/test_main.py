@@ -82,17 +82,22 @@ def test_commands_import_only_what_they_need(arguments, status, imported):
         ("sweep --study ladder --setting small --epochs 2", "--epochs with --study ladder"),
         ("sweep --study ladder --setting small --warmup 0", "--warmup with --study ladder"),
         ("sweep --study fixed-k --setting tiny-imagenet", "Give their folder as --data"),
-        ("compare", "the folder of results is missing, or --study NAME"),
-        ("compare --study ladder --margin 1", "--study ladder: accepted is no folder, baseline"),
+        ("compare", "the table of runs is missing, or --study NAME"),
+        ("compare --study ladder --margin 1", "--study ladder: accepted is neither a table nor"),
+        ("compare --study ladder --unpaired", "--study ladder: accepted is neither a table nor"),
+        (f"compare {PILOT} --seed run --unpaired", "--seed run with --unpaired: accepted is one"),
+        (f"compare {PILOT} --seed run", "no column run: there are dataset, fingerprint"),
         (f"compare {PILOT} --margin 0", "margin=0.0: accepted is a finite number above 0"),
         ("compare --study ladders", "study='ladders': accepted are fixed-k, imagenet"),
         (f"compare {PILOT} --baseline cbam", "--baseline='cbam': accepted are none"),
         (f"compare {PILOT} --arms se cbam", "--arms='cbam': accepted are none, se"),
         (f"compare {PILOT} --arms eca", "--arms='eca': accepted are none, se"),
         (f"compare {PILOT} --metric loss", "metric='loss': which difference is too small"),
-        (f"compare {PILOT} --metric acc --margin 1", "metric='acc': is more of it better? Say"),
+        (f"compare {PILOT} --metric acc", "metric='acc': accepted are test, epochs, top1, top5"),
+        (f"compare {PILOT} --metric test --margin 1", "metric='test': is more of it better? Say"),
+        (f"compare {PILOT} --baseline senet", "--baseline='senet': accepted are none"),
         ("compare README.md", "README.md: no"),
-        ("compare nowhere", "nowhere: no such folder of results"),
+        ("compare nowhere", "nowhere: no such folder of results, and no such file"),
         ("results nowhere", "nowhere: no such folder of results"),
     ],
 )
@@ -299,14 +304,169 @@ def test_all_trials_as_one_csv_are_compared_as_their_folders_are(tmp_path, capsy
 def test_what_is_no_csv_of_trials(tmp_path, capsys):
     path = tmp_path / "runs.csv"
     for text, message in (
-        ("run,accuracy\n1,60\n", "no column dataset, fingerprint"),
-        ("", "no table of trials as CSV"),
-        ('a,b\n1,2,3\n"', "no table of trials as CSV"),
+        ("run,accuracy\n1,60\n", "no column arm: there are run, accuracy; needed are columns of"),
+        ("", "no table of runs as CSV"),
+        ('a,b\n1,2,3\n"', "no table of runs as CSV"),
         ("\x00\xff", "runs.csv: no "),
     ):
         path.write_bytes(text.encode("latin-1"))
         assert main(["compare", str(path)]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A function that writes a table of runs as CSV, and gives its path as text."""
+    rng = np.random.default_rng(0)
+    seeds = rng.normal(0, 0.004, 8)
+    noise = {arm: seeds + rng.normal(0, 0.002, 8) for arm in ("none", "resnet", "with eca")}
+    rows = [
+        {"method": arm, "run": run, "accuracy": round(0.842 + number * 0.005 + value, 4)}
+        for number, (arm, values) in enumerate(noise.items())
+        for run, value in enumerate(values)
+    ]
+
+    def write(change=lambda table: table):
+        path = tmp_path / "runs.csv"
+        change(pd.DataFrame(rows)).to_csv(path, index=False)
+        return str(path)
+
+    return write
+
+
+OWN = ["--arm", "method", "--metric", "accuracy", "--baseline", "none"]
+
+
+def test_runs_of_ones_own_are_paired_by_the_column_that_is_named(runs, capsys):
+    path = runs()
+    assert main(["compare", path, *OWN, "--seed", "run"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[1:4] == [
+        "Paired by column run: intervals are by Student's t, p by sign flips.",
+        "accuracy was given in fractions: 0.01 is 1 point, and the margin is in points.",
+        "accuracy minus that of none in points; higher is better; 95% intervals; p by Holm over 2 "
+        "comparisons; equivalence within 0.2 points, by Holm as well; detectable with 80% power",
+    ]
+    assert out[5].split()[:3] == ["method", "n", "difference"]
+    table = stats.compare(path, "none", arm="method", seed="run", metric="accuracy").table
+    for line, (arm, row) in zip(out[6:8], table.iterrows(), strict=True):
+        shown = [f"{row[name]:.2f}" for name in ("difference", "low", "high")]
+        assert line.strip().removeprefix(arm).split()[:4] == ["8", *shown]
+        assert line.endswith(row["verdict"])
+
+
+@pytest.mark.parametrize(
+    ("options", "change", "why"),
+    [
+        ([], lambda table: table, "for there is no column seed"),
+        (["--unpaired"], lambda table: table, "as was asked"),
+        (
+            ["--seed", "run"],
+            lambda table: table.assign(run=range(len(table))),
+            "for no arm has a run in common with none",
+        ),
+    ],
+)
+def test_runs_that_are_no_pairs_are_told_so(runs, capsys, options, change, why):
+    path = runs(change)
+    assert main(["compare", path, *OWN, *options, "--arms", "with eca"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    welch = "intervals and p are by Welch's t-test, of independent runs"
+    assert out[1] == f"Not paired, {why}: {welch}."
+    assert out[5].split()[:4] == ["method", "n", "n_baseline", "difference"]
+    row = stats.compare(
+        path, "none", ["with eca"], arm="method", metric="accuracy", seed=None
+    ).table
+    shown = [f"{row[name].item():.2f}" for name in ("difference", "low", "high")]
+    assert out[6].split()[2:7] == ["8", "8", *shown]
+    assert out[6].split()[7] == "<0.001"
+
+
+def test_what_was_left_out_of_runs_is_told(runs, capsys):
+    def change(table):
+        table.loc[[8, 9, 17], "accuracy"] = None
+        table.loc[23, "run"] = 99
+        return table.assign(State=["finished"] * 9 + ["crashed"] * 3 + ["finished"] * 12)
+
+    assert main(["compare", runs(change), *OWN, "--seed", "run"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[3:7] == [
+        "Left out, since they have no accuracy: 2 of resnet, 1 of with eca.",
+        "Left out, since the other has no such run: 0 of resnet, 2 of none; "
+        "1 of with eca, 2 of none.",
+        "Caution, so few pairs can tell no arms apart: by Holm the least p is 0.062.",
+        "Caution, runs that have not finished are counted: 2 crashed.",
+    ]
+    assert [line.split()[-9] for line in out[10:12]] == ["6", "6"]
+
+
+def test_runs_on_several_data_sets_are_compared_apart(runs, capsys):
+    def change(table):
+        both = [table.assign(dataset="cifar10"), table.assign(dataset="svhn")]
+        return pd.concat([*both, table[table["method"] != "none"].assign(dataset="mnist")])
+
+    path = runs(change)
+    assert main(["compare", path, *OWN, "--seed", "run"]) == 0
+    out = capsys.readouterr().out
+    assert [out.count(f"dataset {name}\nPaired by") for name in ("cifar10", "svhn")] == [1, 1]
+    assert "dataset mnist\nSkipped: no trial of none: there are resnet, with eca.\n" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda table: table, "--baseline eca", "--baseline='eca': accepted are none, resnet, wit"),
+        (lambda table: table, "--arms cbam", "--arms='cbam': accepted are resnet, with eca"),
+        (lambda table: table, "--metric method", "metric='method': accepted are run, accuracy"),
+        (lambda table: table, "--metric top1", "metric='top1': accepted are run, accuracy"),
+        (lambda table: table, "--seed seeds", "no column seeds: there are method, run, accuracy"),
+        (lambda table: table, "--scale percent --margin 0", "margin=0.0: accepted is a finite num"),
+        (
+            lambda table: table.rename(columns={"accuracy": "psnr"}),
+            "--metric psnr",
+            "Say higher_is",
+        ),
+        (
+            lambda table: table.rename(columns={"accuracy": "error"}),
+            "--metric error",
+            "may be fractions or percent: accepted is scale='percent' or 'fractions' (--scale)",
+        ),
+        (
+            lambda table: table.assign(accuracy=table["accuracy"].where(table["run"] > 3, 84.2)),
+            "--seed run",
+            "may mix fractions, such as 0.8",
+        ),
+        (
+            lambda table: table.assign(run=0),
+            "--seed run",
+            "two results of none with seed 0: accepted are those of one data set",
+        ),
+        (lambda table: table[table["method"] == "none"], "", "no arm beside none: accepted is one"),
+        (lambda table: table[:0], "", "no runs in "),
+    ],
+)
+def test_tables_of_runs_that_are_refused(runs, change, options, message, capsys):
+    assert main(["compare", runs(change), *OWN, *options.split()]) == 2 - (message == "no runs in ")
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert printed.out == ""
+
+
+def test_an_error_rate_is_better_where_it_is_lower(runs, capsys):
+    path = runs(lambda table: table.assign(err=table["accuracy"].map("{:.2%}".format)))
+    assert main(["compare", path, "--metric", "err", *OWN[:2], *OWN[4:], "--seed", "run"]) == 0
+    out = capsys.readouterr().out
+    assert "err minus that of none in points; lower is better" in out
+    assert "fractions" not in out
+    assert out.splitlines()[-1].endswith("worse")
+
+
+def test_trials_of_this_lab_that_are_compared_unpaired_are_told_so(capsys):
+    assert main(["compare", PILOT, "--unpaired"]) == 0
+    out = capsys.readouterr().out
+    assert "of 16 x 16 pixels" in out
+    assert "Not paired, as was asked: intervals and p are by Welch's t-test" in out
 
 
 def test_the_families_of_a_study(tmp_path, make_record, monkeypatch, capsys):

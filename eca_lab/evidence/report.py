@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from eca_lab.attention.spec import parse_spec
-from eca_lab.evidence import results, stats
+from eca_lab.evidence import metrics, results, stats
+from eca_lab.evidence.power import DIFFERENCES, LEVEL, POWER
 from eca_lab.evidence.printing import print_setting, print_table
-from eca_lab.evidence.stats import DIFFERENCES, LEVEL, POWER, Comparison
+from eca_lab.evidence.stats import Comparison
 from eca_lab.evidence.studies import Setting, Study
 
 
@@ -19,9 +20,8 @@ def print_comparisons(
     family: Sequence[str] | None = None,
     *,
     metric: str = "top1",
-    margin: float | None = None,
-    higher_is_better: bool | None = None,
-    adjust_equivalence: bool = True,
+    arm: str = "arm",
+    **options: Any,
 ) -> int:
     """Every arm of the family, or all, against the baseline, setting by setting.
 
@@ -29,32 +29,42 @@ def print_comparisons(
     compared: one without the baseline, or a pair, is skipped, saying why. TypeError, ValueError:
     what could be compared nowhere.
     """
-    stats.resolve_metric(metric, margin=margin, higher_is_better=higher_is_better)
+    known = {name: options.get(name) for name in ("margin", "higher_is_better")}
+    metrics.resolve_metric(metric, **known)
+    is_ours = arm == "arm" and results.is_recorded(table)
     compared = 0
-    for trials in results.settings(table):
-        print_setting(trials)
-        there = set(trials["arm"])
-        chosen = family and [arm for arm in family if arm in there]
+    settings = results.settings(table, arm=arm)
+    for trials in settings:
+        there = set(trials[arm].map(str))
+        chosen = family and [each for each in family if each in there]
+        skipped = None
         try:
-            comparison = stats.compare(
-                trials,
-                baseline,
-                chosen,
-                metric=metric,
-                margin=margin,
-                higher_is_better=higher_is_better,
-                adjust_equivalence=adjust_equivalence,
-            )
+            comparison = stats.compare(trials, baseline, chosen, metric=metric, arm=arm, **options)
+            if comparison.table.empty and not is_ours:
+                raise ValueError(f"no arm beside {baseline}: accepted is one or more")
         except ValueError as error:
-            print(f"Skipped: {error}.")
+            if len(settings) == 1 and not is_ours:
+                raise
+            skipped = error
+        if is_ours:
+            print_setting(trials)
+        else:
+            _print_setting_of_others(trials, arm)
+        if skipped:
+            print(f"Skipped: {skipped}.")
             continue
         compared += 1
+        if not is_ours or comparison.paired_by is None:
+            print("\n".join(about_runs(comparison)))
         print(f"{_heading(comparison)}\n")
-        told = comparison.table[_COLUMNS].reset_index()
-        print_table(_with_digits_of_p(told), _form(comparison.unit))
+        columns = _COLUMNS if comparison.paired_by else _UNPAIRED_COLUMNS
+        told = _with_digits_of_p(comparison.table[columns].reset_index(names=arm))
+        if not is_ours:  # whose tables are printed as they were when they were recorded
+            told = told.replace("0.000", "<0.001")
+        print_table(told, _form(comparison.unit))
         for note in notes(comparison):
             print(note)
-        if missing := [arm for arm in family or () if arm not in there]:
+        if missing := [each for each in family or () if each not in there]:
             print(f"No trials yet: {', '.join(missing)}.")
     return compared
 
@@ -63,6 +73,49 @@ _COLUMNS = [
     "n", "difference", "low", "high", "p_holm", "p_equivalence", "p_equivalence_holm", "detectable",
     "verdict",
 ]  # fmt: skip
+_UNPAIRED_COLUMNS = ["n", "n_baseline", *_COLUMNS[1:]]
+
+
+def _print_setting_of_others(trials: pd.DataFrame, arm: str) -> None:
+    """What runs of others share of a setting, where they tell."""
+    print()
+    first = trials.drop(columns=arm).iloc[0]
+    if shared := [f"{name} {first[name]}" for name in results.SETTING if name in first]:
+        print(", ".join(shared))
+
+
+def about_runs(comparison: Comparison) -> list[str]:
+    """How runs of others were compared, and which of them were not: a sentence each."""
+    metric, baseline, seed = comparison.metric, comparison.baseline, comparison.paired_by
+    if seed is None:
+        tests = "intervals and p are by Welch's t-test, of independent runs"
+        told = [f"Not paired, {comparison.why_unpaired}: {tests}."]
+    else:
+        told = [f"Paired by column {seed}: intervals are by Student's t, p by sign flips."]
+    if comparison.scale == "fractions":
+        points = "0.01 is 1 point, and the margin is in points"
+        told.append(f"{metric} was given in fractions: {points}.")
+    is_there = comparison.trials[metric].notna()
+    there, missing = comparison.trials[is_there], comparison.trials.loc[~is_there, "arm"]
+    if len(missing):
+        counts = ", ".join(f"{n} of {arm}" for arm, n in missing.value_counts(sort=False).items())
+        told.append(f"Left out, since they have no {metric}: {counts}.")
+    if seed is not None:
+        seeds = {arm: set(of) for arm, of in there.groupby("arm", sort=False)["seed"]}
+        mine = seeds.pop(baseline, set())
+        alone = {arm: (len(of - mine), len(mine - of)) for arm, of in seeds.items() if of != mine}
+        counts = "; ".join(f"{n} of {arm}, {m} of {baseline}" for arm, (n, m) in alone.items())
+        if counts:
+            told.append(f"Left out, since the other has no such {seed}: {counts}.")
+    if comparison.least_p >= LEVEL:
+        least = f"by Holm the least p is {comparison.least_p:.2g}"
+        told.append(f"Caution, so few pairs can tell no arms apart: {least}.")
+    if "State" in there:  # as a table of W&B tells
+        states = there.loc[there["State"] != "finished", "State"].value_counts(sort=False)
+        if len(states):
+            counts = ", ".join(f"{n} {state}" for state, n in states.items())
+            told.append(f"Caution, runs that have not finished are counted: {counts}.")
+    return told
 
 
 def _heading(comparison: Comparison) -> str:
@@ -229,8 +282,12 @@ def facts(comparison: Comparison) -> dict[str, dict[str, str]]:
     """What the `conclusions` are filled with: name of one of SENTENCES -> its fields, in order.
 
     Of them verdicts, margin and equivalent follow from the margin. ValueError for a metric that is
-    not in percent: the sentences speak of points, and round as suits them.
+    not in percent: the sentences speak of points, and round as suits them. ValueError for runs that
+    are not paired: they speak of seeds.
     """
+    if comparison.paired_by is None:
+        told = "print_comparisons tells others in a table"
+        raise ValueError(f"not paired, {comparison.why_unpaired}: accepted are pairs; {told}")
     if comparison.unit != "points":
         accepted = "accepted are metrics in percent; print_comparisons tells the others in a table"
         raise ValueError(f"metric={comparison.metric!r}: {accepted}")

@@ -161,11 +161,17 @@ def read_results(path: str | Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=_TEXTS, keep_default_na=False, na_values=_MISSING)
     except (ValueError, UnicodeDecodeError) as error:  # pandas' own are ValueErrors
         raise ValueError(f"{path}: no table of trials as CSV: {error}") from None
-    if missing := [name for name in _COLUMNS if name not in table]:
+    if not is_recorded(table):
+        missing = [name for name in _COLUMNS if name not in table]
         raise ValueError(f"{path}: no column {', '.join(missing)}, so no CSV of recorded trials")
     if table.empty:
         raise LookupError(f"no trials in {path}")
     return table
+
+
+def is_recorded(table: pd.DataFrame) -> bool:
+    """Whether a table is of trials of this lab, for it has all columns of `load_results`."""
+    return all(name in table for name in _COLUMNS)
 
 
 def recorded(root: Path = ROOT) -> list[str]:
@@ -215,9 +221,16 @@ def finished(folder: str | Path) -> pd.DataFrame:
     return table
 
 
-def settings(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """The trials of each setting: of one folder, where that is told, data set, backbone, recipe."""
-    columns = [name for name in ("folder", *SETTING) if name in table]
+def settings(table: pd.DataFrame, *, arm: str = "arm") -> list[pd.DataFrame]:
+    """The trials of each setting: of one folder, where that is told, data set, backbone, recipe.
+
+    arm is the column of the arms. Where that is another one, the table is not of this lab's making,
+    and a column "folder" does not count.
+    """
+    columns = ["folder", *SETTING] if arm == "arm" else [name for name in SETTING if name != arm]
+    columns = [name for name in columns if name in table]
+    if not columns:
+        return [table]
     return [trials for _, trials in table.groupby(columns, sort=False, dropna=False)]
 
 

@@ -1,50 +1,33 @@
-"""Differences between arms: paired by seed, with intervals, tests, and what n seeds can detect."""
+"""Differences between arms: paired by seed where that can be, with intervals and tests, and what
+so many runs can detect."""
 
 import functools
 import itertools
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
+from scipy import stats
 
-from eca_lab.checks import check_choice, check_number, shown
-from eca_lab.evidence.results import RUN, SETTING
+from eca_lab.checks import check_choice, check_number
+from eca_lab.evidence import tables, unpaired
+from eca_lab.evidence.metrics import METRICS, known_metric, resolve_metric, told_scale
+from eca_lab.evidence.power import (
+    CONFIDENCE,
+    DIFFERENCES,
+    LEVEL,
+    can_be_needed,
+    detectable_effect,
+    needed_pairs,
+)
+from eca_lab.evidence.results import RUN, SETTING, is_recorded
 from eca_lab.evidence.studies import TESTS, Family
 
-CONFIDENCE = 0.95
-LEVEL = 1 - CONFIDENCE
-POWER = 0.8
 RESAMPLES = 9999  # of the sign-flip test where not all flips are counted
-DIFFERENCES = (0.1, 0.2, 0.3)  # for which `compare` gives the seeds needed, in the metric's unit
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What is known of a column that trials have.
-
-    words and unit are as they are written for readers, the unit that of a difference. margin is the
-    usual one, None where there is none: then who compares has to say which difference is too small
-    to matter.
-    """
-
-    words: str
-    unit: str
-    higher_is_better: bool
-    margin: float | None = None
-
-
-METRICS = {
-    "top1": Metric("top-1", "points", higher_is_better=True, margin=0.2),
-    "top5": Metric("top-5", "points", higher_is_better=True, margin=0.2),
-    "loss": Metric("training loss", "", higher_is_better=False),
-    "seconds": Metric("seconds of training", "s", higher_is_better=False),
-    "images_per_second": Metric("images per second", "images/s", higher_is_better=True),
-    "parameters": Metric("parameters", "", higher_is_better=False),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +36,14 @@ class Comparison:
 
     Attributes:
         baseline, metric, margin, higher_is_better, adjust_equivalence: as they were asked for.
+        words: what the metric is called.
         unit: that of the differences and the margin, "points" for a metric in percent.
-        trials: the results that it is about, a row a trial.
+        scale: "percent" or "fractions", as the metric was given; None for what is in neither.
+        paired_by: the column whose values make pairs; None where runs are not paired.
+        why_unpaired: why they are not, "" where they are.
+        trials: the results that it is about, a row a trial, fractions as percent.
         differences: arm minus baseline, in the unit of the metric, indexed by seed, a column an
-            arm; NaN without a pair.
+            arm; NaN without a pair, and no row where runs are not paired.
         left_out: arm -> number of seeds that arm and baseline both have, but not as a pair.
         table: indexed by arm, in the order of the family: n pairs; mean of the arm; difference to
             the baseline with its standard deviation sd and 95% interval low, high by Student's t;
@@ -70,11 +57,20 @@ class Comparison:
             differences; verdict, "better" or "worse" where p_holm is below 0.05, else "equivalent"
             where p_equivalence_holm is (p_equivalence, unless adjust_equivalence), else
             "undecided", and "no pair" where n is 0.
+
+            Where runs are not paired all tests and intervals are by Welch's t: n and n_baseline
+            runs; se, the standard error of the difference, in place of sd, and its degrees of
+            freedom df (Satterthwaite 1946); p of Welch's t-test; no correlation; runs_0.1 and so
+            on, those that each of two arms needs, in place of seeds_0.1; "no runs" where n is 0.
     """
 
     baseline: str
     metric: str
+    words: str
     unit: str
+    scale: str | None
+    paired_by: str | None
+    why_unpaired: str
     margin: float
     higher_is_better: bool
     adjust_equivalence: bool
@@ -85,14 +81,14 @@ class Comparison:
 
     @property
     def least_p(self) -> float:
-        """The least p_holm that so many comparisons of so many pairs can have, whatever comes."""
+        """The least p_holm that so many comparisons of so many pairs can have, whatever comes.
+
+        0 where there is none: for Welch's test, or without an arm.
+        """
+        if self.paired_by is None or self.table.empty:
+            return 0.0
         n = int(self.table["n"].max())
         return min(1.0, self.table["p"].count() * 2 / min(2**n, RESAMPLES + 1))
-
-    @property
-    def words(self) -> str:
-        """What the metric is called."""
-        return METRICS[self.metric].words if self.metric in METRICS else self.metric
 
     @property
     def axis_label(self) -> str:
@@ -109,6 +105,8 @@ class Comparison:
         if not self.higher_is_better:
             better = ~better
         verdict = _verdicts(self.table["n"], self.table["p_holm"], decisive, better)
+        if self.paired_by is None:
+            verdict[self.table["n"] == 0] = "no runs"
         table = self.table.assign(
             p_equivalence=p_equivalence, p_equivalence_holm=p_equivalence_holm, verdict=verdict
         )
@@ -116,13 +114,16 @@ class Comparison:
 
 
 def compare(
-    results: pd.DataFrame,
+    results: pd.DataFrame | str | os.PathLike[str],
     baseline: str,
     family: Iterable[str] | None = None,
     *,
     metric: str = "top1",
+    arm: str = "arm",
+    seed: str | None = "seed",
     margin: float | None = None,
     higher_is_better: bool | None = None,
+    scale: str | None = None,
     adjust_equivalence: bool = True,
 ) -> Comparison:
     """Compare every arm of a family with a baseline arm.
@@ -130,6 +131,10 @@ def compare(
     All arms of a seed start from equal backbone weights and see equal batches, so their results
     come in pairs: one arm and the baseline, with one seed, on one device, at one precision, by one
     path (`eca_lab.evidence.results.RUN`).
+
+    Runs of others are pairs in the sense that whoever names the column of seeds declares: those of
+    two arms that have one value there. Runs that have no seeds, or none in common, or seed=None,
+    are independent samples, and compared by Welch's t-test.
 
     The family is what Holm's adjustment runs over: choosing it after the trials makes it void. So
     does choosing the margin. Up to n = 13 every sign-flip p is a multiple of 2 / 2^n, so in a
@@ -150,75 +155,69 @@ def compare(
     Args:
         results: a DataFrame with a row a trial, of one data set, backbone and recipe, such as
             `eca_lab.evidence.results.load_results` gives: columns arm, seed and the metric, and
-            those of SETTING and RUN that are there. A metric that is NaN is a missing trial.
+            those of SETTING and RUN that are there. A metric that is NaN is a missing trial. Or
+            the path of such a table, as `eca_lab.evidence.tables.read_table` reads it: a folder of
+            results, or a CSV of anybody, such as a table of runs that W&B exports.
         baseline: an arm.
         family: other arms; all of them, if left out.
         metric: the column that is compared.
-        margin: differences nearer to 0 than that count as none, in the unit of the metric; the
-            usual one of `METRICS`, if left out and known.
-        higher_is_better: whether more of the metric is better; that of `METRICS`, if left out.
+        arm, seed: the columns of arms and seeds. What tables with another column of arms call as
+            one of RUN does not count. seed=None: the runs are no pairs.
+        margin: differences nearer to 0 than that count as none, in the unit of the metric, which
+            is points for fractions as well; the usual one, if left out and known.
+        higher_is_better: whether more of the metric is better; if left out, as known by its name,
+            see `eca_lab.evidence.metrics`.
+        scale: "percent" or "fractions", in which the metric is given; if left out, it is told from
+            its name and its values where that leaves no doubt. Differences of both are in points.
         adjust_equivalence: whether verdicts of equivalence take p that is adjusted, too. Without,
             of four arms at the margin one is called equivalent in 13 to 17% of families.
 
     Raises:
         TypeError, ValueError: no such baseline, arm or metric; what is no table of trials; a metric
-            of which direction or margin is not known; results of several settings; two results for
-            one arm and seed; no pair, and why.
+            of which direction, margin or scale is not known; results of several settings; two
+            results for one arm and seed; no pair, and why.
+        LookupError, OSError: no results at that path.
     """
-    results = _checked(results, metric)
-    unit = _unit(results, metric, margin)
+    if isinstance(results, str | os.PathLike):
+        results = tables.read_table(results)
+    trials = tables.checked(results, metric, arm=arm, seed=seed)
+    is_ours = arm == "arm" and is_recorded(results)
+    scale = _scale(results, trials[metric], scale, is_ours)
     margin, higher_is_better = resolve_metric(
         metric, margin=margin, higher_is_better=higher_is_better
     )
-    by_seed, runs = _by_seed(results, metric)
+    if scale == "fractions":
+        trials[metric] *= 100
+    _check_one_setting(trials)
+    arms = list(dict.fromkeys(trials["arm"]))
     if family is None:
-        family = [arm for arm in by_seed if arm != baseline]
+        family = [each for each in arms if each != baseline]
     family = list(dict.fromkeys(family))
-    for arm in (baseline, *family):
-        if arm not in by_seed:
-            raise ValueError(f"no trial of {arm}: there are {', '.join(by_seed)}")
-    pairs, left_out = {}, {}
-    for arm in family:
-        pairs[arm], left_out[arm] = _pairs(by_seed, runs, arm, baseline)
-    if family and all(pair.empty for pair in pairs.values()):
-        raise ValueError(_why_no_pair(runs, baseline, left_out))
-    differences = pd.DataFrame({arm: pair[arm] - pair[baseline] for arm, pair in pairs.items()})
+    for each in (baseline, *family):
+        if each not in arms:
+            raise ValueError(f"no trial of {each}: there are {', '.join(arms)}")
+    why_unpaired = _why_unpaired(trials, baseline, family, metric=metric, seed=seed)
+    if is_ours and seed is not None:  # its seeds are declared to make pairs
+        why_unpaired = ""
+    found = _unpaired if why_unpaired else _paired
+    differences, left_out, table = found(trials, baseline, family, metric=metric)
+    known = METRICS.get(metric)
     return Comparison(
         baseline=baseline,
         metric=metric,
-        unit=unit,
+        words=known.words if known is not None and (is_ours or scale) else metric,
+        unit=_unit(metric, scale),
+        scale=scale,
+        paired_by=None if why_unpaired else seed,
+        why_unpaired=why_unpaired,
         margin=margin,
         higher_is_better=higher_is_better,
         adjust_equivalence=adjust_equivalence,
-        trials=results[results["arm"].isin([baseline, *family])],
-        differences=differences.reindex(by_seed.index, columns=family),
+        trials=trials[trials["arm"].isin([baseline, *family])],
+        differences=differences,
         left_out=left_out,
-        table=_table(pairs),
+        table=table,
     ).at(margin)
-
-
-def resolve_metric(
-    metric: str, *, margin: float | None = None, higher_is_better: bool | None = None
-) -> tuple[float, bool]:
-    """Margin and direction of a metric, the usual ones where they are None.
-
-    TypeError, ValueError: what is not accepted, or not known of this metric and has to be said.
-    """
-    known = METRICS.get(metric)
-    if higher_is_better is None:
-        if known is None:
-            ways = "higher_is_better=True or False (--better higher or lower)"
-            raise ValueError(f"metric={shown(metric)}: is more of it better? Say {ways}")
-        higher_is_better = known.higher_is_better
-    if not isinstance(higher_is_better, bool):
-        raise TypeError(f"higher_is_better={shown(higher_is_better)}: accepted is True or False")
-    if margin is None:
-        if known is None or known.margin is None:
-            ask = "which difference is too small to matter? Say margin=... (--margin), in its unit"
-            raise ValueError(f"metric={shown(metric)}: {ask}")
-        margin = known.margin
-    check_number("margin", margin, above=0)
-    return margin, higher_is_better
 
 
 def trend(
@@ -238,7 +237,7 @@ def trend(
     numbers.
     ValueError: fewer than two different numbers; otherwise as `contrast`.
     """
-    arms = set(_checked(results, metric)["arm"])
+    arms = set(tables.checked(results, metric)["arm"])
     over = {
         arm: number for arm, number in sorted(over.items(), key=lambda item: item[1]) if arm in arms
     }
@@ -288,7 +287,8 @@ def contrast(
         TypeError, ValueError: no such arm; no seed that counts; otherwise as `compare`.
     """
     check_choice("test", test, TESTS)
-    results = _checked(results, metric)
+    results = tables.checked(results, metric)
+    _check_one_setting(results)
     by_seed, runs = _by_seed(results, metric)
     arms = list(weights)
     if missing := [arm for arm in arms if arm not in by_seed]:
@@ -360,32 +360,6 @@ def holm(p: pd.Series) -> pd.Series:
     return (ordered * factors).cummax().clip(upper=1).reindex(p.index)
 
 
-@functools.cache
-def detectable_effect(n: int) -> float:
-    """The true mean difference, in standard deviations, that n pairs show with 80% probability.
-
-    Of a two-sided t-test at 5%. n is at least 2.
-
-    >>> round(detectable_effect(12), 2)
-    0.89
-    """
-    critical = special.stdtrit(n - 1, 1 - LEVEL / 2)
-    return float(special.nctdtrinc(n - 1, 1 - POWER, critical)) / math.sqrt(n)
-
-
-def needed_pairs(effect: float) -> int:
-    """How many pairs show a true mean difference of so many standard deviations, as above.
-
-    A whole number, rounded up, at least 2.
-
-    >>> needed_pairs(0.5)
-    34
-    """
-    check_number("effect", effect, above=0)
-    fewest = ((special.ndtri(1 - LEVEL / 2) + special.ndtri(POWER)) / effect) ** 2  # if sd is known
-    return next(n for n in itertools.count(max(2, int(fewest))) if detectable_effect(n) <= effect)
-
-
 _COLUMNS = [
     "n", "mean", "difference", "sd", "low", "high", "p", "p_holm", "p_equivalence",
     "p_equivalence_holm", "equivalent_within", "correlation", "detectable",
@@ -396,75 +370,96 @@ _CONTRAST_COLUMNS = [
     "p_equivalence_holm", "detectable", "verdict",
 ]  # fmt: skip
 _ONE_SETTING = "accepted are those of one data set, backbone and recipe"
-_TRIALS = "needed are arm, seed and the metric, a row a trial"
 
 
-def _checked(results: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Results with columns of one kind each: arm text, the metric float, those of RUN text."""
-    if not isinstance(results, pd.DataFrame):
-        kind = type(results).__name__
-        raise TypeError(f"results of type {kind}: accepted is a DataFrame; {_TRIALS}")
-    listed = ", ".join(map(str, results.columns))
-    if missing := [name for name in ("arm", "seed") if name not in results]:
-        raise ValueError(f"no column {' or '.join(missing)}: there are {listed}; {_TRIALS}")
-    needed = ["arm", "seed", metric, *SETTING, *RUN]
-    if twice := [name for name in needed if (results.columns == name).sum() > 1]:
-        raise ValueError(f"two columns called {twice[0]}: accepted is one")
-    check_choice("metric", metric, [name for name in results if _is_metric(results, name)])
-    for name in ("arm", "seed"):
-        if results[name].isna().any():
-            raise ValueError(f"a trial without {name}: {_TRIALS}")
-    values = results[metric].astype(float)
-    infinite = np.isinf(values.to_numpy())
-    if infinite.any():
-        arm, seed, value = results.loc[infinite, ["arm", "seed", metric]].iloc[0]
-        accepted = "accepted are finite numbers, and NaN for a missing trial"
-        raise ValueError(f"{metric}={value} of {arm} with seed {seed}: {accepted}")
-    seeds = results["seed"]
-    if not pd.api.types.is_numeric_dtype(seeds):
-        seeds = seeds.astype(str)
-    there = {name: results[name] for name in RUN if name in results}
-    run = {name: column.astype(object).fillna("unknown").map(str) for name, column in there.items()}
-    return results.assign(**{"arm": results["arm"].map(str), "seed": seeds, metric: values, **run})
+def _scale(
+    results: pd.DataFrame, values: pd.Series, scale: str | None, is_ours: bool
+) -> str | None:
+    """In which scale a metric is given, see `told_scale`; this lab's own are in percent."""
+    metric = str(values.name)
+    if tables.has_percent_signs(results[metric]):
+        if scale == "fractions":
+            raise ValueError(f"{metric} has percent signs: accepted is scale='percent'")
+        scale = "percent"
+    if scale is None and is_ours:
+        known = METRICS.get(metric)
+        return "percent" if known is not None and known.unit == "points" else None
+    return told_scale(values.dropna(), metric, scale)
 
 
-def _is_metric(results: pd.DataFrame, name: str) -> bool:
-    kind = results[name].dtype if (results.columns == name).sum() == 1 else None
-    numeric = kind is not None and pd.api.types.is_numeric_dtype(kind)
-    other = ("arm", "seed", *SETTING, *RUN)
-    return numeric and kind.kind in "iuf" and name not in other
+def _unit(metric: str, scale: str | None) -> str:
+    known = known_metric(metric)
+    if scale is not None:
+        return "points"
+    return "" if known is None else known.unit
 
 
-def _unit(results: pd.DataFrame, metric: str, margin: float | None) -> str:
-    """The unit of a metric; ValueError where top-1 comes as fractions and the margin in points."""
-    unit = METRICS[metric].unit if metric in METRICS else ""
-    values = results[metric].dropna()
-    if unit == "points" and len(values) and values.between(0, 1).all():
-        if margin is None:
-            found = f"{metric} from {values.min():g} to {values.max():g} looks like fractions"
-            accepted = "accepted are percent, or a margin (--margin) in fractions"
-            raise ValueError(f"{found}: {accepted}")
-        return ""
-    return unit
-
-
-def _by_seed(results: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tables of seeds by arms, the arms in the order of the results: a metric, and the run."""
+def _check_one_setting(results: pd.DataFrame) -> None:
     for column in SETTING:
         found = results[column].unique() if column in results else []
         if len(found) > 1:
             listed = ", ".join(map(str, found))
             raise ValueError(f"results of several {column}, {listed}: {_ONE_SETTING}")
-    twice = results[results.duplicated(["arm", "seed"])]
+
+
+def _why_unpaired(
+    trials: pd.DataFrame, baseline: str, family: list[str], *, metric: str, seed: str | None
+) -> str:
+    """Why trials can be no pairs, "" if they can."""
+    if seed is None:
+        return "as was asked"
+    if "seed" not in trials:
+        return f"for there is no column {seed}"
+    there = trials[trials[metric].notna()]
+    seeds = {arm: set(of) for arm, of in there.groupby("arm")["seed"]}
+    shared = (seeds.get(arm, set()) & seeds.get(baseline, set()) for arm in family)
+    if family and not any(shared):
+        return f"for no arm has a {seed} in common with {baseline}"
+    return ""
+
+
+# What the two ways to compare give: differences, left_out and table of a `Comparison`.
+_Found = tuple[pd.DataFrame, dict[str, int], pd.DataFrame]
+
+
+def _paired(trials: pd.DataFrame, baseline: str, family: list[str], *, metric: str) -> _Found:
+    by_seed, runs = _by_seed(trials, metric)
+    pairs, left_out = {}, {}
+    for arm in family:
+        pairs[arm], left_out[arm] = _pairs(by_seed, runs, arm, baseline)
+    if family and all(pair.empty for pair in pairs.values()):
+        raise ValueError(_why_no_pair(runs, baseline, left_out))
+    differences = pd.DataFrame({arm: pair[arm] - pair[baseline] for arm, pair in pairs.items()})
+    rows = {arm: _compare_pairs(pair.to_numpy()) for arm, pair in pairs.items()}
+    differences = differences.reindex(by_seed.index, columns=family)
+    return differences, left_out, _table(rows, _COLUMNS)
+
+
+def _unpaired(trials: pd.DataFrame, baseline: str, family: list[str], *, metric: str) -> _Found:
+    samples = {arm: of.dropna().to_numpy() for arm, of in trials.groupby("arm")[metric]}
+    if not len(samples[baseline]):
+        raise ValueError(f"no run of {baseline} has {metric}: accepted is one or more")
+    rows = {arm: unpaired.compare_runs(samples[arm], samples[baseline]) for arm in family}
+    differences = pd.DataFrame(columns=family, dtype=float)
+    return differences, dict.fromkeys(family, 0), _table(rows, unpaired.COLUMNS)
+
+
+def _by_seed(results: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables of seeds by arms, the arms in the order of the results: a metric, and the run."""
+    if "seed" not in results:
+        raise ValueError(f"no column seed: there are {', '.join(map(str, results.columns))}")
+    there = results[results[metric].notna()]
+    twice = there[there.duplicated(["arm", "seed"])]
     if len(twice):
         arm, seed = twice.iloc[0][["arm", "seed"]]
-        raise ValueError(f"two results of {arm} with seed {seed}: {_ONE_SETTING}")
-    run = results.reindex(columns=RUN, fill_value="unknown")
+        ways = "seed=None (--unpaired) compares runs that are no pairs"
+        raise ValueError(f"two results of {arm} with seed {seed}: {_ONE_SETTING}; {ways}")
+    run = there.drop(columns=metric).reindex(columns=RUN, fill_value="unknown")
     runs = run[RUN[0]].str.cat(run[[*RUN[1:]]], sep=", ")
-    arms = list(dict.fromkeys(results["arm"]))
-    trials = results[["arm", "seed"]].assign(value=results[metric], run=runs)
+    trials = there[["arm", "seed"]].assign(value=there[metric], run=runs)
     table = trials.pivot_table(index="seed", columns="arm", aggfunc="first", dropna=False)
-    return table["value"][arms], table["run"][arms]
+    arms = list(dict.fromkeys(results["arm"]))
+    return table["value"].reindex(columns=arms), table["run"].reindex(columns=arms)
 
 
 def _pairs(
@@ -484,12 +479,13 @@ def _why_no_pair(runs: pd.DataFrame, baseline: str, left_out: dict[str, int]) ->
     return f"nothing to pair with {baseline}: {reason}"
 
 
-def _table(pairs: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The table of a `Comparison`, but for what needs the margin; pairs: arm -> (n, 2) table."""
-    rows = [_compare_pairs(pair.to_numpy()) for pair in pairs.values()]
-    table = pd.DataFrame(rows, pd.Index(pairs, name="arm"), _COLUMNS)
-    kinds = dict.fromkeys(_COLUMNS, "float64") | {"n": "int64", "verdict": "object"}
-    kinds |= {f"seeds_{difference}": "Int64" for difference in DIFFERENCES}
+def _table(rows: dict[str, dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """The table of a `Comparison`, but for what needs the margin; rows: arm -> row."""
+    table = pd.DataFrame(list(rows.values()), pd.Index(rows, name="arm"), columns)
+    kinds = dict.fromkeys(columns, "float64") | {"n": "int64", "verdict": "object"}
+    kinds |= {name: "Int64" for name in columns if name.startswith(("seeds_", "runs_"))}
+    if "n_baseline" in columns:
+        kinds["n_baseline"] = "int64"
     table = table.astype(kinds)
     table["p_holm"] = holm(table["p"])
     return table
@@ -516,7 +512,8 @@ def _compare_pairs(pairs: np.ndarray) -> dict[str, Any]:
     row["equivalent_within"] = np.abs(test.confidence_interval(1 - 2 * LEVEL)).max()
     row["detectable"] = detectable_effect(n) * spread
     for difference in DIFFERENCES:
-        row[f"seeds_{difference}"] = needed_pairs(difference / spread)
+        if can_be_needed(difference / spread):
+            row[f"seeds_{difference}"] = needed_pairs(difference / spread)
     return row
 
 
@@ -549,10 +546,14 @@ def _random_flip_sums(values: np.ndarray) -> np.ndarray:
 
 def _equivalence_p(table: pd.DataFrame, margin: float) -> pd.Series:
     """The larger p of two one-sided t-tests against -margin and margin, of every row."""
-    n, difference, sd = (table[name].to_numpy(float) for name in ("n", "difference", "sd"))
+    difference, n = (table[name].to_numpy(float) for name in ("difference", "n"))
     with np.errstate(divide="ignore", invalid="ignore"):  # one pair, or all pairs alike
-        t = (margin - abs(difference)) / (sd / np.sqrt(n))
-    return pd.Series(stats.t.sf(t, n - 1), table.index)
+        if "se" in table:  # not paired
+            error, freedom = table["se"].to_numpy(), table["df"].to_numpy()
+        else:
+            error, freedom = table["sd"].to_numpy() / np.sqrt(n), n - 1
+        t = (margin - abs(difference)) / error
+    return pd.Series(stats.t.sf(t, freedom), table.index)
 
 
 def _verdicts(

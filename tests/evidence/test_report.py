@@ -55,6 +55,12 @@ def test_what_is_no_percentage_has_no_conclusions_in_points(results):
         conclusions(loss)
 
 
+def test_runs_that_are_no_pairs_have_no_conclusions_of_seeds(results):
+    frame = results(eca=[60, 61, 62], se=[61, 63, 62])
+    with pytest.raises(ValueError, match="not paired, as was asked: accepted are pairs"):
+        conclusions(compare(frame, "eca", seed=None))
+
+
 def test_conclusions_tell_what_was_left_out(results):
     frame = results(eca=[60, 61, 62], se=[61, 63, 62]).assign(device="cpu")
     frame.loc[0, "device"] = "cuda"

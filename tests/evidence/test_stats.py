@@ -14,13 +14,13 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
 import eca_lab.evidence.stats
+from eca_lab.evidence.results import as_results
 from eca_lab.evidence.stats import (
     METRICS,
     compare,
     contrast,
     contrasts,
     detectable_effect,
-    needed_pairs,
     slope_weights,
     trend,
 )
@@ -306,7 +306,9 @@ def test_arm_and_baseline_swapped_mirror_the_row(results, pairs):
 def test_units_do_not_matter(results, pairs, unit):
     row = only_row(compare(results(eca=pairs[:, 1], se=pairs[:, 0]), "eca"))
     pairs = pairs * unit
-    scaled = only_row(compare(results(eca=pairs[:, 1], se=pairs[:, 0]), "eca", margin=0.2 * unit))
+    frame = results(eca=pairs[:, 1], se=pairs[:, 0]).rename(columns={"top1": "score"})
+    options = {"metric": "score", "higher_is_better": True, "margin": 0.2 * unit}
+    scaled = only_row(compare(frame, "eca", **options))
     with_unit = ["mean", "difference", *BOUNDS, "equivalent_within", "detectable"]
     assert numbers(scaled, with_unit) == close(unit * numbers(row, with_unit))
     without = ["p", "p_holm", "p_equivalence", "correlation"]
@@ -419,43 +421,12 @@ def test_equivalence_is_adjusted_by_holm(results):
     assert (table["verdict"] != each["verdict"]).any()
 
 
-# Published for the 5% level and 80% power: paired seeds for differences of 0.1, 0.2 and 0.3 points
-# where differences vary by 0.15 * sqrt(2) points from seed to seed.
-@pytest.mark.parametrize(("difference", "pairs"), [(0.1, 38), (0.2, 11), (0.3, 7)])
-def test_needed_pairs(difference, pairs):
-    assert needed_pairs(difference / (0.15 * 2**0.5)) == pytest.approx(pairs, abs=1)
-
-
-@pytest.mark.parametrize("effect", [0.01, 0.3, 1, 1.5, 5])
-def test_needed_pairs_agree_with_statsmodels(effect):
-    assert needed_pairs(effect) == math.ceil(
-        TTestPower().solve_power(effect_size=effect, alpha=0.05, power=0.8)
-    )
-
-
-def test_at_least_two_pairs_are_needed():
-    assert [needed_pairs(effect) for effect in (11, 12, 1000)] == [3, 2, 2]
-    for effect in (0, math.nan):
-        with pytest.raises(ValueError, match=f"effect={effect}"):
-            needed_pairs(effect)
-
-
-@pytest.mark.parametrize("n", [2, 3, 10])
-def test_detectable_and_needed_agree(n):
-    effect = detectable_effect(n)
-    assert needed_pairs(effect * 1.001) == n
-    assert needed_pairs(effect * 0.999) == n + 1
-    if n > 3:
-        assert TTestPower().power(effect, n, 0.05) == pytest.approx(0.8, abs=1e-6)
-    draws = np.random.default_rng(0).normal(effect, 1, (20_000, n))
-    found = stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05
-    assert found.mean() == pytest.approx(0.8, abs=0.01)
-
-
 def test_the_detectable_difference_scales_with_the_spread(results):
     differences = np.array([-1.0, 0.0, 1.0])  # a standard deviation of exactly 1
-    table = compare(results(eca=np.zeros(3), se=differences, none=3 * differences), "eca").table
-    assert table["detectable"].tolist() == pytest.approx(
+    comparison = compare(
+        results(eca=[60] * 3, se=60 + differences, none=60 + 3 * differences), "eca"
+    )
+    assert comparison.table["detectable"].tolist() == pytest.approx(
         [detectable_effect(3), 3 * detectable_effect(3)]
     )
 
@@ -618,8 +589,6 @@ def test_what_ran_otherwise_is_no_pair(results, column):
     frame.loc[frame["arm"] == "eca(k=1)", column] = "nowhere"
     with pytest.raises(ValueError, match=r"no seed has all of .* on one device, at one precision"):
         trend(frame, SIZES)
-    with pytest.raises(ValueError, match="nothing to pair with eca: no arm has a seed in common"):
-        compare(results(eca=[60, None], se=[None, 60]), "eca")
 
 
 def test_a_contrast_is_what_scipy_says_of_its_sums(results):
@@ -753,36 +722,98 @@ def test_only_percent_is_in_points(results):
     assert compare(frame, "eca").unit == "points"
     assert compare(frame, "eca").axis_label == "top-1 minus that of eca, points"
     loss = compare(frame, "eca", metric="loss", margin=0.1)
-    assert (loss.unit, loss.axis_label) == ("", "training loss minus that of eca")
+    assert (loss.unit, loss.axis_label) == ("", "loss minus that of eca")
 
 
 def test_what_is_not_known_of_a_metric_is_asked_for(results):
-    frame = results(eca=[60, 61, 62], se=[61, 63, 65]).assign(loss=1.0, recall=[1, 2, 3, 4, 5, 6])
+    frame = results(eca=[60, 61, 62], se=[61, 63, 65]).assign(loss=1.0, score=[1, 2, 3, 4, 5, 6])
     with pytest.raises(ValueError, match=r"metric='loss': which difference is too small .*margin="):
         compare(frame, "eca", metric="loss")
-    with pytest.raises(ValueError, match=r"metric='recall': is more of it better\? .*--better"):
-        compare(frame, "eca", metric="recall", margin=1)
-    with pytest.raises(ValueError, match="metric='recall': which difference is too small"):
-        compare(frame, "eca", metric="recall", higher_is_better=True)
+    with pytest.raises(ValueError, match=r"metric='score': is more of it better\? .*--better"):
+        compare(frame, "eca", metric="score", margin=1)
+    with pytest.raises(ValueError, match="metric='score': which difference is too small"):
+        compare(frame, "eca", metric="score", higher_is_better=True)
     with pytest.raises(TypeError, match="higher_is_better='yes': accepted is True or False"):
-        compare(frame, "eca", metric="recall", margin=1, higher_is_better="yes")
-    named = compare(frame, "eca", metric="recall", margin=1, higher_is_better=True)
-    assert named.axis_label == "recall minus that of eca"
+        compare(frame, "eca", metric="score", margin=1, higher_is_better="yes")
+    named = compare(frame, "eca", metric="score", margin=1, higher_is_better=True)
+    assert named.axis_label == "score minus that of eca"
 
 
-def test_fractions_are_no_percent(results):
-    frame = results(eca=[0.60, 0.61, 0.62], se=[0.61, 0.63, 0.65])
-    with pytest.raises(ValueError, match=r"top1 from 0\.6 to 0\.65 looks like fractions"):
-        compare(frame, "eca")
-    in_fractions = compare(frame, "eca", margin=0.002)
-    assert (in_fractions.unit, in_fractions.margin) == ("", 0.002)
+def test_fractions_are_compared_as_percent(results):
+    percent = results(eca=[60, 61, 62.5], se=[61, 63, 65])
+    fractions = percent.assign(top1=percent["top1"] / 100)
+    comparison, expected = (
+        compare(fractions, "eca", margin=0.5),
+        compare(percent, "eca", margin=0.5),
+    )
+    assert (comparison.scale, comparison.unit) == ("fractions", "points")
+    assert (expected.scale, expected.unit) == ("percent", "points")
+    pd.testing.assert_frame_equal(comparison.table, expected.table)
+    pd.testing.assert_frame_equal(comparison.differences, expected.differences)
+    assert comparison.trials["top1"].tolist() == pytest.approx(percent["top1"].tolist())
+    named = compare(fractions.rename(columns={"top1": "val/acc"}), "eca", metric="val/acc")
+    pd.testing.assert_frame_equal(named.table, compare(percent, "eca").table)
+    assert named.axis_label == "val/acc minus that of eca, points"
+
+
+def test_what_is_in_no_known_scale_is_asked_for(results):
+    frame = results(eca=[0.3, 0.5, 0.4], se=[0.6, 0.3, 0.2]).rename(columns={"top1": "error"})
+    with pytest.raises(ValueError, match="may be fractions or percent: accepted is scale="):
+        compare(frame, "eca", metric="error")
+    percent, fractions = (
+        compare(frame, "eca", metric="error", scale=scale) for scale in ("percent", "fractions")
+    )
+    difference = only_row(percent)["difference"]
+    assert only_row(fractions)["difference"] == pytest.approx(100 * difference)
+    assert percent.unit == fractions.unit == "points"
+    with pytest.raises(ValueError, match=r"may mix fractions, such as 0\.6, with percent"):
+        compare(results(eca=[60, 61], se=[0.6, 0.63]), "eca")
+
+
+def test_percent_signs_are_read(results):
+    frame = results(eca=[0.3, 0.5, 0.4], se=[0.6, 0.3, 1.2]).rename(columns={"top1": "error"})
+    signed = frame.assign(error=frame["error"].map(" {} %".format))
+    expected = compare(frame, "eca", metric="error", scale="percent")
+    comparison = compare(signed, "eca", metric="error")
+    assert comparison.scale == "percent"
+    pd.testing.assert_frame_equal(comparison.table, expected.table)
+    with pytest.raises(ValueError, match="error has percent signs: accepted is scale='percent'"):
+        compare(signed, "eca", metric="error", scale="fractions")
+    some = signed.assign(error=signed["error"].where(signed["seed"] > 0, "0.5"))
+    with pytest.raises(
+        ValueError, match=r"error'.* '0\.5 ?%' is no number, as not all are in perc"
+    ):
+        compare(some, "eca", metric="error")
+
+
+# Tables of this lab.
+
+
+def test_seeds_of_this_lab_make_pairs_or_nothing(make_record):
+    def trials(arm, seeds):
+        return [make_record(arm, seed, 60.0 + seed) for seed in seeds]
+
+    apart = as_results([*trials("eca", range(3)), *trials("se", range(3, 6))])
+    with pytest.raises(ValueError, match="nothing to pair with eca: no arm has a seed in common"):
+        compare(apart, "eca")
+    assert compare(apart, "eca", seed=None).table["difference"].tolist() == [3]
+    loss = compare(
+        as_results([*trials("eca", [0]), *trials("se", [0])]), "eca", metric="loss", margin=1
+    )
+    assert loss.axis_label == "training loss minus that of eca"
+
+
+def test_percent_of_this_lab_is_never_in_doubt(make_record):
+    records = [make_record(arm, seed, 0.5 + seed) for arm in ("eca", "se") for seed in range(3)]
+    assert compare(as_results(records), "eca").scale == "percent"
+    assert compare(as_results(records[:1]), "eca").scale == "percent"
 
 
 # Tables of others.
 
 
 def test_an_arm_that_is_named_twice_counts_once(results):
-    frame = results(eca=[60, 61, 63], se=[61, 62, 65], none=[1, 2, 3])
+    frame = results(eca=[60, 61, 63], se=[61, 62, 65], none=[51, 52, 53])
     once = compare(frame, "eca", ["se", "none"]).table
     pd.testing.assert_frame_equal(compare(frame, "eca", ["se", "none", "se"]).table, once)
 
@@ -797,12 +828,12 @@ def test_what_is_infinite_is_refused(results, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda frame: frame.drop(columns="seed"), "no column seed: there are arm, top1"),
         (lambda frame: frame.rename(columns={"arm": "method"}), "no column arm: there are method"),
-        (lambda frame: frame.drop(columns=["arm", "seed"]), "no column arm or seed"),
-        (lambda frame: frame.assign(top1=frame["top1"].map(str)), "metric='top1': accepted are"),
-        (lambda frame: frame.assign(top1=frame["top1"] > 60), "metric='top1': accepted are"),
-        (lambda frame: frame.assign(top1=frame["top1"] * 1j), "metric='top1': accepted are"),
+        (lambda frame: frame.drop(columns=["arm", "seed"]), "no column arm: there are top1"),
+        (lambda frame: frame.assign(top1="good"), "metric='top1': 'good' is no number: accepted"),
+        (lambda frame: frame.assign(top1=frame["top1"] > 60), "metric='top1': 'False' is no numb"),
+        (lambda frame: frame.assign(top1=frame["top1"] * 1j), "metric='top1': '60j' is no number"),
+        (lambda frame: frame.assign(top1=np.nan), "metric='top1': none of 4 runs has it: accepted"),
         (lambda frame: frame.assign(arm=["eca", None, "se", "se"]), "a trial without arm"),
         (lambda frame: frame.assign(seed=[0, 1, np.nan, 1]), "a trial without seed"),
         (lambda frame: pd.concat([frame, frame["top1"]], axis=1), "two columns called top1"),
@@ -820,6 +851,7 @@ def test_tables_of_other_kinds_are_read(results):
     index = [7, 7, 7, 1, 1, 1]
     for other in (
         frame.assign(top1=frame["top1"].astype("Float64")),
+        frame.assign(top1=frame["top1"].map(str), seed=frame["seed"].map(str)),
         frame.assign(seed=frame["seed"].astype("Int64")),
         frame.assign(arm=frame["arm"].astype("category")),
         frame.assign(device=np.nan, precision=16),
