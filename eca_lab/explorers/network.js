@@ -78,11 +78,7 @@ export function engine() {
 		},
 		conv(layer, [from], { take, room }) {
 			const { inputs, outputs, side, stride, padding } = layer;
-			const out = room(
-				outputs,
-				windows(layer, from.H),
-				windows(layer, from.W),
-			);
+			const out = room(outputs, windows(layer, from.H), windows(layer, from.W));
 			const ends = positions(out);
 			const corner = from.start - padding * (from.row + 1);
 			const starts = ends.map((_, i) => {
@@ -111,7 +107,7 @@ export function engine() {
 			const out = room(from.C, from.H, from.W);
 			const [a, b] = [from.values, out.values];
 			function run() {
-				for (let i = 0; i < a.length; i++) b[i] = a[i] > 0 ? a[i] : 0;
+				for (let i = 0; i < a.length; i++) b[i] = Math.max(a[i], 0);
 			}
 			return { out, run };
 		},
@@ -330,20 +326,20 @@ export function answering(engine) {
 // Answers questions { network, pixels, layer, factors } by hear(answer, question), beside the page where it may have a
 // worker, else between its frames. Of questions that come while one is being answered, the last alone is.
 export function crew(descriptions, hear) {
-	let [worker, answer, url, taught] = [null, null, "", new Set()];
-	let [asked, next, frame] = [null, null, 0];
+	let [worker, answer, url, frame] = [null, null, "", 0];
+	let [asked, next] = [null, null]; // what is being answered, and what will be
+	const taught = new Set(); // the networks that were described to who answers
 	const done = (found) => {
 		const question = asked;
-		[asked, next] = [null, next];
-		hear(found, question);
 		const waiting = next;
-		next = null;
-		if (waiting && !asked) send(waiting);
+		[asked, next] = [null, null];
+		if (waiting) send(waiting);
+		hear(found, question);
 	};
 	function alone() {
 		worker = null;
 		answer ??= answering(engine);
-		taught = new Set();
+		taught.clear();
 	}
 	try {
 		const text = `const answer = (${answering})(${engine}); onmessage = ({ data }) => postMessage(answer(data));`;
