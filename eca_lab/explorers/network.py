@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -225,14 +225,12 @@ class _Writer(fx.Interpreter):
         return module
 
     def _check_output(self, node: fx.Node, out: Any) -> None:
-        [given] = node.all_input_nodes or [None]
-        if not isinstance(out, Tensor) or out.dim() != 2 or self._numbers[given] != self._last():
+        last = [len(self.layers) - 1]
+        given = [self._numbers[each] for each in node.all_input_nodes]
+        if not isinstance(out, Tensor) or out.dim() != 2 or given != last:
             raise ValueError("the model gives no (N, classes): accepted are logits by class")
 
-    def _last(self) -> int:
-        return len(self.layers) - 1
-
-    def _refuse(self, node: fx.Node, reason: str) -> None:
+    def _refuse(self, node: fx.Node, reason: str) -> NoReturn:
         raise ValueError(f"{node.target}: {reason}, which a page does not compute")
 
 
@@ -258,7 +256,7 @@ def _folded(conv: nn.Conv2d, bn: nn.BatchNorm2d | None) -> tuple[np.ndarray, np.
         return weight, bias
     scale = (_numbers(bn.running_var) + bn.eps) ** -0.5
     bias = (bias - _numbers(bn.running_mean)) * scale
-    if not bn.affine:
+    if bn.weight is None or bn.bias is None:
         return weight * scale[:, None, None, None], bias
     gamma, beta = _numbers(bn.weight), _numbers(bn.bias)
     return weight * (gamma * scale)[:, None, None, None], gamma * bias + beta
