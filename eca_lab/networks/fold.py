@@ -61,7 +61,7 @@ class Gate(nn.Module):
         self.register_buffer("constants", constants.reshape([1, *self.rest]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.constants.expand([x.shape[0], *self.rest])
+        return self.constants.expand([x.shape[0]] + self.rest)  # noqa: RUF005, for TorchScript
 
 
 class Folding(NamedTuple):
@@ -279,12 +279,12 @@ class _Flow(Sites):
 
 def _step(flow: _Flow, site: str) -> _Step:
     """How to fold a site that was seen in the pass, or ValueError."""
-    product = flow.products.get(site)
-    if product is None:
+    if site not in flow.found:
         reason = flow.left_out.get(site, "no channel attention there")
         accepted = f"accepted are {', '.join(flow.found) or 'none: no channel attention is found'}"
         raise ValueError(f"constants name {site!r}: {reason}; {accepted}")
     name = site.partition("#")[0]
+    product = flow.products[site]
     constants = product.constants
     if name and flow.takes[name] == [product.map] and flow.gives.get(name) == flow.results[site]:
         if front := _in_front(flow, product, name):
@@ -335,13 +335,13 @@ def _can_take(flow: _Flow, name: str) -> bool:
     module = flow.model.get_submodule(name)
     if type(module) not in _AFFINE or flow.runs[name] != 1 or "forward" in vars(module):
         return False
-    if module._forward_hooks or module._forward_pre_hooks or "weight" not in module._parameters:
+    if module._forward_hooks or module._forward_pre_hooks:  # as of torch's weight_norm
         return False
     owners = Counter(
         id(parameter) for each in flow.model.modules() for parameter in each.parameters(False)
     )
     parameters = list(module.parameters(recurse=False))
-    return all(
+    return bool(parameters) and all(
         owners[id(parameter)] == 1
         and all(path[-1:] == (name,) for path in flow.reads[flow.value(parameter)])
         for parameter in parameters
@@ -402,10 +402,11 @@ def _without_zeros(model: nn.Module) -> nn.Module:
     filled = _copied(model)
     generator = torch.Generator().manual_seed(0)
     for parameter in filled.parameters():
-        random = torch.rand(parameter.shape, generator=generator) + 0.5
+        zeros = parameter == 0
+        random = torch.rand(int(zeros.sum()), generator=generator) + 0.5
         if parameter.dim() > 1:  # of either sign, and as large as weights with this fan-in
             random = (random - 1) / parameter[0].numel() ** 0.5
-        parameter.data = torch.where(parameter == 0, random.to(parameter), parameter)
+        parameter.data[zeros] = random.to(parameter)
     return filled
 
 
