@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from eca_lab.checks import shown
 from eca_lab.networks import passes
 from eca_lab.networks.passes import Frame, Prepare
-from eca_lab.networks.sites import Site, Sites, watching
+from eca_lab.networks.sites import Site, Sites, is_watched, watching
 
 Numbers = float | Sequence[float] | np.ndarray | Tensor
 
@@ -119,6 +119,10 @@ def folding(
     """As `fold`, which gives the model alone: a `Folding`."""
     _check_model(model)
     frozen = _checked(constants)
+    if isinstance(example, Tensor) and not example.numel():
+        raise ValueError(
+            f"example of shape {tuple(example.shape)}: accepted are one or more images"
+        )
 
     def run(network: nn.Module) -> Any:
         # Some networks write into what they are given.
@@ -132,6 +136,7 @@ def folding(
         with passes.evaluating(model), flow:
             run(model)
         steps = [_step(flow, site) for site in frozen]
+        _check_nesting(steps)
         places = {step.compared: step.site for step in steps}
         folded = _folded(model, steps)
         # A gain of 0, as the last one of a block often begins, would hide what is wrong before it.
@@ -306,6 +311,16 @@ def _step(flow: _Flow, site: str) -> _Step:
     )
 
 
+def _check_nesting(steps: list[_Step]) -> None:
+    for step in steps:
+        for other in steps:
+            if step.replaced.startswith(f"{other.replaced}."):
+                raise ValueError(
+                    f"constants name {step.site!r}, which is part of {other.replaced}, and also "
+                    f"{other.site!r}, for which all of that goes; accepted is one of them"
+                )
+
+
 def _in_front(flow: _Flow, product: _Product, name: str) -> str | None:
     """The module that made the map for this one alone, if it can take the constants."""
     maker = flow.makers.get(product.map)
@@ -471,7 +486,7 @@ def _distance(found: list[Tensor], expected: list[Tensor]) -> float:
     for a, b in zip(found, expected, strict=True):
         difference, size = (a.float() - b.float()).norm().item(), b.float().norm().item()
         errors.append(difference / size if size else math.inf if difference else 0.0)
-    return max(errors)
+    return np.max(errors).item()  # NaN if there is one
 
 
 def _accepted(tensor: Tensor) -> float:
@@ -497,6 +512,10 @@ def _constants_of(frozen: Mapping[str, Tensor], site: Site) -> Tensor | None:
 def _check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model={shown(model)}: accepted is a torch.nn.Module")
+    if is_watched(model):
+        raise ValueError(
+            f"{type(model).__name__} runs with changes: fold it outside of `intervene`"
+        )
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             how = "traced or scripted"
@@ -517,7 +536,10 @@ def _checked(constants: Mapping[str, Numbers]) -> dict[str, Tensor]:
         raise TypeError(f"constants={shown(constants)}: {accepted}")
     numbers = {}
     for site, values in constants.items():
-        numbers[site] = torch.as_tensor(values, dtype=torch.float32).detach()
+        try:
+            numbers[site] = torch.as_tensor(values, dtype=torch.float32).detach()
+        except (TypeError, ValueError, RuntimeError):  # what is no number
+            numbers[site] = torch.tensor(math.nan)
         if numbers[site].dim() > 1 or not numbers[site].isfinite().all():
             accepted = "accepted is a finite number, or one for each channel"
             raise ValueError(f"constants[{site!r}]={shown(values)}: {accepted}")

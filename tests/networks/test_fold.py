@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.parametrize import register_parametrization
 
 import eca_lab
-from eca_lab.looking.probe import record_weights
+from eca_lab.looking.probe import freeze, intervene, record_weights
 from eca_lab.networks import fold as folder
 from eca_lab.networks.backbones import build_model
 from eca_lab.networks.fold import Gate, Scale, fold, folding
@@ -569,6 +569,17 @@ class Uncopied(nn.Module):
         return x
 
 
+class Outer(Squeeze):
+    """SE that looks at what another one gives."""
+
+    def __init__(self):
+        super().__init__(8)
+        self.inner = se()
+
+    def forward(self, x):
+        return x * self.fc(self.inner(x).mean((2, 3))).sigmoid()[:, :, None, None]
+
+
 class WithKeyword(Squeeze):
     def forward(self, x, *, mask=None):
         return super().forward(x)
@@ -616,6 +627,25 @@ REFUSED = {
         {"se": np.ones((2, 8))},
         ValueError,
         r"constants\['se'\]=array.*: accepted is a finite number, or one for each channel",
+    ),
+    "ragged": (lambda: small("se"), {"se": [1, [2]]}, ValueError, "is a finite number, or one for"),
+    "text": (
+        lambda: small("se"),
+        {"se": "mean"},
+        ValueError,
+        r"\['se'\]='mean': accepted is a fin",
+    ),
+    "one in the other": (
+        lambda: nn.Sequential(conv(), Outer()),
+        {"1": 1, "1.inner": 1},
+        ValueError,
+        "constants name '1.inner', which is part of 1, and also '1', for which all of that goes",
+    ),
+    "NaN everywhere": (
+        lambda: Small(lambda net, x: net.se(x) / 0, se=se()),
+        {"se": 1},
+        ValueError,
+        r"in its output they differ by nan \(relative\), accepted is 1e-05",
     ),
     "no number": (lambda: small("se"), {"se": np.nan}, ValueError, r"constants\['se'\]=nan: acc"),
     "traced": (
@@ -671,6 +701,20 @@ def test_what_cannot_be_folded_is_refused_in_words(name):
     model = make()
     with pytest.raises(error, match=message):
         fold(model, constants, IMAGES)
+
+
+def test_a_model_that_is_changed_just_then_is_refused():
+    model = small("a", "se")
+    with (
+        intervene(model, "se", freeze(0.5)),
+        pytest.raises(ValueError, match="Small runs with changes: fold it outside of `intervene`"),
+    ):
+        fold(model, {"se": 1}, IMAGES)
+
+
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match=r"example of shape \(0, 8, 8, 7\): accepted are one"):
+        fold(small("se"), {"se": 1}, IMAGES[:0])
 
 
 def test_a_refusal_leaves_the_model_as_it_was():
@@ -801,10 +845,12 @@ def test_a_fold_that_a_gain_of_0_in_front_would_hide_is_found(monkeypatch):
     images = torch.randn(2, 3, 32, 32)
     name = "stages.0.0.attn_last"
     assert not model.stages[0][0].conv3.gain.any()
+    constants = {name: torch.linspace(0.5, 1.5, 32)}
+    assert folding(model, constants, images).how == {name: "a factor"}
     monkeypatch.setattr(folder, "_AFFINE", (ScaledStdConv2d,))
     monkeypatch.setattr(folder, "_in_front", lambda *_: "stages.0.0.conv3")
     with pytest.raises(ValueError, match=f"constant weights: at '{name}' they differ by "):
-        fold(model, {name: torch.linspace(0.5, 1.5, 32)}, images)
+        fold(model, constants, images)
 
 
 def test_a_fold_that_a_gain_of_0_behind_would_hide_is_found(monkeypatch):
