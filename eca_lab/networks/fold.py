@@ -279,7 +279,7 @@ class _Flow(Sites):
     def _read(self, tensors: list[Tensor]) -> None:
         names = tuple(frame.name for frame in self.frames)
         for tensor in tensors:
-            self.reads[self.tensor(tensor).value].append(names)
+            self.reads[self.value(tensor)].append(names)
 
 
 def _step(flow: _Flow, site: str) -> _Step:

@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from types import MethodType
 
 import numpy as np
 import pytest
@@ -110,15 +111,15 @@ def filled(model):
 class Constants(nn.Module):
     """Weights in place of attention: multiplied, written into the map, or given as a gate."""
 
-    def __init__(self, values, how="product", last=False):
+    def __init__(self, values, how="product", dimension=1):
         super().__init__()
         self.values = torch.as_tensor(values)
         self.how = how
-        self.last = last
+        self.dimension = dimension
 
     def forward(self, x):
         shape = [1] * x.dim()
-        shape[-1 if self.last else 1] = len(self.values)
+        shape[self.dimension] = len(self.values)
         weights = self.values.reshape(shape)
         if self.how == "gate":
             return weights.expand(len(x), *shape[1:])
@@ -196,20 +197,19 @@ def test_a_network_is_folded_into_itself(name):
 
 
 class Squeeze(nn.Module):
-    """SE of maps (N, C, ...), of the last dimension, in place, or the gate alone."""
+    """SE of a dimension of maps (N, C, ...): their product, in place, or the gate alone."""
 
-    def __init__(self, channels, how="product", last=False):
+    def __init__(self, channels, how="product", dimension=1):
         super().__init__()
         self.fc = nn.Sequential(nn.Linear(channels, 4), nn.ReLU(), nn.Linear(4, channels))
         self.how = how
-        self.last = last
+        self.dimension = dimension
 
     def forward(self, x):
-        dimension = x.dim() - 1 if self.last else 1
-        over = [each for each in range(1, x.dim()) if each != dimension]
+        over = [each for each in range(1, x.dim()) if each != self.dimension]
         weights = self.fc(x.mean(over)).sigmoid()
         shape = [1] * x.dim()
-        shape[0], shape[dimension] = weights.shape
+        shape[0], shape[self.dimension] = weights.shape
         weights = weights.reshape(shape)
         if self.how == "gate":
             return weights
@@ -256,6 +256,13 @@ def hooked():
     """A convolution of which a hook changes the output."""
     module = conv()
     module.register_forward_hook(lambda _, __, output: output.tanh())
+    return module
+
+
+def with_another_forward():
+    """A convolution whose own forward was replaced."""
+    module = conv()
+    module.forward = MethodType(lambda self, x: self._conv_forward(x, self.weight**3, None), module)
     return module
 
 
@@ -409,7 +416,14 @@ SMALL = {
     "read by two": (read_by_two, {"b": conv()}, "a factor"),
     "given as well": (given_as_well, {}, "a factor"),
     "written over": (written_over, {}, "a factor"),
-    "channels last": (channels_last, {"se": se(last=True)}, "a factor"),
+    "channels last": (channels_last, {"se": se(dimension=3)}, "a factor"),
+    "rows, in front": (chain("a", "se"), {"se": se(dimension=2)}, "a factor"),
+    "rows, behind": (
+        chain("act", "se", "c"),
+        {"act": nn.SiLU(), "se": se(dimension=2)},
+        "a factor",
+    ),
+    "another forward": (chain("a", "se"), {"a": with_another_forward()}, "a factor"),
     "half of the channels": (halves, {"se": Squeeze(4)}, "a factor"),
     "as other channels": (as_other_channels, {}, "a factor"),
     "as other channels by a view": (as_other_channels_by_a_view, {}, "a factor"),
@@ -441,7 +455,7 @@ def test_what_is_multiplied_where(name):
     assert_untouched(model, before)
     assert how == {"se": expected_how}
     assert error <= 1e-6
-    expected = frozen(model, constants, others, how=model.se.how, last=model.se.last)
+    expected = frozen(model, constants, others, how=model.se.how, dimension=model.se.dimension)
     found = folded(others.clone())
     for a, b in zip(
         *((each if isinstance(each, tuple) else (each,)) for each in (found, expected)), strict=True
