@@ -348,7 +348,7 @@ def _behind(flow: _Flow, product: _Product, result: _Tensor) -> str | None:
 def _can_take(flow: _Flow, name: str) -> bool:
     """Whether a module has parameters that can be multiplied, and that nobody else uses."""
     module = flow.model.get_submodule(name)
-    if type(module) not in _AFFINE or flow.runs[name] != 1 or "forward" in vars(module):
+    if flow.runs[name] != 1 or "forward" in vars(module):
         return False
     if module._forward_hooks or module._forward_pre_hooks:  # as of torch's weight_norm
         return False

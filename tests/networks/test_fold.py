@@ -408,6 +408,7 @@ SMALL = {
     ),
     "activation inside": (chain("a", "se"), {"a": conv(kind=ConvAct)}, "a factor"),
     "tied": (chain("a", "act", "c", "se"), tied(a=conv(), c=conv(), act=nn.SiLU()), "a factor"),
+    "tied to what does not run": (chain("a", "se"), tied(a=conv(), c=conv()), "a factor"),
     "used twice": (twice, {}, "a factor"),
     "hooked": (chain("a", "se"), {"a": hooked()}, "a factor"),
     "parametrised": (chain("a", "se"), {"a": cubed()}, "a factor"),
@@ -861,7 +862,6 @@ def test_a_fold_that_a_gain_of_0_in_front_would_hide_is_found(monkeypatch):
     assert not model.stages[0][0].conv3.gain.any()
     constants = {name: torch.linspace(0.5, 1.5, 32)}
     assert folding(model, constants, images).how == {name: "a factor"}
-    monkeypatch.setattr(folder, "_AFFINE", (ScaledStdConv2d,))
     monkeypatch.setattr(folder, "_in_front", lambda *_: "stages.0.0.conv3")
     with pytest.raises(ValueError, match=f"constant weights: at '{name}' they differ by "):
         fold(model, constants, images)
