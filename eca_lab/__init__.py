@@ -14,6 +14,7 @@ _ROOMS = {
     "adaptive_kernel_size": "attention.kernel_size",
     "parse_spec": "attention.spec",
     "build_model": "networks.backbones",
+    "fold": "networks.fold",
     "load_dataset": "data",
     "load_results": "evidence.results",
     "compare": "evidence.stats",

@@ -5,7 +5,6 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from eca_lab.data.augmentation import augment, input_transform
 from eca_lab.data.dataset import Dataset
 from eca_lab.networks.backbones import add_attention, attention_specs, blocks, build_model
 from eca_lab.networks.fused import training_path
+from eca_lab.networks.passes import without_tf32
 from eca_lab.provenance import cpu_has_bfloat16
 from eca_lab.recipe import PRECISIONS, Recipe
 
@@ -214,17 +214,6 @@ def check_device(device: str | torch.device) -> torch.device:
     raise ValueError(f"device={shown(name)}: {accepted}")
 
 
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Convolutions and matrix products of float32 in float32, on GPUs that would round to TF32."""
-    with ExitStack() as stack:
-        convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-        for backend in (convolutions, torch.backends.cuda.matmul):
-            stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
-            backend.fp32_precision = "ieee"
-        yield
-
-
 def _stream(seed: int, purpose: str) -> int:
     """A 63-bit seed for one purpose: near seeds and different purposes give unrelated streams."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
@@ -332,7 +321,7 @@ def _norms(model: nn.Module, initial: dict[str, Tensor]) -> dict[str, list[float
 
 
 @torch.inference_mode()
-@_without_tf32()
+@without_tf32()
 def _accuracy(
     model: nn.Module, dataset: Dataset, as_input: Callable[[Tensor], Tensor]
 ) -> dict[str, Any]:
