@@ -418,12 +418,6 @@ SMALL = {
     "given as well": (given_as_well, {}, "a factor"),
     "written over": (written_over, {}, "a factor"),
     "channels last": (channels_last, {"se": se(dimension=3)}, "a factor"),
-    "rows, in front": (chain("a", "se"), {"se": se(dimension=2)}, "a factor"),
-    "rows, behind": (
-        chain("act", "se", "c"),
-        {"act": nn.SiLU(), "se": se(dimension=2)},
-        "a factor",
-    ),
     "another forward": (chain("a", "se"), {"a": with_another_forward()}, "a factor"),
     "half of the channels": (halves, {"se": Squeeze(4)}, "a factor"),
     "as other channels": (as_other_channels, {}, "a factor"),
