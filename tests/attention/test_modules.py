@@ -173,7 +173,7 @@ def test_maps_that_are_refused(spec):
         written = re.escape(str(list(shape)))
         with pytest.raises(ValueError, match=f"^maps of shape {written}: accepted is {accepted}$"):
             call(torch.zeros(shape))
-    with pytest.raises(TypeError, match="^maps of type ndarray: accepted is a tensor$"):
+    with pytest.raises(TypeError, match=r"^maps of type ndarray: accepted is a tensor$"):
         module(np.zeros((2, 32, 6, 5)))
 
 
