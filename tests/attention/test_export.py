@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from eca_lab.attention.modules import make_attention
+from eca_lab.attention.spec import NAMES, parse_spec
 from eca_lab.networks.backbones import blocks, build_model
 
 # One of each class, and of each way in which ECA computes.
@@ -33,6 +34,10 @@ ANY_IMAGES = {0: ANY, 2: ANY, 3: ANY}
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+def test_no_kind_of_attention_is_left_out():
+    assert {parse_spec(spec).name for spec in SPECS} == {*NAMES} - {"none"}
 
 
 class Every(nn.Module):
