@@ -261,44 +261,37 @@ function bars(view, stop) {
 		const group = (name) => svg("g", { class: "channel" }, parts[name]);
 		return { ...parts, groups: ["average", "eca", "se"].map(group) };
 	});
-	const zone = (top, bottom) =>
-		svg("rect", { class: "zone", x: 0, y: top, height: bottom - top });
-	const zones = [
-		zone(AVERAGES_AT[1] - 12, NUMBERS + 4),
-		zone(BOX[0], BOX[1] + 16),
-	];
-	const slider = (name, label, ...children) =>
-		svg(
-			"g",
-			{ class: name, role: "slider", tabindex: 0, "aria-label": label },
-			children,
-		);
-	const averages = slider(
-		"averages",
-		"average of the channel",
-		zones[0],
-		channels.map(({ groups }) => groups[0]),
-	);
-	const kernel = slider("kernel", "weight of the kernel", zones[1], box);
-	const arms = ["eca", "se"].map((arm, i) =>
+	const arms = ["average", "eca", "se"].map((arm, i) =>
 		svg(
 			"g",
 			{ class: arm },
-			channels.map(({ groups }) => groups[i + 1]),
+			channels.map(({ groups }) => groups[i]),
 		),
 	);
 	const picture = svg(
 		"svg",
-		{
-			role: "group",
-			class: "module",
-			height: HEIGHT,
-			"aria-label":
-				"Averages of the channels, the kernel, and the weights of ECA and SE",
-		},
+		{ role: "img", height: HEIGHT },
 		[frame, fan, lit, units, beam, ghosts],
-		[averages, kernel, arms, said, values],
+		[arms[0], box, arms.slice(1), said, values],
 	);
+	// What is dragged lies below these: within a picture a finger would scroll the page.
+	const hold = (name, label, top, bottom) =>
+		html("div", {
+			class: `hold ${name}`,
+			role: "slider",
+			tabindex: 0,
+			"aria-label": label,
+			"aria-orientation": "vertical",
+			style: `top: ${top}px; height: ${bottom - top}px`,
+		});
+	const averages = hold(
+		"averages",
+		"average of the channel",
+		AVERAGES_AT[1] - 20,
+		FAN[0],
+	);
+	const kernel = hold("kernel", "weight of the kernel", BOX[0], BOX[1] + 16);
+	const chart = block("chart", averages, kernel, picture);
 
 	// What of the picture is at a pixel.
 	function at(x, y) {
@@ -310,7 +303,7 @@ function bars(view, stop) {
 	}
 	drag(
 		view,
-		picture,
+		chart,
 		(x, y) => {
 			stop();
 			if (held === null) {
@@ -329,9 +322,10 @@ function bars(view, stop) {
 			held = null;
 		},
 	);
-	onPointer(picture, ["pointermove"], (x, y, event) => {
+	onPointer(chart, ["pointermove"], (x, y, event) => {
 		if (held !== null || event.pointerType !== "mouse" || !now) return;
 		const here = at(x, y);
+		kernel.classList.toggle("turns", Number.isInteger(here));
 		if (here === "average" || here === "weight") {
 			stop();
 			pointAt(placeAt(x));
@@ -404,7 +398,6 @@ function bars(view, stop) {
 				),
 			]),
 		);
-		for (const each of zones) set(each, { width });
 		for (const each of said) set(each, { x: end });
 	});
 	const middle = (place) => left(place) + col / 2;
@@ -536,6 +529,9 @@ function bars(view, stop) {
 			];
 		};
 		const grip = span / 2;
+		const wide = Math.max(span, 34);
+		kernel.style.left = `${left(place) + (col - wide) / 2}px`;
+		kernel.style.width = `${wide}px`;
 		fill(
 			box,
 			svg("rect", {
@@ -598,21 +594,19 @@ function bars(view, stop) {
 		);
 		const spoken = `channel ${channel}: average ${two(y)}, ECA ${two(wECA)}, SE ${two(wSE)}`;
 		set(averages, {
-			"aria-orientation": "vertical",
 			"aria-valuemin": limits.average[0],
 			"aria-valuemax": limits.average[1],
 			"aria-valuenow": y,
 			"aria-valuetext": spoken,
 		});
 		set(kernel, {
-			"aria-orientation": "vertical",
 			"aria-valuemin": limits.weight[0],
 			"aria-valuemax": limits.weight[1],
 			"aria-valuenow": state.kernel[tap],
 			"aria-valuetext": `weight ${tap + 1} of ${state.kernel.length}: ${two(state.kernel[tap])}`,
 		});
 	}
-	return { node: picture, draw };
+	return { node: chart, draw };
 }
 
 // The sigmoid, and on it the sums of all channels: those of ECA as dots, those of SE as rings.
@@ -766,8 +760,6 @@ export default explorer((view) => {
 		[marks[0], "ECA"],
 		[marks[1], "SE: from sums to weights"],
 	]);
-	const main = block("chart", chart.node);
-
 	// A slider of what follows from the state: read gives it, changes what it sets.
 	const row = (name, label, stops, read, changes, ...others) =>
 		numberRow(
@@ -833,7 +825,7 @@ export default explorer((view) => {
 				(value) => ({ averages: withAverage(view.state(), value) }),
 			),
 		],
-		picture: [main, said],
+		picture: [chart.node, said],
 		controls: [kernelBox(view), presets(view, slide.node)],
 		readout: [lines, key, inset],
 		fits: (state) => fits(state, given),
@@ -851,7 +843,7 @@ export default explorer((view) => {
 			write(said, point(state, given));
 			for (const [i, words] of tell(state, all, shown.reach, given).entries())
 				fill(lines[i], words);
-			const widths = [main, inset].map(view.width);
+			const widths = [chart.node, inset].map(view.width);
 			if (!widths.every(Boolean)) return;
 			chart.draw(state, shown, widths[0]);
 			sigmoids.draw(state, all, widths[1]);
