@@ -486,14 +486,11 @@ function bars(view, stop) {
 		const before = shown.before;
 		drawArm("eca", toECA, { sums: eca, before: before?.eca }, channel - 1);
 		drawArm("se", toSE, { sums: toWeights, before: before?.se }, channel - 1);
-		const words = ["eca", "se"].map((arm, i) =>
-			before
-				? `${count(moved(shown.sums[arm], before[arm]))} of ${C} moved`
-				: `${shown.reach[i]} move with channel ${channel}`,
-		);
-		for (const [i, each] of said.entries()) {
-			write(each, words[i]);
-			set(each, { class: before ? "label moved" : "label" });
+		for (const [i, arm] of ["eca", "se"].entries()) {
+			const others = before && count(moved(shown.sums[arm], before[arm]));
+			const words = `${shown.reach[i]} move with channel ${channel}`;
+			write(said[i], before ? `${others} of ${C} moved` : words);
+			set(said[i], { class: others ? "label moved" : "label" });
 		}
 
 		// The kernel stands above what it is laid on, and its beam ends in the weight of the pointed channel.
@@ -524,7 +521,7 @@ function bars(view, stop) {
 				svg(
 					"text",
 					{ class: "written", x, y: weight < 0 ? zero - 5 : zero + 13 },
-					col > 21 || i === tap ? minus(rounded(weight, 0.01)) : "",
+					col > 21 ? minus(rounded(weight, 0.01)) : "",
 				),
 			];
 		};

@@ -21,8 +21,8 @@ NEAR = 1e-9  # sums that differ by less are the same
 _CHANNELS = np.arange(1, CHANNELS + 1)
 # The matrices of SE, made by hand: full, of either sign, and such that its hidden units are
 # seldom all switched off.
-FC1 = (0.05 + 0.3 * np.cos(np.outer([2, 5, 11], _CHANNELS))).round(2)  # (3, C)
-FC2 = (0.7 * np.cos(np.outer(_CHANNELS, [3, 7, 13]))).round(2)  # (C, 3)
+FC1 = (0.05 + 0.3 * np.cos(np.outer([2, 5, 11], _CHANNELS))).round(3)  # (3, C)
+FC2 = (0.7 * np.cos(np.outer(_CHANNELS, [3, 7, 13]))).round(3)  # (C, 3)
 
 _IN_ORDER = tuple(range(1, CHANNELS + 1))
 # fmt: off
