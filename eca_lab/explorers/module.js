@@ -161,7 +161,7 @@ export function point(state, given) {
 		return "k = 1 hears nobody: the weight of a channel follows its own average, and no other.";
 	const ends = count(moved(eca, Array(C).fill(eca[C / 2])));
 	if (new Set(averages).size === 1 && ends)
-		return `All averages are alike, and ${ends} weights of ECA are not: beyond the ends the kernel hears zeros.`;
+		return `All averages are alike, but ${ends} weights of ECA differ: beyond the ends they hear zeros.`;
 	const outside = heard(order.indexOf(channel), state).filter(
 		([, other]) => other === null,
 	).length;
@@ -204,15 +204,15 @@ function tell(state, { eca, hidden, se }, reached, given) {
 // --- Pictures ---
 
 // Where things stand, from the top down: ECA's weights, its kernel, the averages, SE's units and weights.
-const [LEFT, RIGHT, HEIGHT] = [30, 6, 562];
-const [ECA_AT, SE_AT, AVERAGES_AT] = [
-	[110, 34],
-	[556, 480],
-	[362, 266],
+const [LEFT, RIGHT, HEIGHT] = [30, 6, 494];
+const [ECA_AT, AVERAGES_AT, SE_AT] = [
+	[92, 32],
+	[320, 236],
+	[488, 428],
 ];
-const BOX = [130, 214];
-const [NUMBERS, FAN] = [377, [384, 472]];
-const UNITS = 416;
+const BOX = [112, 186]; // of the kernel
+const NUMBERS = 334;
+const [UNITS, FAN] = [370, [341, 420]]; // SE's hidden units, and their lines
 
 // Averages to drag, the kernel that slides above them, and the weights of both modules.
 function bars(view, stop) {
@@ -607,12 +607,17 @@ function bars(view, stop) {
 }
 
 // The sigmoid, and on it the sums of all channels: those of ECA as dots, those of SE as rings.
-function curve() {
-	const [frame, dots] = [svg("g"), svg("g")];
+function curve(C) {
+	const [frame, crosses] = [svg("g"), svg("g")];
+	const [rings, dots] = ["se", "eca"].map((name) =>
+		upTo(C).map(() => svg("circle", { class: name })),
+	);
 	const picture = svg(
 		"svg",
 		{ class: "curve", role: "img", height: 128 },
 		frame,
+		crosses,
+		rings,
 		dots,
 	);
 	const y = scale(0, 1, 100, 12);
@@ -639,26 +644,19 @@ function curve() {
 	function draw({ channel }, { eca, se }, width) {
 		drawFrame(width);
 		const x = toX(width);
-		const mark = (name, r) => (sum, i) =>
-			svg("circle", {
-				class: name,
-				cx: x(bounded(sum, -OUTER, OUTER)),
-				cy: y(sigmoid(sum)),
-				r: i === channel - 1 ? 6 : r,
-			});
+		const place = (node, sum, r) =>
+			set(node, { cx: x(bounded(sum, -OUTER, OUTER)), cy: y(sigmoid(sum)), r });
+		for (const i of eca.keys()) {
+			place(rings[i], se[i], i === channel - 1 ? 6 : 3);
+			place(dots[i], eca[i], i === channel - 1 ? 6 : 2.5);
+		}
 		const [own, others] = [eca, se].map((all) => all[channel - 1]);
 		const cross = (name, sum) =>
 			path(
 				`cross ${name}`,
 				`M${x(bounded(sum, -OUTER, OUTER))} ${y(0)}V${y(sigmoid(sum))}H30`,
 			);
-		fill(
-			dots,
-			cross("eca", own),
-			cross("se", others),
-			se.map(mark("se", 3)),
-			eca.map(mark("eca", 2.5)),
-		);
+		fill(crosses, cross("eca", own), cross("se", others));
 		set(picture, {
 			width,
 			"aria-label": `The sigmoid. Channel ${channel}: ECA from ${two(own)} to ${two(sigmoid(own))}, SE from ${two(others)} to ${two(sigmoid(others))}.`,
@@ -746,9 +744,9 @@ export default explorer((view) => {
 	const { limits, step, sizes, initial } = given;
 	const C = initial.averages.length;
 	const slide = sliding(view);
-	const [chart, sigmoids] = [bars(view, slide.stop), curve()];
+	const [chart, sigmoids] = [bars(view, slide.stop), curve(C)];
 	const [headline, said] = [block("headline"), status("point")];
-	const lines = upTo(4).map((i) => html("div", { class: i < 2 ? "sum" : "" }));
+	const lines = upTo(4).map(() => html("div"));
 	const marks = ["eca", "se"].map((arm) =>
 		svg("circle", { class: arm, cx: 10, cy: 9, r: 5 }),
 	);
@@ -822,9 +820,9 @@ export default explorer((view) => {
 				(value) => ({ averages: withAverage(view.state(), value) }),
 			),
 		],
-		picture: [chart.node, said],
+		picture: [chart.node, block("formulas", lines.slice(0, 2)), said],
 		controls: [kernelBox(view), presets(view, slide.node)],
-		readout: [lines, key, inset],
+		readout: [lines.slice(2), key, inset],
 		fits: (state) => fits(state, given),
 		draw(state) {
 			const all = sums(state, given.se);

@@ -131,7 +131,7 @@ test("a state says its point", () => {
 	says({}, /^k = 3 is what Equation 12 gives 4 channels/);
 	says({ kernel: [1] }, /^k = 1 hears nobody/);
 	says({ channel: 4 }, /of its 3 numbers channel 4 hears 1 as 0/);
-	says({ averages: [1, 1, 1, 1], kernel: [1, 1, 1] }, /alike, and 2 weights/);
+	says({ averages: [1, 1, 1, 1], kernel: [1, 1, 1] }, /alike, but 2 weights/);
 	says({ order: [3, 1, 4, 2] }, /^Shuffled: .* 3 of 4 channels/);
 	says({ order: [2, 1, 4, 3], kernel: [1] }, /^Shuffled: .* 0 of 4 channels/);
 	assert.match(point(state, { ...given, adaptive: 5 }), /k = 5; this is k = 3/);

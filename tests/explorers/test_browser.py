@@ -188,7 +188,7 @@ def module(find, same_module):
 
 
 def test_an_average_is_dragged_and_ecas_neighbours_follow_and_all_of_se(module):
-    module.drag(module.knob(12), up=48)  # 48 pixels are 1
+    module.drag(module.knob(12), up=42)  # 42 pixels are 1
     module.follows(channel=12, averages=module.averaged(12, 1.6))
     module.moved(3, 24)
     module.drag(module.knob(1), up=500)
@@ -207,7 +207,7 @@ def test_the_kernel_is_dragged_and_slides(module):
     box = module.shown(".box")
     place = module.shown(".rim").bounding_box()
     wide = (place["width"] - 6) / 3
-    module.drag(box.locator(".knob").nth(2), up=17)  # 17 pixels are 1
+    module.drag(box.locator(".knob").nth(2), up=14.5)  # 14.5 pixels are 1
     module.follows(kernel=(-0.5, 1.5, 0.5))
     module.moved(23, 0)  # the last channel hears 0 by this weight
     module.drag(box.locator(".grip"), right=4 * wide)
@@ -292,7 +292,7 @@ def test_boxes_of_the_module_say_why_they_do_not_take_what_is_written(module):
 def test_presets_of_the_module_make_their_points(module):
     for preset, point in (
         ("k = 1 hears nobody", "k = 1 hears nobody: the weight of a channel follows its own"),
-        ("The ends hear zeros", "All averages are alike, and 4 weights of ECA are not: beyond"),
+        ("The ends hear zeros", "All averages are alike, but 4 weights of ECA differ: beyond"),
         ("Reset", "k = 3 is what Equation 12 gives 24 channels."),
         ("Shuffle the channels", "Shuffled: among other neighbours 24 of 24 channels get another"),
     ):
@@ -1115,7 +1115,7 @@ def test_a_finger_drags_an_average(module, finger):
     x, y = middle(module.knob(16))
     finger.touch("touchStart", (x, y))
     for step in range(1, 9):
-        finger.touch("touchMove", (x, y - 6 * step))
+        finger.touch("touchMove", (x, y - 42 * step / 8))
     finger.touch("touchEnd")
     module.follows(channel=16, averages=module.averaged(16, 1.4))
     module.moved(3, 24)
