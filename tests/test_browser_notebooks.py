@@ -185,6 +185,15 @@ def test_the_explorer_slides_on_a_page_without_kernel_and_network(offline, addre
     expect(offline.get_by_role("button", name="Copy link")).to_be_visible()
 
 
+def test_the_first_page_shows_an_explorer_that_slides(offline, address):
+    index = f"{address.rpartition('/')[0]}/index.html"
+    offline.goto(index)
+    explorer = ExplorerInPage(offline)
+    explorer.press("Home", on=explorer.slider("channels C"))
+    expect(explorer.state).to_contain_text("channels=1, ")
+    offline.wait_for_url(f"{index}#channels=1&gamma=2&b=1")
+
+
 def test_a_link_opens_a_state_and_leaves_out_what_is_not_accepted(offline, address):
     for said, state in (
         ("channels=128&ties=down", "channels=128, gamma=2, b=1, ties='down'"),

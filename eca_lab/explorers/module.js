@@ -159,8 +159,9 @@ export function point(state, given) {
 	}
 	if (k === 1)
 		return "k = 1 hears nobody: the weight of a channel follows its own average, and no other.";
+	const alike = new Set(averages).size === 1;
 	const ends = count(moved(eca, Array(C).fill(eca[C / 2])));
-	if (new Set(averages).size === 1 && ends)
+	if (alike && ends)
 		return `All averages are alike, but ${ends} weights of ECA differ: beyond the ends they hear zeros.`;
 	const outside = heard(order.indexOf(channel), state).filter(
 		([, other]) => other === null,
@@ -214,18 +215,84 @@ const BOX = [112, 186]; // of the kernel
 const NUMBERS = 334;
 const [UNITS, FAN] = [370, [341, 420]]; // SE's hidden units, and their lines
 
-// Averages to drag, the kernel that slides above them, and the weights of both modules.
+const text = (name, x, y, words) => svg("text", { class: name, x, y }, words);
+
+// Averages to drag, the kernel that slides above them, and the weights of both modules; stop() ends a slide.
 function bars(view, stop) {
 	const { limits, step, initial, se } = view.given;
 	const C = initial.averages.length;
 	const [toECA, toSE] = [scale(0, 1, ...ECA_AT), scale(0, 1, ...SE_AT)];
 	const toTap = scale(...limits.weight, BOX[1] - 8, BOX[0] + 8);
 	const toAverage = scale(...limits.average, ...AVERAGES_AT);
-	let [now, col, half, held, tap] = [null, 1, 0, null, 0];
+	// The width of a column, how many stand beyond either end, and which weight of the kernel the keys move.
+	let [now, col, half, tap] = [view.state(), 1, 0, 0];
+	let held = null; // "average", "kernel", "weight", or the number of a weight of the kernel
 
 	const left = (place) => LEFT + (place + half) * col;
+	const middle = (place) => left(place) + col / 2;
 	const placeAt = (x) => bounded(Math.floor((x - LEFT) / col) - half, 0, C - 1);
 	const placeOf = (channel) => now.order.indexOf(channel);
+	const bar = () => ({ x: 0.12 * col, width: 0.76 * col });
+
+	// --- What stays ---
+
+	const [frame, fan, lit, units, beam, ghosts, box, values] = upTo(8).map(() =>
+		svg("g"),
+	);
+	set(beam, { class: "beam" });
+	set(box, { class: "box" });
+	const part = (name) => svg("rect", { class: name });
+	const channels = upTo(C).map(() => ({
+		average: [part("bar"), svg("circle"), svg("text", { y: NUMBERS })],
+		eca: [part("bar"), part("change"), part("was")],
+		se: [part("bar"), part("change"), part("was")],
+	}));
+	const groups = ["average", "eca", "se"].map((name) =>
+		channels.map((each) => svg("g", { class: "channel" }, each[name])),
+	);
+	const [averages, eca, weights] = ["average", "eca", "se"].map((name, i) =>
+		svg("g", { class: name }, groups[i]),
+	);
+	const said = [12, SE_AT[1] - 22].map((y) =>
+		svg("text", { y, "text-anchor": "end" }),
+	);
+	const picture = svg(
+		"svg",
+		{ role: "img", height: HEIGHT },
+		[frame, fan, lit, units, beam, ghosts],
+		[averages, box, eca, weights, said, values],
+	);
+	// What is dragged lies below these: within a picture a finger would scroll the page.
+	const hold = (name, label, top, bottom, [least, most]) =>
+		html("div", {
+			class: `hold ${name}`,
+			role: "slider",
+			tabindex: 0,
+			"aria-label": label,
+			"aria-orientation": "vertical",
+			"aria-valuemin": least,
+			"aria-valuemax": most,
+			style: `top: ${top}px; height: ${bottom - top}px`,
+		});
+	const top = AVERAGES_AT[1] - 20;
+	const row = hold(
+		"row-of-averages",
+		"average of the channel",
+		top,
+		FAN[0],
+		limits.average,
+	);
+	const grasp = hold(
+		"grasp",
+		"weight of the kernel",
+		BOX[0],
+		BOX[1] + 16,
+		limits.weight,
+	);
+	const chart = block("chart", row, grasp, picture);
+
+	// --- Hands and keys ---
+
 	const pointAt = (place) => {
 		if (now.order[place] !== now.channel)
 			view.change({ channel: now.order[place] });
@@ -238,82 +305,31 @@ function bars(view, stop) {
 		const within = bounded(rounded(value, TURN), ...limits.weight);
 		view.change({ kernel: now.kernel.with(tap, within) });
 	};
-
-	const label = (words, y, others = {}) =>
-		svg("text", { class: "label", x: LEFT, y, ...others }, words);
-	const [frame, ghosts, fan, lit, units] = upTo(5).map(() => svg("g"));
-	const [beam, box] = [svg("g"), svg("g")];
-	const values = svg("g", { class: "values" });
-	const said = [12, SE_AT[1] - 22].map((y) =>
-		label("", y, { "text-anchor": "end" }),
-	);
-	const part = (name) => svg("rect", { class: name });
-	const channels = upTo(C).map(() => {
-		const parts = {
-			average: [
-				part("bar"),
-				svg("circle", { class: "knob" }),
-				label("", NUMBERS),
-			],
-			eca: [part("bar"), part("change"), part("was")],
-			se: [part("bar"), part("change"), part("was")],
-		};
-		const group = (name) => svg("g", { class: "channel" }, parts[name]);
-		return { ...parts, groups: ["average", "eca", "se"].map(group) };
-	});
-	const arms = ["average", "eca", "se"].map((arm, i) =>
-		svg(
-			"g",
-			{ class: arm },
-			channels.map(({ groups }) => groups[i]),
-		),
-	);
-	const picture = svg(
-		"svg",
-		{ role: "img", height: HEIGHT },
-		[frame, fan, lit, units, beam, ghosts],
-		[arms[0], box, arms.slice(1), said, values],
-	);
-	// What is dragged lies below these: within a picture a finger would scroll the page.
-	const hold = (name, label, top, bottom) =>
-		html("div", {
-			class: `hold ${name}`,
-			role: "slider",
-			tabindex: 0,
-			"aria-label": label,
-			"aria-orientation": "vertical",
-			style: `top: ${top}px; height: ${bottom - top}px`,
-		});
-	const averages = hold(
-		"averages",
-		"average of the channel",
-		AVERAGES_AT[1] - 20,
-		FAN[0],
-	);
-	const kernel = hold("kernel", "weight of the kernel", BOX[0], BOX[1] + 16);
-	const chart = block("chart", averages, kernel, picture);
-
-	// What of the picture is at a pixel.
+	// What would be held at a pixel.
 	function at(x, y) {
-		if (y > AVERAGES_AT[1] - 20 && y < FAN[0]) return "average";
+		if (y > top && y < FAN[0]) return "average";
 		if (y < ECA_AT[0] + 8 || y > AVERAGES_AT[0]) return "weight";
 		const i = Math.floor((x - left(placeOf(now.channel) - half)) / col);
 		const inside = i >= 0 && i < now.kernel.length && y < BOX[1];
 		return inside ? i : "kernel";
 	}
+	function take(x, y) {
+		stop();
+		held = at(x, y);
+		if (held === "average") {
+			pointAt(placeAt(x));
+			now = view.state();
+			row.focus({ preventScroll: true });
+		} else if (Number.isInteger(held)) {
+			tap = held;
+			grasp.focus({ preventScroll: true });
+		}
+	}
 	drag(
 		view,
 		chart,
 		(x, y) => {
-			stop();
-			if (held === null) {
-				held = at(x, y);
-				if (held !== "kernel" && !Number.isInteger(held)) pointAt(placeAt(x));
-				if (Number.isInteger(held)) tap = held;
-				if (held === "average") averages.focus({ preventScroll: true });
-				if (Number.isInteger(held)) kernel.focus({ preventScroll: true });
-				now = view.state();
-			}
+			if (held === null) take(x, y);
 			if (held === "average") setAverage(toAverage.invert(y));
 			else if (Number.isInteger(held)) setTap(toTap.invert(y));
 			else pointAt(placeAt(x));
@@ -322,10 +338,11 @@ function bars(view, stop) {
 			held = null;
 		},
 	);
-	onPointer(chart, ["pointermove"], (x, y, event) => {
-		if (held !== null || event.pointerType !== "mouse" || !now) return;
+	// The kernel comes to where the mouse points, but not while that is on its way to the kernel.
+	onPointer(chart, ["pointermove"], (x, y, { pointerType }) => {
+		if (held !== null || pointerType === "touch") return;
 		const here = at(x, y);
-		kernel.classList.toggle("turns", Number.isInteger(here));
+		grasp.classList.toggle("turns", Number.isInteger(here));
 		if (here === "average" || here === "weight") {
 			stop();
 			pointAt(placeAt(x));
@@ -336,36 +353,40 @@ function bars(view, stop) {
 	});
 	const keys = { ...ARROWS, PageUp: [0, -5], PageDown: [0, 5] };
 	Object.assign(keys, { Home: [-C, 0], End: [C, 0] });
-	onKeys(averages, keys, ([right, down]) => {
+	onKeys(row, keys, ([right, down]) => {
 		stop();
 		now = view.state();
 		if (right) return pointAt(bounded(placeOf(now.channel) + right, 0, C - 1));
 		setAverage(now.averages[now.channel - 1] - step * down);
 	});
-	onKeys(kernel, keys, ([right, down]) => {
+	onKeys(grasp, keys, ([right, down]) => {
 		now = view.state();
 		tap = bounded(tap + right, 0, now.kernel.length - 1);
 		if (right) return view.redraw();
 		setTap(now.kernel[tap] - TURN * down);
 	});
 
-	// What changes with the width and k alone.
+	// --- What is drawn anew ---
+
+	const unitAt = (i) => {
+		const span = (C + 2 * half) * col;
+		const apart = Math.min(64, span / 7);
+		return LEFT + 0.68 * span + (i - (se.fc1.length - 1) / 2) * apart;
+	};
 	const drawFrame = remember((width, k) => {
 		const end = width - RIGHT;
+		const label = (words, y) => text("label", LEFT, y, words);
 		const ticks = (y, ...marks) =>
 			marks.map((mark) => [
 				path("grid", `M${LEFT} ${y(mark)}H${end}`),
-				svg(
-					"text",
-					{ x: LEFT - 6, y: y(mark) + 4, "text-anchor": "end" },
-					minus(mark),
-				),
+				text("tick", LEFT - 6, y(mark) + 4, minus(mark)),
 			]);
+		const [least, most] = limits.weight;
 		fill(
 			frame,
 			ticks(toECA, 0, 0.5, 1),
-			ticks(toTap, limits.weight[0], 0, limits.weight[1]),
-			ticks(toAverage, limits.average[0], 1, limits.average[1]),
+			ticks(toTap, least, 0, most),
+			ticks(toAverage, 0, 1, 2),
 			ticks(toSE, 0, 0.5, 1),
 			label("weights of ECA", 12),
 			label(
@@ -377,158 +398,99 @@ function bars(view, stop) {
 			label(`${se.fc1.length} become ${C}`, UNITS + 12),
 			label("weights of SE", SE_AT[1] - 22),
 		);
-		const outside = [
-			...upTo(half).map((i) => -1 - i),
-			...upTo(half).map((i) => C + i),
+		for (const each of said) set(each, { x: end });
+		const foot = AVERAGES_AT[0];
+		const ghost = (place) => [
+			svg("rect", {
+				class: "ghost",
+				x: left(place) + 0.12 * col,
+				width: 0.76 * col,
+				y: foot - 20,
+				height: 20,
+			}),
+			text("zero", middle(place), foot - 6, "0"),
 		];
 		fill(
 			ghosts,
-			outside.map((place) => [
-				svg("rect", {
-					class: "ghost",
-					x: left(place) + 0.12 * col,
-					width: 0.76 * col,
-					y: AVERAGES_AT[0] - 20,
-					height: 20,
-				}),
-				svg(
-					"text",
-					{ class: "zero", x: left(place) + col / 2, y: AVERAGES_AT[0] - 6 },
-					"0",
-				),
-			]),
+			upTo(half).map((i) => [ghost(-1 - i), ghost(C + i)]),
 		);
-		for (const each of said) set(each, { x: end });
-	});
-	const middle = (place) => left(place) + col / 2;
-	const unitAt = (i) => {
-		const span = (C + 2 * half) * col;
-		const apart = Math.min(64, span / 7);
-		return LEFT + 0.68 * span + (i - (se.fc1.length - 1) / 2) * apart;
-	};
-	const drawFan = remember((_width, _half) => {
-		const lines = (y, from) =>
+		const lines = (y) =>
 			se.fc1.flatMap((_, i) =>
-				upTo(C).map((place) =>
-					from
-						? `M${middle(place)} ${y}L${unitAt(i)} ${UNITS}`
-						: `M${unitAt(i)} ${UNITS}L${middle(place)} ${y}`,
-				),
+				upTo(C).map((p) => `M${unitAt(i)} ${UNITS}L${middle(p)} ${y}`),
 			);
-		fill(
-			fan,
-			path("in", lines(FAN[0], true).join("")),
-			path("out", lines(FAN[1], false).join("")),
-		);
+		fill(fan, path("fan", FAN.flatMap(lines).join("")));
 	});
 
-	function drawArm(name, y, { sums: all, before }, place) {
-		const differs = moved(all, before ?? all);
-		for (const [i, parts] of channels.entries()) {
-			const [bar, change, was] = parts[name];
-			const [top, old] = [y(sigmoid(all[i])), y(sigmoid((before ?? all)[i]))];
-			const still = before && !differs[i];
-			const [x, width] = [0.12 * col, 0.76 * col];
-			set(bar, {
-				class: `bar ${i === place ? "pointed" : ""} ${still ? "still" : ""}`,
-				x,
-				width,
-				y: top,
-				height: y(0) - top,
-			});
-			set(change, {
-				x,
-				width,
-				y: Math.min(top, old),
-				height: differs[i] ? Math.abs(top - old) : 0,
-			});
-			set(was, { x: 0, width: col, y: old - 1, height: differs[i] ? 2 : 0 });
-		}
-	}
-
-	function draw(state, shown, width) {
-		now = state;
-		const { order, channel } = state;
-		half = (state.kernel.length - 1) / 2;
-		tap = Math.min(tap, state.kernel.length - 1);
-		col = (width - LEFT - RIGHT) / (C + 2 * half);
-		const place = placeOf(channel);
-		set(picture, { width });
-		drawFrame(width, state.kernel.length);
-		drawFan(width, half);
-		for (const [i, { average, groups }] of channels.entries()) {
-			const at = order.indexOf(i + 1);
-			const y = toAverage(state.averages[i]);
-			const near = Math.abs(at - place) <= half;
-			set(average[0], {
-				class: `bar ${near ? "heard" : ""}`,
-				x: 0.12 * col,
-				width: 0.76 * col,
+	function drawAverages({ averages, order }, place) {
+		for (const [i, { average }] of channels.entries()) {
+			const [column, knob, number] = average;
+			const [at, y] = [order.indexOf(i + 1), toAverage(averages[i])];
+			const near = Math.abs(at - place);
+			set(column, {
+				class: near > half ? "bar" : "bar heard",
+				...bar(),
 				y,
 				height: toAverage(0) - y,
 			});
-			set(average[1], {
-				class: `knob ${at === place ? "pointed" : ""}`,
-				cx: col / 2,
-				cy: y,
-				r: at === place ? Math.min(7, 0.5 * col) : Math.min(4.5, 0.34 * col),
-			});
-			const far = at % 2 === 0 && Math.abs(at - place) > 1;
-			write(average[2], col > 17 || far || at === place ? i + 1 : "");
-			set(average[2], {
-				class: `number ${at === place ? "pointed" : ""}`,
-				x: col / 2,
-			});
+			const r = near ? Math.min(4.5, 0.34 * col) : Math.min(7, 0.5 * col);
+			const pointed = near ? "" : "pointed";
+			set(knob, { class: `knob ${pointed}`, cx: col / 2, cy: y, r });
+			const room = col > 17 || (at % 2 === 0 && near > 1) || near === 0;
+			set(number, { class: `number ${pointed}`, x: col / 2 });
+			write(number, room ? String(i + 1) : "");
 			for (const group of groups)
-				set(group, { style: `transform: translate(${left(at)}px, 0)` });
+				set(group[i], { style: `transform: translate(${left(at)}px, 0)` });
 		}
-		const { eca, hidden, se: toWeights } = shown.sums;
-		const before = shown.before;
-		drawArm("eca", toECA, { sums: eca, before: before?.eca }, channel - 1);
-		drawArm("se", toSE, { sums: toWeights, before: before?.se }, channel - 1);
-		for (const [i, arm] of ["eca", "se"].entries()) {
-			const others = before && count(moved(shown.sums[arm], before[arm]));
-			const words = `${shown.reach[i]} move with channel ${channel}`;
-			write(said[i], before ? `${others} of ${C} moved` : words);
-			set(said[i], { class: others ? "label moved" : "label" });
-		}
+	}
 
-		// The kernel stands above what it is laid on, and its beam ends in the weight of the pointed channel.
-		const span = state.kernel.length * col;
+	// The weights of ECA or of SE, beside those before where there are some: what moved, and from where.
+	function drawWeights(arm, y, sums, before, pointed) {
+		const differs = moved(sums, before ?? sums);
+		for (const [i, each] of channels.entries()) {
+			const [column, change, was] = each[arm];
+			const [end, old] = [sums, before ?? sums].map((all) =>
+				y(sigmoid(all[i])),
+			);
+			const kind = before && !differs[i] ? "still" : "";
+			set(column, {
+				class: `bar ${kind} ${i === pointed ? "pointed" : ""}`,
+				...bar(),
+				y: end,
+				height: y(0) - end,
+			});
+			const height = differs[i] ? Math.abs(end - old) : 0;
+			set(change, { ...bar(), y: Math.min(end, old), height });
+			set(was, { width: col, y: old - 1, height: differs[i] ? 2 : 0 });
+		}
+	}
+
+	// The kernel stands above what it is laid on, and its beam ends in the weight of the channel.
+	function drawKernel({ kernel }, place) {
+		const span = kernel.length * col;
 		const there = `transform: translate(${left(place - half)}px, 0)`;
+		for (const each of [beam, box]) set(each, { style: there });
 		const over = `M${half * col} ${toECA(0)}h${col}L${span} ${BOX[0]}H0Z`;
-		set(beam, { class: "beam", style: there });
 		fill(beam, path("", `${over}M0 ${BOX[1]}H${span}V${toAverage(0)}H0Z`));
-		set(box, { class: "box", style: there });
-		const tapBar = (weight, i) => {
-			const [y, zero] = [toTap(weight), toTap(0)];
-			const x = (i + 0.5) * col;
+		const zero = toTap(0);
+		const bars = kernel.map((weight, i) => {
+			const [x, cy] = [(i + 0.5) * col, toTap(weight)];
+			const name = i === tap ? "knob pointed" : "knob";
 			const r = Math.min(i === tap ? 6 : 4.5, 0.36 * col);
+			const words = col > 21 ? minus(rounded(weight, 0.01)) : "";
 			return [
 				svg("rect", {
 					class: "tap",
 					x: x - 0.24 * col,
 					width: 0.48 * col,
-					y: Math.min(y, zero),
-					height: Math.abs(y - zero),
+					y: Math.min(cy, zero),
+					height: Math.abs(cy - zero),
 				}),
-				svg("circle", {
-					class: i === tap ? "knob pointed" : "knob",
-					cx: x,
-					cy: y,
-					r,
-				}),
-				svg(
-					"text",
-					{ class: "written", x, y: weight < 0 ? zero - 5 : zero + 13 },
-					col > 21 ? minus(rounded(weight, 0.01)) : "",
-				),
+				svg("circle", { class: name, cx: x, cy, r }),
+				text("written", x, weight < 0 ? zero - 5 : zero + 13, words),
 			];
-		};
-		const grip = span / 2;
-		const wide = Math.max(span, 34);
-		kernel.style.left = `${left(place) + (col - wide) / 2}px`;
-		kernel.style.width = `${wide}px`;
+		});
+		const [grip, foot] = [span / 2, BOX[1]];
+		const [height, wide] = [foot - BOX[0], Math.max(span, 34)];
 		fill(
 			box,
 			svg("rect", {
@@ -536,40 +498,31 @@ function bars(view, stop) {
 				x: -3,
 				width: span + 6,
 				y: BOX[0],
-				height: BOX[1] - BOX[0],
+				height,
 				rx: 4,
 			}),
-			state.kernel.map(tapBar),
+			bars,
 			svg("rect", {
 				class: "grip",
 				x: grip - 17,
-				y: BOX[1],
+				y: foot,
 				width: 34,
 				height: 15,
 				rx: 5,
 			}),
 			path(
 				"arrows",
-				`M${grip - 5} ${BOX[1] + 4}l-5 3.5l5 3.5zm10 0l5 3.5l-5 3.5z`,
+				`M${grip - 5} ${foot + 4}l-5 3.5l5 3.5zm10 0l5 3.5l-5 3.5z`,
 			),
 		);
+		grasp.style.left = `${middle(place) - wide / 2}px`;
+		grasp.style.width = `${wide}px`;
+	}
 
-		const value = (y, number) =>
-			svg("text", { class: "value", x: middle(place), y }, two(number));
-		const [wECA, wSE] = [eca, toWeights].map((all) =>
-			sigmoid(all[channel - 1]),
-		);
-		const y = state.averages[channel - 1];
-		fill(
-			values,
-			value(toECA(wECA) - 5, wECA),
-			value(toSE(wSE) - 5, wSE),
-			value(toAverage(y) - 10, y),
-		);
-
+	function drawUnits(hidden, place) {
 		fill(
 			lit,
-			se.fc1.map((_, i) =>
+			hidden.map((_, i) =>
 				path("lit", `M${unitAt(i)} ${UNITS}L${middle(place)} ${FAN[1]}`),
 			),
 		);
@@ -582,26 +535,49 @@ function bars(view, stop) {
 					cy: UNITS,
 					r: 16,
 				}),
-				svg(
-					"text",
-					{ class: "inside", x: unitAt(i), y: UNITS + 4 },
-					each.toFixed(2),
-				),
+				text("inside", unitAt(i), UNITS + 4, two(each)),
 			]),
 		);
-		const spoken = `channel ${channel}: average ${two(y)}, ECA ${two(wECA)}, SE ${two(wSE)}`;
-		set(averages, {
-			"aria-valuemin": limits.average[0],
-			"aria-valuemax": limits.average[1],
-			"aria-valuenow": y,
-			"aria-valuetext": spoken,
-		});
-		set(kernel, {
-			"aria-valuemin": limits.weight[0],
-			"aria-valuemax": limits.weight[1],
-			"aria-valuenow": state.kernel[tap],
-			"aria-valuetext": `weight ${tap + 1} of ${state.kernel.length}: ${two(state.kernel[tap])}`,
-		});
+	}
+
+	function draw(state, { sums, before, reach }, width) {
+		now = state;
+		const { kernel, channel } = state;
+		half = (kernel.length - 1) / 2;
+		tap = Math.min(tap, kernel.length - 1);
+		col = (width - LEFT - RIGHT) / (C + 2 * half);
+		const place = placeOf(channel);
+		drawFrame(width, kernel.length);
+		drawAverages(state, place);
+		drawKernel(state, place);
+		drawUnits(sums.hidden, place);
+		for (const [i, [arm, y]] of Object.entries({
+			eca: toECA,
+			se: toSE,
+		}).entries()) {
+			drawWeights(arm, y, sums[arm], before?.[arm], channel - 1);
+			const others = before && count(moved(sums[arm], before[arm]));
+			const words = `${reach[i]} move with channel ${channel}`;
+			write(said[i], before ? `${others} of ${C} moved` : words);
+			set(said[i], { class: others ? "label moved" : "label" });
+		}
+		const average = state.averages[channel - 1];
+		const [ofECA, ofSE] = ["eca", "se"].map((arm) => sums[arm][channel - 1]);
+		const value = (y, number) => text("value", middle(place), y, two(number));
+		const above = (arm, y, sum) =>
+			Math.min(y(sigmoid(sum)), y(sigmoid(before?.[arm][channel - 1] ?? sum)));
+		fill(
+			values,
+			value(toAverage(average) - 10, average),
+			value(above("eca", toECA, ofECA) - 5, sigmoid(ofECA)),
+			value(above("se", toSE, ofSE) - 5, sigmoid(ofSE)),
+		);
+		const given = `ECA ${two(sigmoid(ofECA))}, SE ${two(sigmoid(ofSE))}`;
+		const spoken = `channel ${channel}: average ${two(average)}, ${given}`;
+		set(picture, { width, "aria-label": `Averages and weights, ${spoken}` });
+		set(row, { "aria-valuenow": average, "aria-valuetext": spoken });
+		const which = `weight ${tap + 1} of ${kernel.length}: ${two(kernel[tap])}`;
+		set(grasp, { "aria-valuenow": kernel[tap], "aria-valuetext": which });
 	}
 	return { node: chart, draw };
 }
@@ -628,16 +604,13 @@ function curve(C) {
 			const sum = -OUTER + (i * OUTER) / 30;
 			return `${x(sum).toFixed(1)} ${y(sigmoid(sum)).toFixed(1)}`;
 		});
-		const text = (words, place) => svg("text", place, words);
 		fill(
 			frame,
 			[0, 0.5, 1].map((mark) => [
 				path("grid", `M30 ${y(mark)}H${width - 8}`),
-				text(mark, { x: 24, y: y(mark) + 4, "text-anchor": "end" }),
+				text("tick", 24, y(mark) + 4, mark),
 			]),
-			[-6, -3, 0, 3, 6].map((mark) =>
-				text(minus(mark), { x: x(mark), y: 116, "text-anchor": "middle" }),
-			),
+			[-6, -3, 0, 3, 6].map((mark) => text("sum", x(mark), 116, minus(mark))),
 			path("line", `M${line.join("L")}`),
 		);
 	});

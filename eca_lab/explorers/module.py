@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eca_lab import figures
@@ -128,11 +127,11 @@ class ModuleExplorer(Explorer):
         }
         colors = {arm: figures.HUES[arm] for arm in ("eca", "se")}
         for ax, (title, (name, top)) in zip(figure.subplots(len(rows)), rows.items(), strict=True):
-            bars = ax.bar(range(CHANNELS), table[name], color=colors.get(name, figures.GREY))
-            if name != "se":
-                _mark_window(ax, place, half if name == "average" else 0)
-            for number, bar in enumerate(bars):
-                bar.set_alpha(1 if number == place or name != "average" else 0.7)
+            ax.bar(range(CHANNELS), table[name], color=colors.get(name, figures.GREY))
+            if name != "se":  # what the channel hears, and what it gets
+                reach = 0.5 + (half if name == "average" else 0)
+                window = {"color": figures.SKY, "alpha": 0.35, "linewidth": 0, "zorder": 0}
+                ax.axvspan(place - reach, place + reach, **window)
             figures.dress(ax, title, "", "")
             ax.set_xticks(range(CHANNELS), self.order)
             ax.set(xlim=(-0.6, CHANNELS - 0.4), ylim=(0, top))
@@ -159,11 +158,6 @@ class ModuleExplorer(Explorer):
             "order": tuple(plain(each) for each in order),
             "channel": plain(state["channel"]),
         }
-
-
-def _mark_window(ax: Axes, place: int, half: int) -> None:
-    """Shade what the channel at a place of the list hears, half to either side."""
-    ax.axvspan(place - half - 0.5, place + half + 0.5, color=figures.BLUE, alpha=0.15, linewidth=0)
 
 
 def _items(value: Any) -> tuple[Any, ...]:
