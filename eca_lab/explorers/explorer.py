@@ -29,6 +29,9 @@ class _Attribute(traitlets.TraitType):
     def validate(self, explorer: "Explorer", value: Any) -> Any:
         # What equals an accepted value is no change: held, traitlets would not check 64.0 for 64.
         now = explorer._trait_values.get(self.name)
+        if isinstance(now, tuple) and isinstance(value, Iterable):
+            items = tuple(value)
+            return now if all(isinstance(each, Real) for each in items) and items == now else value
         return plain(now) if isinstance(now, Real) and now == value else value
 
 

@@ -49,7 +49,9 @@ const say = (value) =>
 		: JSON.stringify(value);
 function link() {
 	const shown = names.filter(
-		(name) => traits[name] !== usual[name] || initial[name] !== usual[name],
+		(name) =>
+			say(traits[name]) !== say(usual[name]) ||
+			say(initial[name]) !== say(usual[name]),
 	);
 	return `${location.href.split("#")[0]}#${new URLSearchParams(shown.map((name) => [name, say(traits[name])]))}`;
 }

@@ -1,7 +1,8 @@
 """The notebooks as pages that need neither a kernel nor a network, with explorers that slide.
 
 ``python -m eca_lab.site`` runs each notebook down to its last explorer, and records what that one
-tells. All else stands in the committed notebook. Formulas become MathML; the pages fetch nothing.
+tells. All else stands in the committed notebook. The first page shows the first of the explorers.
+Formulas become MathML; the pages fetch nothing.
 """
 
 import base64
@@ -125,7 +126,7 @@ def _fold(code: Tag) -> None:
 
 def convert(notebook: NotebookNode, told: str | None) -> dict[str, Any]:
     """What the template is told of a notebook; its explorer, if it told, has the last place."""
-    notebook, picture, place = copy.deepcopy(notebook), "", None
+    notebook, picture, place, explorer = copy.deepcopy(notebook), "", None, ""
     for output in (output for cell in notebook.cells for output in _outputs(cell, "image/png")):
         live = output.data.pop(WIDGET, None)
         alt = output.data["text/plain"] if live else "Figure drawn by the code above"
@@ -135,7 +136,8 @@ def convert(notebook: NotebookNode, told: str | None) -> dict[str, Any]:
         place = output if live else place
     if told:
         image = f'<img alt="{escape(place.data["text/plain"])}" src="{picture}">'
-        place.data = {"text/html": f'<div class="explorer">{image}</div>'}
+        explorer = f'<div class="explorer">{image}</div>'
+        place.data = {"text/html": explorer}
     html = HTMLExporter(template_name="basic")
     html.exclude_input_prompt = html.exclude_output_prompt = True
     html.register_filter("markdown2html", partial(markdown, up="../"))
@@ -143,14 +145,16 @@ def convert(notebook: NotebookNode, told: str | None) -> dict[str, Any]:
     for code in text.select(".input"):
         _fold(code)
     title, *heads = _heads(text)
-    sentence = text.p.get_text().split(". ")[0].rstrip(".")
+    found, sentence = text.select_one("blockquote p"), text.select_one(":not(blockquote) > p")
     return {
         "title": title[1],
         "heads": heads,
         "body": str(text),
         "told": told,
+        "explorer": explorer,
         "picture": picture,
-        "sentence": sentence,
+        "sentence": sentence.get_text().split(". ")[0].rstrip("."),
+        "found": found.decode_contents() if found else "",
     }
 
 
@@ -192,8 +196,10 @@ def build(paths: Iterable[Path], out: Path) -> None:
         notebook, root = nbformat.read(path, as_version=4), path.parents[1]
         pages.append({"name": path.stem, **convert(notebook, run(notebook, path.parent))})
         shutil.copy(path, out)
+    first = next((page for page in pages if page["told"]), None)  # which the index shows, too
     for number, name in enumerate([*(page["name"] for page in pages), "index"]):
-        text = template.render(pages=pages, number=number, page=dict(enumerate(pages)).get(number))
+        page = dict(enumerate(pages)).get(number)
+        text = template.render(pages=pages, number=number, page=page, alive=page or first)
         (out / f"{name}.html").write_text(text, encoding="utf-8")
     named = [name for page in pages for name in _named(page["body"], Path())]
     _write_documents(template, named, root, out)
@@ -210,7 +216,7 @@ def _write_documents(template: Template, names: Iterable[Path], root: Path, out:
         given, page, file = root / name, document(root / name, name), out / _page_of(name)
         file.parent.mkdir(parents=True, exist_ok=True)
         up = "../" * len(file.relative_to(out).parents[1:])
-        file.write_text(template.render(page=page, up=up), encoding="utf-8")
+        file.write_text(template.render(page=page, alive=page, up=up), encoding="utf-8")
         left += _named(page["body"], name if given.is_dir() else name.parent)
         if given.is_file():
             shutil.copy(given, file.parent)

@@ -70,6 +70,16 @@ def rows(dataset):
             },
             together={"channels": 4, "gamma": 0.5, "network": "mobilenet_v2"},
         ),
+        "ModuleExplorer": Row(
+            state={"kernel": [0.5, 1, np.float64(0.25)], "channel": np.int64(3)},
+            wrong={
+                "averages": (23 * [1], [*23 * [1], float("nan")], 24 * ["1"], 24 * [3], "1", None),
+                "kernel": ([1, 1], 11 * [0], [True], [2.5], [], 1),
+                "order": (24 * [1], [*range(24)], [*range(1, 24), 24.5], range(1, 24), None),
+                "channel": (0, 25, 7.5, True, "7"),
+            },
+            together={"averages": 24 * (0.5,), "kernel": (1,), "order": (*range(24, 0, -1),)},
+        ),
         "ChannelWeightExplorer": Row(
             state={"network": HOSTILE, "layer": "layer1.attention", "image": np.int64(3)},
             wrong={
