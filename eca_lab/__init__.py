@@ -20,6 +20,8 @@ _ROOMS = {
     "Recipe": "recipe",
     "record_weights": "looking.probe",
     "intervene": "looking.probe",
+    "attach": "networks.attach",
+    "detach": "networks.attach",
 }
 __all__ = list(_ROOMS)
 
