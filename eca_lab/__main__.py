@@ -17,7 +17,7 @@ from importlib.metadata import version
 from typing import Any
 
 from eca_lab import checks
-from eca_lab.attention.spec import BACKBONES, Spec, parse_spec
+from eca_lab.attention.spec import BACKBONES, Spec, check_backbone, parse_spec
 from eca_lab.evidence import studies
 from eca_lab.recipe import PRECISIONS, Recipe
 
@@ -141,7 +141,7 @@ def _declare(options: Namespace, free: Collection[str]) -> None:
     declared = {name: getattr(setting, name) for name in names} | {"out": study.results}
     declared = {name: value for name, value in declared.items() if name not in free}
     # The usual ones, or said by the recipe.
-    undeclared = dict.fromkeys(("classes", *RECIPE))
+    undeclared = dict.fromkeys(("classes", "at", *RECIPE))
     for name, value in (declared | undeclared).items():
         if getattr(options, name, None) is not None:
             option = f"--{name.replace('_', '-')}"
@@ -218,6 +218,14 @@ def _arm(text: str) -> Spec:
         return parse_spec(text)
     except ValueError as error:  # of which argparse would not print the message
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _backbone(text: str) -> str:
+    try:
+        check_backbone(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _classes(text: str) -> int | list[str]:
@@ -308,7 +316,10 @@ def _add_training_options(add: Callable[..., None], declared: str) -> None:
     add("--study", declared, metavar="NAME")
     add("--setting", "one of the study's settings, such as small", metavar="NAME")
     add("--data", "shapes, cifar10, cifar100, imagenette, or folder:PATH with train/ and test/")
-    add("--backbone", f"one of {', '.join(BACKBONES)}", choices=BACKBONES, metavar="NAME")
+    text = f"one of {', '.join(BACKBONES)}, or package.module:function, which makes a network"
+    add("--backbone", text, type=_backbone, metavar="NAME")
+    text = 'where attention goes in a function\'s network, as "layer*.bn3"; else before additions'
+    add("--at", text, metavar="PATTERN")
     text = 'attention specs such as none, se, cbam, eca, "eca(k=5)", "eca(k=3-5-5-7)"'
     add("--arms", text, nargs="+", action="extend", type=_arm, metavar="ARM")
     add("--seeds", "seeds 0 to N - 1", type=int, metavar="N")

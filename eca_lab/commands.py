@@ -166,7 +166,7 @@ def _complain(text: str) -> None:
 
 def _plan(options: Namespace) -> Plan:
     """The plan that the options ask for. What needs no data is checked before a download."""
-    arms = check_arms(options.backbone, options.arms, seeds=options.seeds)
+    arms = check_arms(options.backbone, options.arms, seeds=options.seeds, at=options.at)
     place = check_folder("out", options.out)
     TemporaryFile(dir=place).close()  # OSError where nothing can be written
     _check_batch(options)
@@ -186,6 +186,7 @@ def _plan(options: Namespace) -> Plan:
         precision=options.precision,
         fused=options.fused,
         keep=options.keep,
+        at=options.at,
     )
 
 

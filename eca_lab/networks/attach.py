@@ -10,7 +10,7 @@ quantise before. `attached` tells where that has happened.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -92,6 +92,10 @@ def attach(
         spec = module.spec if isinstance(module, ChannelAttention) else "none"
         record[name] = {"attention": spec, "channels": channels, "start": start}
     _put_all(model, record, dict(zip(found, made, strict=True)))
+    again = Places(model, example).again
+    if twice := [name for name in found if f"{name}.{CHILD}" in again]:
+        _take_out(model, found)
+        raise ValueError(f"{twice[0]} runs all that is in it: accepted is a module in it")
     return record
 
 
@@ -154,11 +158,7 @@ def detach(model: nn.Module) -> None:
     record = attached(model)
     if not record:
         raise ValueError(f"{type(model).__name__} has no attention that was attached")
-    for name in record:
-        module = model.get_submodule(name)
-        delattr(module, CHILD)
-        for key in [key for key, hook in module._forward_hooks.items() if hook is _run_child]:
-            del module._forward_hooks[key]
+    _take_out(model, record)
 
 
 class _DoubledSigmoid(nn.Sigmoid):
@@ -205,6 +205,15 @@ def _weight_near(model: nn.Module, name: str) -> Tensor | None:
         if weight.is_floating_point():
             return weight
     return _weight_near(model, name.rpartition(".")[0]) if name else None
+
+
+def _take_out(model: nn.Module, names: Iterable[str]) -> None:
+    """Take out the attention behind modules of these names, where there is some."""
+    for name in names:
+        module = model.get_submodule(name)
+        module._modules.pop(CHILD, None)
+        for key in [key for key, hook in module._forward_hooks.items() if hook is _run_child]:
+            del module._forward_hooks[key]
 
 
 @torch.no_grad()

@@ -83,6 +83,11 @@ class Places:
         return dict(sorted(found.items(), key=lambda place: order.index(place[0])))
 
     @property
+    def again(self) -> set[str]:
+        """The names of the modules that ran more than once in the pass."""
+        return self._flow.again
+
+    @property
     def own_attention(self) -> list[str]:
         """The names of the channel attention that the model has of its own."""
         return self._flow.found

@@ -19,6 +19,7 @@ from eca_lab.attention.spec import arm_order
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.evidence import results
 from eca_lab.files import check_folder
+from eca_lab.networks.imported import uploads
 from eca_lab.provenance import provenance
 from eca_lab.training.keeping import describe, keep_checkpoint
 from eca_lab.training.planning import Plan, Trial
@@ -182,7 +183,13 @@ class Sweep:
         job = partial(run_trial, self.plan)
         pool: Pool
         if self._ray is not None:
-            pool = RayPool(job, self._ray, device=self._device, share=self._gpu_share)
+            pool = RayPool(
+                job,
+                self._ray,
+                device=self._device,
+                share=self._gpu_share,
+                modules=uploads(self.plan.backbone),
+            )
         else:
             devices = self._devices or []
             pool = ProcessPool(job, devices[:count], memory=self._gpu_share)
