@@ -80,8 +80,12 @@ def save_checkpoint(path: str | Path, model: nn.Module, *, card: Mapping[str, An
     path = Path(path)
     if path.with_suffix(".json").exists():
         raise FileExistsError(f"{path} has a card already: accepted is the name of a new file")
-    # In evaluation the memory layout does not matter, and the format knows one only.
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    # In evaluation the memory layout does not matter, and the format knows one only. Nor does it
+    # know tensors that share their memory, as tied weights do.
+    state = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+    }
     tensors = safetensors.torch.save(state)
     card = {**card, "sha256": hashlib.sha256(tensors).hexdigest()}
     # The card last: weights without a card are what an interruption leaves.

@@ -317,7 +317,7 @@ def run_trial(
         try:
             with suppress(FileExistsError):  # one that the same trial has left
                 keep_checkpoint(plan, trial, folder=plan.checkpoints, model=model, outcome=ended)
-        except OSError as error:  # the result counts for more than the network
+        except Exception as error:  # the result counts for more than the network
             warnings.warn(f"a network is not kept: {error}", stacklevel=1)
     return {"status": "finished", **outcome, **where}
 
