@@ -71,7 +71,8 @@ class Places:
         Raises:
             TypeError, ValueError: naming the module, or why there is none: nothing fits or is
                 added; a module that does not run, runs twice, has two names, gives no map, holds
-                another that fits or hands its map to it; attention that is there already.
+                another that fits, or hands its map to one that does not convolve it; attention
+                that is there already.
         """
         if where is None:
             found = self._before_additions()
@@ -144,10 +145,10 @@ class Places:
             except _NoPlaceError as error:
                 raise ValueError(f"where={shown(where)} fits {last}: {error}") from None
         for name in found:
-            before = self._flow.handed.get(name, set()) & found.keys()
-            if before:
-                words = f"fits {min(before)}, and {name}, which takes its map"
-                raise ValueError(f"where={shown(where)} {words}: accepted is one of the two")
+            for before in self._flow.handed.get(name, set()) & found.keys():
+                if not self._flow.is_heavy_between(before, name):
+                    words = f"fits {before}, and {name}, which takes its map"
+                    raise ValueError(f"where={shown(where)} {words}: accepted is one of the two")
         return found
 
     def _last_in(self, name: str) -> str:
@@ -287,6 +288,12 @@ class _Flow(Sites):
         self.given[frame.name] = value or "what no image moves"
         if value is not None:
             value.givers.append(frame.name)
+
+    def is_heavy_between(self, before: str, after: str) -> bool:
+        """Whether there is a convolution or a matrix product between what two modules give."""
+        values = [self.given[name] for name in (before, after)]
+        one, other = (value.origins() for value in values if isinstance(value, _Value))
+        return any(value.heavy for value in other - one)
 
     def seen(self, function: Any, args: tuple, kwargs: dict) -> Any:
         given = self._given((args, kwargs))

@@ -230,6 +230,12 @@ def test_a_sequential_stands_for_its_last_module():
     assert list(found)[-1] == "features.17.conv.3"
 
 
+def test_blocks_one_after_the_other_are_no_chain():
+    found = Places(network("resnet18"), EXAMPLE).find("layer?.?")
+    assert len(found) == 8
+    assert found["layer4.1"] == 512
+
+
 def test_maps_of_one_dimension_and_tokens_are_told_apart():
     maps = nn.Sequential(nn.Conv1d(3, 8, 3, padding=1), nn.BatchNorm1d(8), nn.ReLU())
     assert Places(maps, torch.zeros(2, 3, 20)).find("2") == {"2": 8}
