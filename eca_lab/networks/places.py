@@ -57,9 +57,10 @@ class Places:
 
         Without `where` it is the paper's place: the end of every residual branch, before the
         addition. That is the module in which the branch's last operation stands, mostly a
-        BatchNorm, or else the first that gives its result on. A sum of two maps of one shape is
-        such an addition if one has come through at most one convolution or matrix product since
-        their ways parted, the shortcut, and the other through more: that one is the branch.
+        BatchNorm, or else, as behind LayerScale, the first that gives its result on. A sum of two
+        maps of one shape is such an addition if one has come through at most one convolution or
+        matrix product since their ways parted, the shortcut, and the other through more: that one
+        is the branch. Blocks without a shortcut have no such place.
 
         Args:
             where: a pattern of names as in `model.named_modules`, by the rules of `fnmatch`, where
