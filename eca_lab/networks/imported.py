@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
 from eca_lab.attention.spec import check_backbone, is_function
@@ -124,6 +125,9 @@ def _architecture(function: Callable[..., Any], backbone: str, num_classes: int,
         first, again, _ = built
         if first is again:
             raise _refused(backbone, "it gives the same network again: accepted is a new one")
+        tensors = [*first.parameters(), *first.buffers()]
+        if any(tensor.is_meta or is_lazy(tensor) for tensor in tensors):
+            raise _refused(backbone, "its weights have no values yet")
         values, same, others = (_values(model) for model in built)
         if values != same:
             elsewhere = "its weights are drawn from elsewhere than torch's generator"

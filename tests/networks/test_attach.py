@@ -14,6 +14,7 @@ from eca_lab.attention.kernel_size import adaptive_kernel_size
 from eca_lab.attention.modules import ECA, SE
 from eca_lab.attention.spec import NAMES
 from eca_lab.networks.attach import CHILD, attach, attach_again, attached, detach
+from eca_lab.networks.backbones import attention_specs, blocks, build_model
 from eca_lab.networks.cost import multiply_adds, parameters
 
 REQUIRED = {"se_gc": "se_gc(groups=2)", "eca_ns": "eca_ns(k=3)"}
@@ -95,6 +96,18 @@ def test_it_computes_what_a_network_built_with_it_does(where):
     for one, other in ((model.conv1, built.conv1), (model.layer1[0].bn2, built.layer1[0].bn2[0])):
         torch.testing.assert_close(one.weight.grad, other.weight.grad)
     assert model.layer4[0].bn2.channel_attention.fc2.weight.grad.abs().sum() > 0
+
+
+def test_in_a_network_of_ours_it_computes_what_ours_does():
+    torch.manual_seed(0)
+    ours = build_model("tiny", "eca", num_classes=4, stem="cifar").eval()
+    plain = build_model("tiny", "none", num_classes=4, stem="cifar").eval()
+    plain.load_state_dict(ours.state_dict(), strict=False)
+    record = attach(plain, "eca", example=IMAGES)
+    assert [entry["attention"] for entry in record.values()] == attention_specs(ours)
+    for (name, _), (_, block, *_) in zip(record.items(), blocks(ours), strict=True):
+        plain.get_submodule(f"{name}.{CHILD}").load_state_dict(block.attention.state_dict())
+    assert torch.equal(plain(IMAGES), ours(IMAGES))
 
 
 def test_every_name_stays_and_weights_load_as_before():

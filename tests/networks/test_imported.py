@@ -114,6 +114,8 @@ def test_the_fingerprint_is_of_classes_and_size_and_draws_nothing(module_of):
             "    made[0].weight.data.normal_(generator=generator)\n    return made",
             "its weights are drawn from elsewhere than torch's generator: one seed gives two",
         ),
+        (SOURCE.replace("Conv2d(3, 8, 3)", "LazyConv2d(8, 3)"), "its weights have no values yet"),
+        (SOURCE.replace("8, 3)", "8, 3, device='meta')"), "its weights have no values yet"),
         (SOURCE.replace("Conv2d(3, 8, 3)", "Conv2d(3, 8, 9)"), "cannot take images of 8 x 8 pixel"),
         (SOURCE.replace("Conv2d(3, 8, 3)", "Conv2d(1, 8, 3)"), "cannot take images of 8 x 8 pixel"),
         (
