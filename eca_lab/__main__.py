@@ -327,7 +327,7 @@ def _add_training_options(add: Callable[..., None], declared: str) -> None:
     add("--batch-size", "images a training step", type=int, metavar="N")
     add("--learning-rate", "its peak; lower for smaller batches", type=float, metavar="RATE")
     add("--momentum", "of SGD, by Nesterov", type=float, metavar="SHARE")
-    add("--weight-decay", "of all but biases and BatchNorm", type=float, metavar="RATE")
+    add("--weight-decay", "of all but biases and normalisation", type=float, metavar="RATE")
     add("--label-smoothing", "share of a label for all classes", type=float, metavar="SHARE")
     add("--warmup", "share of the steps in which the rate rises", type=float, metavar="SHARE")
     add("--classes", "so many classes, or their names with commas between", type=_classes)

@@ -215,5 +215,8 @@ def _print_plan(plan: Plan) -> None:
         attention = ", ".join(dict.fromkeys(trial.description["attention"]))
         parameters = trial.description["parameters"]
         print(f"  {trial.arm!s:{width}}  {parameters:>11,} parameters  {attention}")
+    if places := list(plan.trials[0].description.get("places", ())):
+        shown = ", ".join(places if len(places) < 4 else [*places[:2], "...", places[-1]])
+        print(f"  attention goes behind {len(places)} modules: {shown}")
     for arm, same in plan.duplicates.items():
         print(f"  `{arm}` on {plan.backbone} is `{same}`: the same trials, run once")

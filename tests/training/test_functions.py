@@ -224,6 +224,7 @@ def test_the_command_looks_in_the_working_directory(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "mine:net: 2 arms x 1 seeds = 2 trials" in done.stdout
+    assert "attention goes behind 2 modules: 1.bn, 2.bn\n" in done.stdout
     assert "; mine:net#" in done.stdout
     assert len(load_results(tmp_path / "out")) == 2
 
