@@ -41,6 +41,7 @@ _WRAPPERS = {
 Record = dict[str, dict[str, Any]]
 
 
+@torch.inference_mode(False)  # of which the weights could not be trained
 def attach(
     model: nn.Module,
     attention: str | Spec,
@@ -99,6 +100,7 @@ def attach(
     return record
 
 
+@torch.inference_mode(False)
 def attach_again(model: nn.Module, record: Mapping[str, Mapping[str, Any]]) -> None:
     """Put channel attention where a record says that it was, to load weights that were saved.
 

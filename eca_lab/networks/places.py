@@ -36,7 +36,8 @@ class Places:
         example: a batch of one or more images, see `eca_lab.networks.passes.call`.
 
     Raises:
-        TypeError, ValueError: as `eca_lab.networks.passes.call` and `Trace`.
+        TypeError, ValueError: as `eca_lab.networks.passes.call` and `Trace`, or an example that the
+            model cannot take.
     """
 
     def __init__(self, model: nn.Module, example: Any) -> None:
@@ -44,13 +45,18 @@ class Places:
         self._model = model
         self._modules = dict(model.named_modules(remove_duplicate=False))
         self._attention = modules_like_attention(model)
+        self._flow = _Flow(model)
         with (
             passes.evaluating(model),
             torch.random.fork_rng(devices=range(torch.cuda.device_count())),
             torch.no_grad(),
-            _Flow(model) as self._flow,
+            self._flow,
         ):
-            passes.call(model, example)
+            try:
+                passes.call(model, example)
+            except RuntimeError as error:
+                kind = type(model).__name__
+                raise ValueError(f"the example does not go through {kind}: {error}") from error
 
     def find(self, where: str | None = None) -> dict[str, int]:
         """The modules behind which attention may go, and how many channels each gives.
@@ -193,9 +199,6 @@ class Places:
         if axis is None and (value.disputed or len(shape) == 3):
             words = f"it gives {_sizes(shape)}, of which {shape[1]} may be channels or tokens"
             raise _NoPlaceError(f"{words}: accepted are maps (N, C, ...)")
-        if shape[0] != self._flow.images:
-            rows, images = shape[0], self._flow.images
-            raise _NoPlaceError(f"it gives {rows} maps, and the images are {images}")
         return shape[1]
 
 

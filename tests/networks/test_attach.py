@@ -263,6 +263,27 @@ def test_attention_that_does_not_fit_changes_nothing(arm, message):
     assert attached(model) == {}
 
 
+def test_examples_that_do_not_fit():
+    for example, message in (
+        (
+            images(1, 1, 32, 32),
+            "example does not go through ResNet: .* to have 3 channels, but got",
+        ),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "images of torch.uint8 without prepare"),
+        ("photo.jpg", "'photo.jpg'.*: accepted is a tensor, or what holds one"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            attach(resnet(), "eca", example=example)
+
+
+def test_what_is_attached_without_gradients_learns():
+    model = small()
+    with torch.inference_mode():
+        attach(model, "eca", where="1", example=IMAGES)
+    model(IMAGES).sum().backward()
+    assert model[1].channel_attention.conv.weight.grad.abs().sum() > 0
+
+
 class Looping(nn.Module):
     """Runs whatever is in it, one after the other."""
 
