@@ -41,6 +41,7 @@ class Places:
     """
 
     def __init__(self, model: nn.Module, example: Any) -> None:
+        passes.count_of(example)  # TypeError before anything runs
         self.left_out: dict[str, str] = {}
         self._model = model
         self._modules = dict(model.named_modules(remove_duplicate=False))
