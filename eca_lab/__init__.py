@@ -23,6 +23,8 @@ _ROOMS = {
     "intervene": "looking.probe",
     "attention_table": "looking.table",
     "rank_attention": "looking.ranking",
+    "attach": "networks.attach",
+    "detach": "networks.attach",
 }
 __all__ = list(_ROOMS)
 
