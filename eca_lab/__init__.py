@@ -20,6 +20,7 @@ _ROOMS = {
     "Recipe": "recipe",
     "record_weights": "looking.probe",
     "intervene": "looking.probe",
+    "explore": "explorers.channel_weights",
 }
 __all__ = list(_ROOMS)
 

@@ -930,7 +930,7 @@ def show_alone(page, monkeypatch):
         pages.record(made)
         state = f'<script id="told" type="application/json">{shown[0]}</script>'
         page.set_content(f'<style>{made._css}</style>{state}<div class="explorer"></div>')
-        alone = ROOT / "eca_lab" / "site" / "page.js"
+        alone = ROOT / "eca_lab" / "explorers" / "alone.js"
         page.add_script_tag(content=alone.read_text(encoding="utf-8"), type="module")
         return ExplorerInPage(page)
 

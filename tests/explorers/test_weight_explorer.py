@@ -21,7 +21,8 @@ IMAGES = [*range(0, 20, 2), *range(1, 20, 2)]  # ten of each class, which take t
 def networks():
     torch.manual_seed(0)
     return {
-        name: build_model("tiny", arm, num_classes=2, stem="cifar") for name, arm in ARMS.items()
+        name: build_model("tiny", arm, num_classes=2, stem="cifar").eval()
+        for name, arm in ARMS.items()
     }
 
 
