@@ -52,14 +52,14 @@ def save(explorer: Explorer, path: str | os.PathLike[str], *, title: str | None 
     if file.is_dir() or not file.name:
         raise ValueError(f"path={os.fspath(path)!r}: it is a folder; accepted is a file in one")
     if not file.parent.is_dir():
-        accepted = "accepted is a file in a folder that is there"
         raise FileNotFoundError(
-            f"path={os.fspath(path)!r}: no folder {str(file.parent)!r}; {accepted}"
+            f"path={os.fspath(path)!r}: there is no folder {str(file.parent)!r}; accepted is a "
+            "file in one that is there"
         )
     kind = explorer.given["kind"]
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind).capitalize()
     page = TEMPLATES.get_template("explorers/alone.html").render(
-        title=title or words,
+        title=title or explorer.given.get("title", words),
         code=repr(explorer),
         css=explorer._css,
         told=told(explorer),

@@ -38,8 +38,11 @@ const [TOP, GAP] = [20, 22]; // pixels: above the means, and between them and th
 // The group of each of the images.
 const groupsOf = (counts) =>
 	counts.flatMap((count, group) => Array(count).fill(group));
+// A class as a sentence names it, also one that has but a number.
+const named = (name) => (/^\d+$/.test(name) ? `class ${name}` : name);
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
-const tidy = (value) => minus(Number(value.toPrecision(3)));
+const tidy = (value) =>
+	minus(Number(Math.abs(value) < 10 ? value.toFixed(2) : value.toPrecision(3)));
 
 // Of the bytes (N, C) that Python recorded, from the lowest to the highest: the weights, at(image, channel), and their
 // means by group.
@@ -333,7 +336,7 @@ function rows(view, { groups, counts, classes, why, stops }) {
 			],
 			ticks(names, tall / B),
 			view.alone
-				? "grey: as it is; else layer off"
+				? "grey: original; else layer off"
 				: "probability, grey: original",
 			"",
 		);
@@ -349,7 +352,7 @@ function rows(view, { groups, counts, classes, why, stops }) {
 			svg(
 				"text",
 				{ x: share(p) + 5, y: at(i + 0.5) + 4 },
-				p < 0.005 ? "" : percent(changed[i]),
+				p < 0.005 && B === classes.length ? "" : percent(changed[i]),
 			),
 		);
 		const both = [
@@ -533,7 +536,7 @@ export default explorer((view) => {
 				? [answer.weight, 3]
 				: [weights.at(image, channel), 2]; // of a byte
 			const rounded = (value) => minus(value.toFixed(digits));
-			const group = groups[owner[image]];
+			const group = named(groups[owner[image]]);
 			const words = `Image ${image}, ${labels ? `${group}, ` : ""}channel ${channel}: weight ${rounded(weight)}`;
 			write(
 				headline,
@@ -548,7 +551,8 @@ export default explorer((view) => {
 			);
 			const best = (chances) => {
 				const most = Math.max(...chances);
-				return `${classes[answer.classes[chances.indexOf(most)]]} (${percent(most)})`;
+				const label = answer.classes[chances.indexOf(most)];
+				return `${named(classes[label])} (${percent(most)})`;
 			};
 			const change = alone
 				? "without the layer's attention"

@@ -183,6 +183,7 @@ class ChannelWeightExplorer(Explorer):
     def _called(self, name: str, *arguments: str, **usual: Any) -> None:
         """Be named as another call, with these arguments and what is usual in it."""
         told = {"name": name, "arguments": arguments, "usual": {**self.USUAL, **usual}}
+        told["title"] = f"Channel weights of {self.network}"
         self.given = {**self.given, **told}
 
     @property
@@ -392,16 +393,11 @@ class ChannelWeightExplorer(Explorer):
         if isinstance(chances, str):
             return (), f"{none} {chances}, and no logits (N, classes)."
         count = chances.shape[1]
+        gives = f"{none} {count:,} numbers for an image, and"
         if shown.classes is not None and len(shown.classes) != count:
-            return (
-                (),
-                f"{none} {count:,} numbers for an image, and classes are {len(shown.classes):,}.",
-            )
+            return (), f"{gives} there are names of {len(shown.classes):,} classes."
         if shown.labels is not None and shown.labels.max() >= count:
-            return (
-                (),
-                f"{none} {count:,} numbers for an image, and one label is {shown.labels.max()}.",
-            )
+            return (), f"{gives} one label is {shown.labels.max()}."
         return shown.classes or tuple(map(str, range(count))), ""
 
     def _left_out(self) -> Iterator[str]:
@@ -527,7 +523,7 @@ def _drawn(maps: np.ndarray, side: int) -> tuple[np.ndarray, str]:
         values, form = values[:, :, middle], f"slice {middle + 1} of {values.shape[2]}"
     elif values.dim() != 4:
         values = values.flatten(2).unsqueeze(2)
-        form = f"{values.shape[3]} positions"
+        form = f"{values.shape[3]} positions, from left to right"
     return shrunk(values, side).numpy(), form
 
 

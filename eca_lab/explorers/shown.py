@@ -170,8 +170,8 @@ class _Kept:
             return f"The first {count} images, in the order in which they were given."
         if self.classes > most:
             return f"The first image of each of the first {most} of {self.classes:,} classes."
-        most_of_each = most // self.classes
-        return f"Of {seen} images the first of each class, at most {most_of_each}: {count}."
+        each = most // self.classes
+        return f"{count} of {seen} images: of each class the first, at most {each}."
 
 
 def _kept(images: Tensor | Iterable[Any], labels: np.ndarray | None, most: int) -> _Kept:

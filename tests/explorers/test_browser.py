@@ -58,7 +58,7 @@ layers = {hostile: {**layer, 'y': torch.randn(128)}}
 explorers.ReductionExplorer(trained=layers)""",
     "names": """\
 named = replace(shapes, classes=(hostile, *shapes.classes[1:]))
-explorers.ChannelWeightExplorer({hostile: trained['eca']}, named)""",
+explorers.ChannelWeightExplorer({hostile: trained['eca'], 'b': trained['se']}, named)""",
     "kernel size": "explorers.KernelSizeExplorer()",
 }
 
@@ -911,7 +911,7 @@ def test_names_run_nothing_in_the_page(find):
     expect(explorer.headline).to_contain_text(f"Image 0, {HOSTILE},")
     expect(explorer.shown(".heat text", has_text="<img src=x …")).to_have_count(2)
     network = explorer.choice("network").locator("option")
-    expect(network).to_have_text([HOSTILE])
+    expect(network).to_have_text([HOSTILE, "b"])
     expect(explorer.page.locator(".jp-OutputArea .eca-lab img")).to_have_count(0)
 
 
