@@ -551,6 +551,7 @@ export default explorer((view) => {
 			);
 			const best = (chances) => {
 				const most = Math.max(...chances);
+				if (most === 0) return "NaN or infinity"; // as Python tells it
 				const label = answer.classes[chances.indexOf(most)];
 				return `${named(classes[label])} (${percent(most)})`;
 			};

@@ -9,7 +9,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from eca_lab.checks import check_choice, check_integer, check_number, shown
+from eca_lab.checks import check_choice, check_integer, check_number
+from eca_lab.checks import shown as in_words
 from eca_lab.data.dataset import Dataset
 from eca_lab.explorers.explorer import Explorer, plain
 from eca_lab.explorers.shown import Shown, of_dataset, of_images, progress, shrunk
@@ -62,7 +63,7 @@ def explore(
             classes that cannot be shown; weights that are not finite.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model={shown(model)}: accepted is a torch.nn.Module")
+        raise TypeError(f"model={in_words(model)}: accepted is a torch.nn.Module")
     given = of_images(
         images,
         labels=labels,
@@ -75,7 +76,7 @@ def explore(
         {name: model}, given, layer=layer, image=image, channel=channel, factor=factor
     )
     others = {"labels": labels, "classes": classes, "prepare": prepare}
-    arguments = [f"{name}={name}" for name, value in others.items() if value is not None]
+    arguments = [f"{each}={each}" for each, value in others.items() if value is not None]
     explorer._called("explore", "model", "images", *arguments, network=name)
     return explorer
 
@@ -151,8 +152,8 @@ class ChannelWeightExplorer(Explorer):
         factor: float = 1,
     ) -> None:
         _check_networks(networks)
-        shown = of_dataset(dataset, self.IMAGES) if isinstance(dataset, Dataset) else dataset
-        self._shown = shown
+        self._shown = of_dataset(dataset, self.IMAGES) if isinstance(dataset, Dataset) else dataset
+        shown = self._shown
         self._networks = dict(networks)
         self._looks: dict[str, _Look] = {}
         self._seen: _Seen | None = None
@@ -205,8 +206,8 @@ class ChannelWeightExplorer(Explorer):
         return pd.DataFrame({"plain": plain, "changed": changed}, self._classes)
 
     def _chances_now(self) -> tuple[Any, Any]:
-        """The probabilities (K,) of the image, plain and with the changed weight; or twice why
-        there are none.
+        """The probabilities (K,) of the image, plain and with the changed weight, which may be NaN;
+        or twice why there are none.
         """
         plain = self._look(self.network).chances
         if self._why or isinstance(plain, str):
@@ -222,10 +223,12 @@ class ChannelWeightExplorer(Explorer):
     def _result(self) -> str:
         if self._why:
             return f"weight {self.answer['weight']:.3f}"
-        plain, changed = self.probabilities.idxmax()
-        if changed == plain:
-            return f"predicts {plain}"
-        return f"predicts {plain}, changed {changed}"
+        chances = self.probabilities
+        plain = chances["plain"].idxmax()
+        if chances["changed"].isna().any():
+            return f"predicts {plain}, changed {_NOT_FINITE}"
+        changed = chances["changed"].idxmax()
+        return f"predicts {plain}" + ("" if changed == plain else f", changed {changed}")
 
     def _figure(self) -> Figure:
         figure = new_figure(7.2, 4.2)
@@ -270,7 +273,7 @@ class ChannelWeightExplorer(Explorer):
         if isinstance(plain, str):
             return {**answer, "classes": [], "plain": [], "changed": []}
         [bars] = self._bars(plain[None], changed[None], [self.image])
-        told = {"classes": bars, "plain": plain[bars], "changed": changed[bars]}
+        told = {"classes": bars, "plain": plain[bars], "changed": np.nan_to_num(changed[bars])}
         return answer | {name: numbers.tolist() for name, numbers in told.items()}
 
     def _bars(self, plain: np.ndarray, changed: np.ndarray, images: Any) -> np.ndarray:
@@ -282,7 +285,7 @@ class ChannelWeightExplorer(Explorer):
         count = plain.shape[1]
         if count <= self.BARS:
             return np.tile(np.arange(count), (len(plain), 1))
-        most = np.maximum(plain, changed)
+        most = np.fmax(plain, changed)
         if self._shown.labels is not None:
             most[np.arange(len(most)), self._shown.labels[images]] = 2  # more than any
         best = np.argsort(-most, axis=1, kind="stable")[:, : self.BARS]
@@ -340,7 +343,9 @@ class ChannelWeightExplorer(Explorer):
     def _run(
         self, name: str, layer: str, change: probe.Change, batches: Iterable[Any]
     ) -> np.ndarray:
-        """The probabilities (n, K) with other weights in a layer."""
+        """The probabilities (n, K) with other weights in a layer, NaN of images where the network
+        gives no finite numbers then.
+        """
         model = self._networks[name]
         found: list[np.ndarray | str] = []
         with passes.evaluating(model), probe.intervene(model, layer, change):
@@ -348,10 +353,7 @@ class ChannelWeightExplorer(Explorer):
                 with torch.inference_mode():
                     output = passes.call(model, batch, self._shown.prepare)
                 found.append(_probabilities(output, alone=self._shown.required))
-        chances = self._accepted(name, found)
-        if isinstance(chances, str):
-            raise ValueError(f"{self._argument(name)} gives {chances} with the changed weights")
-        return chances
+        return np.concatenate([each for each in found if not isinstance(each, str)])
 
     def _maps(self, name: str, images: list[int]) -> dict[str, np.ndarray]:
         """The feature maps of some images: layer -> (n, C, ...)."""
@@ -370,6 +372,8 @@ class ChannelWeightExplorer(Explorer):
         wrong = next((each for each in found if isinstance(each, str)), "")
         numbers = [each for each in found if not isinstance(each, str)]
         chances = np.concatenate(numbers or [np.empty(0)])
+        if np.isnan(chances).any():
+            wrong = _NOT_FINITE
         if not self._shown.required:
             if wrong == _NOT_FINITE:
                 raise ValueError(f"model gives {wrong}: accepted are finite numbers")
@@ -439,7 +443,7 @@ class ChannelWeightExplorer(Explorer):
         changed = self._run(name, layer, probe.off, self._shown.batches())
         bars = self._bars(plain, changed, slice(None))
         told = {"plain": np.take_along_axis(plain, bars, 1)}
-        told["changed"] = np.take_along_axis(changed, bars, 1)
+        told["changed"] = np.nan_to_num(np.take_along_axis(changed, bars, 1))
         return {
             "classes": bars.astype("<i4").tobytes(),
             **{key: values.astype("<f4").tobytes() for key, values in told.items()},
@@ -481,7 +485,8 @@ _NOT_FINITE = "NaN or infinity"
 
 
 def _probabilities(output: Any, *, alone: bool) -> np.ndarray | str:
-    """The probabilities (n, K) of a batch, from what a model gives; or in words what that is.
+    """The probabilities (n, K) of a batch, from what a model gives, NaN of an image for which it
+    gives no finite numbers; or in words what else it gives.
 
     Logits may stand among others, unless they are accepted alone.
     """
@@ -497,7 +502,7 @@ def _probabilities(output: Any, *, alone: bool) -> np.ndarray | str:
         return f"a tensor {tuple(logits.shape)}"
     done = (logits >= 0).all() and (logits.sum(1) - 1).abs().max() < 1e-3
     chances = logits if done else logits.softmax(1)
-    return chances.numpy() if chances.isfinite().all() else _NOT_FINITE
+    return chances.where(chances.isfinite().all(1, keepdim=True), torch.nan).numpy()
 
 
 def _limits(weights: np.ndarray) -> tuple[float, float]:
@@ -529,6 +534,7 @@ def _drawn(maps: np.ndarray, side: int) -> tuple[np.ndarray, str]:
 
 def _shares(pictures: np.ndarray) -> np.ndarray:
     """Pictures (N, C, h, w) as signed bytes, each as shares of its largest value."""
+    pictures = np.nan_to_num(pictures)
     most = np.abs(pictures).max((2, 3), keepdims=True)
     return np.rint(127 * pictures / np.where(most, most, 1)).astype(np.int8)
 
@@ -543,9 +549,9 @@ def _color(name: Any) -> str:
 
 def _check_networks(networks: object) -> None:
     if not isinstance(networks, Mapping):
-        raise TypeError(f"networks={shown(networks)}: accepted is a dict of models by name")
+        raise TypeError(f"networks={in_words(networks)}: accepted is a dict of models by name")
     if not networks:
         raise ValueError("networks: there are none; accepted is at least one")
     for name, model in networks.items():
         if not isinstance(model, torch.nn.Module):
-            raise TypeError(f"networks[{name!r}]={shown(model)}: accepted is a torch.nn.Module")
+            raise TypeError(f"networks[{name!r}]={in_words(model)}: accepted is a torch.nn.Module")

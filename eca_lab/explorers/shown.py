@@ -305,7 +305,7 @@ def _pictures(images: Any) -> tuple[np.ndarray | None, str]:
     parts = [part for part in tree_leaves(images) if isinstance(part, Tensor)]
     found = next(filter(None, map(_channels_at, parts)), None)
     if found is None:
-        shape = " × ".join(map(str, parts[0].shape[1:]))
+        shape = " × ".join(map(str, max(parts, key=Tensor.dim).shape[1:]))
         return None, f"Images of {shape}: no pictures, which have 1 or 3 channels."
     part, channels = found
     stretched = part.dtype not in (torch.uint8, torch.bool) and not _within_one(part)

@@ -152,6 +152,15 @@ def test_probabilities_are_taken_as_they_are():
     np.testing.assert_allclose(explore(model, images).probabilities["plain"], expected, atol=1e-6)
 
 
+def test_changed_weights_may_lead_beyond_finite_numbers():
+    # Of all images it gives finite numbers, but not of one alone, for which a weight is changed.
+    broken = explore(*giving(lambda out: out if len(out) > 1 else out + torch.inf), factor=4)
+    assert broken.probabilities["plain"].sum() == pytest.approx(1)
+    assert broken.probabilities["changed"].isna().all()
+    assert broken.answer["changed"] == [0, 0, 0]
+    assert broken._result().endswith("changed NaN or infinity")
+
+
 def test_of_many_classes_ten_have_a_bar():
     model, images = tiny(classes=40), pictures(4)
     explorer = explore(model, images, labels=[39, 7, 7, 7], image=3)
