@@ -105,7 +105,7 @@ def test_every_answer_is_what_the_probe_measures(name):
     model.eval()
     with torch.inference_mode():
         plain = passes.logits_of(passes.call(model, images)).float().softmax(1).numpy()
-    for layer, channels in layers:
+    for layer, channels in {layers[0], layers[-1]}:
         explorer.set_state({"layer": layer, "image": 3, "channel": channels - 1, "factor": 0})
         weights = record.weights[layer]
         np.testing.assert_allclose(explorer.weights, weights, **close)
@@ -410,3 +410,13 @@ def test_repr_is_a_call_that_gives_an_equal_explorer():
     again = eval(repr(explorer), given)
     assert (again.answer, again.given) == (explorer.answer, explorer.given)
     assert isinstance(explorer, ChannelWeightExplorer)
+
+
+@pytest.mark.gpu
+def test_a_model_on_a_gpu_is_explored_there():
+    model, images = tiny(), pictures()
+    on_cpu = explore(model, images, factor=0)
+    on_gpu = explore(model.cuda(), [images.cuda()], factor=0)
+    assert facts(on_gpu) == facts(on_cpu)
+    np.testing.assert_allclose(on_gpu.weights, on_cpu.weights, atol=1e-3)
+    np.testing.assert_allclose(on_gpu.probabilities, on_cpu.probabilities, atol=1e-3)
