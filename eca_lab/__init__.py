@@ -17,10 +17,10 @@ _ROOMS = {
     "load_dataset": "data",
     "load_results": "evidence.results",
     "compare": "evidence.stats",
+    "explore": "explorers.channel_weights",
     "Recipe": "recipe",
     "record_weights": "looking.probe",
     "intervene": "looking.probe",
-    "explore": "explorers.channel_weights",
 }
 __all__ = list(_ROOMS)
 
