@@ -35,7 +35,7 @@ test: lint test-js
 # needed here, and that take seconds to import in each process.
 test-browser: .venv/.installed
 	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) -p no:nbval -p no:hypothesispytest \
-	    -m browser tests/explorers/test_browser.py \
+	    -m browser tests/explorers/test_browser.py tests/explorers/test_alone.py \
 	    tests/test_browser_notebooks.py $(ARGS)
 
 # The unit tests on the lowest versions that pyproject.toml admits.

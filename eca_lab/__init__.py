@@ -18,6 +18,7 @@ _ROOMS = {
     "load_dataset": "data",
     "load_results": "evidence.results",
     "compare": "evidence.stats",
+    "explore": "explorers.channel_weights",
     "Recipe": "recipe",
     "record_weights": "looking.probe",
     "intervene": "looking.probe",

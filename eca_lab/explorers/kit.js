@@ -122,7 +122,7 @@ function connect(model, el, make) {
 	];
 	const whole = model.get("answer").asked ? "" : "whole"; // it asks the kernel for nothing
 	const root = html("div", {
-		class: `eca-lab ${given.name} ${whole}`,
+		class: `eca-lab ${given.kind} ${whole}`,
 		onkeydown: keep,
 	});
 	el.append(root);

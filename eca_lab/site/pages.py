@@ -5,9 +5,7 @@ tells. All else stands in the committed notebook. The first page shows the first
 Formulas become MathML; the pages fetch nothing.
 """
 
-import base64
 import copy
-import json
 import os
 import re
 import shutil
@@ -20,8 +18,7 @@ from typing import Any
 import nbformat
 from bs4 import BeautifulSoup, Tag
 from IPython.display import display
-from ipywidgets import DOMWidget
-from jinja2 import Environment, PackageLoader, Template
+from jinja2 import Template
 from math_core import LatexToMathML
 from nbclient import execute
 from nbconvert import HTMLExporter
@@ -29,6 +26,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
+from eca_lab.explorers import alone
 from eca_lab.explorers.explorer import Explorer
 
 WIDGET, TOLD = "application/vnd.jupyter.widget-view+json", "text/x-eca-lab"
@@ -37,24 +35,11 @@ mathml = LatexToMathML().convert_with_local_state
 
 
 def record(explorer: object) -> None:
-    """Display, as JSON for page.js, an explorer's traits and its answers to `_recorded()`."""
+    """Display what a page without a kernel reads of an explorer, see `alone.told`."""
     if not isinstance(explorer, Explorer):
         return  # its picture is shown
     explorer.close()  # or every change would be sent to a page that is not there
-    first, answers = explorer._state(), {}
-    for changes in [*explorer._recorded(), {}]:
-        with explorer.hold_trait_notifications():
-            for name, value in {**first, **changes}.items():
-                setattr(explorer, name, value)
-        answers[json.dumps(explorer.answer.get("asked"))] = explorer.answer
-    names = {name for name in explorer.keys if name[0] != "_"} - set(DOMWidget.class_trait_names())
-    traits = {name: getattr(explorer, name) for name in names}
-    told = {"module": explorer._esm, "names": explorer.STATE, "traits": traits}
-    told["answers"] = list(answers.values())
-    blobs: dict[bytes, int] = {}  # many states share a matrix: each is written once
-    text = json.dumps(told, default=lambda raw: {"blob": blobs.setdefault(bytes(raw), len(blobs))})
-    text = f"[{json.dumps([base64.b64encode(data).decode() for data in blobs])}, {text}]"
-    display({TOLD: text.replace("<", "\\u003c")}, raw=True)  # nothing in it ends an element
+    display({TOLD: alone.told(explorer)}, raw=True)
 
 
 def run(notebook: NotebookNode, folder: Path) -> str | None:
@@ -186,10 +171,13 @@ def document(path: Path, name: Path) -> dict[str, Any]:
 
 def build(paths: Iterable[Path], out: Path) -> None:
     """Write a page for each notebook and for each local file that one names, and an index."""
-    jinja = Environment(loader=PackageLoader("eca_lab", "site"), autoescape=True)
-    jinja.globals |= {"light": HtmlFormatter(), "dark": HtmlFormatter(style="github-dark")}
-    jinja.globals["css"] = Explorer._css
-    template, pages, root = jinja.get_template("page.html"), [], Path()
+    styles = {"light": HtmlFormatter(), "dark": HtmlFormatter(style="github-dark")}
+    given = {**styles, "css": Explorer._css}
+    template, pages, root = (
+        alone.TEMPLATES.get_template("site/page.html", globals=given),
+        [],
+        Path(),
+    )
     out.mkdir(parents=True, exist_ok=True)
     for path in paths:
         print(path, flush=True)

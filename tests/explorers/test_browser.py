@@ -59,7 +59,7 @@ explorers.ReductionExplorer(trained=layers)""",
     "module": "explorers.ModuleExplorer()",
     "names": """\
 named = replace(shapes, classes=(hostile, *shapes.classes[1:]))
-explorers.ChannelWeightExplorer({hostile: trained['eca']}, named)""",
+explorers.ChannelWeightExplorer({hostile: trained['eca'], 'b': trained['se']}, named)""",
     "kernel size": "explorers.KernelSizeExplorer()",
 }
 
@@ -1135,7 +1135,7 @@ def test_names_run_nothing_in_the_page(find):
     expect(explorer.headline).to_contain_text(f"Image 0, {HOSTILE},")
     expect(explorer.shown(".heat text", has_text="<img src=x …")).to_have_count(2)
     network = explorer.choice("network").locator("option")
-    expect(network).to_have_text([HOSTILE])
+    expect(network).to_have_text([HOSTILE, "b"])
     expect(explorer.page.locator(".jp-OutputArea .eca-lab img")).to_have_count(0)
 
 
@@ -1154,7 +1154,7 @@ def show_alone(page, monkeypatch):
         pages.record(made)
         state = f'<script id="told" type="application/json">{shown[0]}</script>'
         page.set_content(f'<style>{made._css}</style>{state}<div class="explorer"></div>')
-        alone = ROOT / "eca_lab" / "site" / "page.js"
+        alone = ROOT / "eca_lab" / "explorers" / "alone.js"
         page.add_script_tag(content=alone.read_text(encoding="utf-8"), type="module")
         return ExplorerInPage(page)
 
