@@ -19,7 +19,8 @@ QUIET := TQDM_DISABLE=1
 # before any cell has run, if the notebook is trusted. The folder jupyter has JupyterLab save the
 # state of all explorers with a notebook: else it could not show them where the notebook is opened
 # again.
-ALIVE := notebooks/01_kernel_size.ipynb notebooks/03_kernel_sweep.ipynb
+ALIVE := notebooks/00_start_here.ipynb notebooks/01_kernel_size.ipynb \
+         notebooks/03_kernel_sweep.ipynb
 lab: .venv/.installed
 	$(BIN)/jupyter trust $(ALIVE)
 	JUPYTER_CONFIG_PATH="$(CURDIR)/jupyter" \
@@ -34,7 +35,8 @@ test: lint test-js
 # needed here, and that take seconds to import in each process.
 test-browser: .venv/.installed
 	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(XDIST) -p no:nbval -p no:hypothesispytest \
-	    -m browser tests/explorers/test_browser.py tests/explorers/test_network.py \
+	    -m browser tests/explorers/test_browser.py tests/explorers/test_alone.py \
+	    tests/explorers/test_network.py \
 	    tests/test_browser_notebooks.py $(ARGS)
 
 # The unit tests on the lowest versions that pyproject.toml admits.

@@ -53,6 +53,10 @@ RECORDED = (
 EXPLORERS = "from eca_lab import explorers"
 # name -> cells, label of the slider that is pressed, what is dragged, whether it asks the kernel
 OURS = {
+    "module": (
+        [EXPLORERS, "explorers.ModuleExplorer()"],
+        *("channel", ".box .grip", False),
+    ),
     "kernel size": (
         [EXPLORERS, "explorers.KernelSizeExplorer()"],
         *("channels C", ".chart .point", False),

@@ -14,14 +14,18 @@ _ROOMS = {
     "adaptive_kernel_size": "attention.kernel_size",
     "parse_spec": "attention.spec",
     "build_model": "networks.backbones",
+    "fold": "networks.fold",
     "load_dataset": "data",
     "load_results": "evidence.results",
     "compare": "evidence.stats",
+    "explore": "explorers.channel_weights",
     "Recipe": "recipe",
     "record_weights": "looking.probe",
     "intervene": "looking.probe",
     "attention_table": "looking.table",
     "rank_attention": "looking.ranking",
+    "attach": "networks.attach",
+    "detach": "networks.attach",
 }
 __all__ = list(_ROOMS)
 

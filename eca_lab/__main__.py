@@ -17,7 +17,7 @@ from importlib.metadata import version
 from typing import Any
 
 from eca_lab import checks
-from eca_lab.attention.spec import BACKBONES, Spec, parse_spec
+from eca_lab.attention.spec import BACKBONES, Spec, check_backbone, parse_spec
 from eca_lab.evidence import studies
 from eca_lab.evidence.metrics import SCALES
 from eca_lab.recipe import PRECISIONS, Recipe
@@ -143,7 +143,7 @@ def _declare(options: Namespace, free: Collection[str]) -> None:
     declared = {name: getattr(setting, name) for name in names} | {"out": study.results}
     declared = {name: value for name, value in declared.items() if name not in free}
     # The usual ones, or said by the recipe.
-    undeclared = dict.fromkeys(("classes", *RECIPE))
+    undeclared = dict.fromkeys(("classes", "at", *RECIPE))
     for name, value in (declared | undeclared).items():
         if getattr(options, name, None) is not None:
             option = f"--{name.replace('_', '-')}"
@@ -235,6 +235,14 @@ def _arm(text: str) -> Spec:
         return parse_spec(text)
     except ValueError as error:  # of which argparse would not print the message
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _backbone(text: str) -> str:
+    try:
+        check_backbone(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _classes(text: str) -> int | list[str]:
@@ -331,7 +339,10 @@ def _add_training_options(add: Callable[..., None], declared: str) -> None:
     add("--study", declared, metavar="NAME")
     add("--setting", "one of the study's settings, such as small", metavar="NAME")
     add("--data", "shapes, cifar10, cifar100, imagenette, or folder:PATH with train/ and test/")
-    add("--backbone", f"one of {', '.join(BACKBONES)}", choices=BACKBONES, metavar="NAME")
+    text = f"one of {', '.join(BACKBONES)}, or package.module:function, which makes a network"
+    add("--backbone", text, type=_backbone, metavar="NAME")
+    text = 'where attention goes in a function\'s network, as "layer*.bn3"; else before additions'
+    add("--at", text, metavar="PATTERN")
     text = 'attention specs such as none, se, cbam, eca, "eca(k=5)", "eca(k=3-5-5-7)"'
     add("--arms", text, nargs="+", action="extend", type=_arm, metavar="ARM")
     add("--seeds", "seeds 0 to N - 1", type=int, metavar="N")
@@ -339,7 +350,7 @@ def _add_training_options(add: Callable[..., None], declared: str) -> None:
     add("--batch-size", "images a training step", type=int, metavar="N")
     add("--learning-rate", "its peak; lower for smaller batches", type=float, metavar="RATE")
     add("--momentum", "of SGD, by Nesterov", type=float, metavar="SHARE")
-    add("--weight-decay", "of all but biases and BatchNorm", type=float, metavar="RATE")
+    add("--weight-decay", "of all but biases and normalisation", type=float, metavar="RATE")
     add("--label-smoothing", "share of a label for all classes", type=float, metavar="SHARE")
     add("--warmup", "share of the steps in which the rate rises", type=float, metavar="SHARE")
     add("--classes", "so many classes, or their names with commas between", type=_classes)

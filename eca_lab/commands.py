@@ -196,7 +196,7 @@ def _complain(text: str) -> None:
 
 def _plan(options: Namespace) -> Plan:
     """The plan that the options ask for. What needs no data is checked before a download."""
-    arms = check_arms(options.backbone, options.arms, seeds=options.seeds)
+    arms = check_arms(options.backbone, options.arms, seeds=options.seeds, at=options.at)
     place = check_folder("out", options.out)
     TemporaryFile(dir=place).close()  # OSError where nothing can be written
     _check_batch(options)
@@ -216,6 +216,7 @@ def _plan(options: Namespace) -> Plan:
         precision=options.precision,
         fused=options.fused,
         keep=options.keep,
+        at=options.at,
     )
 
 
@@ -244,5 +245,8 @@ def _print_plan(plan: Plan) -> None:
         attention = ", ".join(dict.fromkeys(trial.description["attention"]))
         parameters = trial.description["parameters"]
         print(f"  {trial.arm!s:{width}}  {parameters:>11,} parameters  {attention}")
+    if places := list(plan.trials[0].description.get("places", ())):
+        shown = ", ".join(places if len(places) < 4 else [*places[:2], "...", places[-1]])
+        print(f"  attention goes behind {len(places)} modules: {shown}")
     for arm, same in plan.duplicates.items():
         print(f"  `{arm}` on {plan.backbone} is `{same}`: the same trials, run once")

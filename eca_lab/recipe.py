@@ -17,7 +17,7 @@ class Recipe:
 
     learning_rate is the peak, for this batch_size. warmup is the share of all steps that the
     learning rate takes to rise; decay, by which it falls, is linear and nothing else, and written
-    down with every trial. Weight decay leaves out biases and BatchNorm. crop is the width in
+    down with every trial. Weight decay leaves out biases and normalisation. crop is the width in
     pixels of the border from within which images of up to 32 pixels are cut; None is an eighth of
     their size. scales makes the first epochs cheap by smaller images (progressive resizing): pairs
     of a share of the full size and a number of epochs, such as ((0.5, 5), (0.75, 4)).

@@ -81,6 +81,25 @@ def dataset():
     )
 
 
+@pytest.fixture
+def module_of(tmp_path, monkeypatch):
+    """A function that makes a module of a source, under a name that can be imported: the name."""
+    import sys
+
+    names = []
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(source, name=None):
+        name = name or f"nets_{tmp_path.name}_{len(names)}"
+        (tmp_path / f"{name}.py").write_text(source)
+        names.append(name)
+        return name
+
+    yield make
+    for name in names:
+        sys.modules.pop(name, None)
+
+
 @pytest.fixture(scope="session")
 def results():
     """A function that makes a table of results: top-1 of each arm, seed by seed, None for none."""

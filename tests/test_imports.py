@@ -58,6 +58,10 @@ WITHOUT = {
         "torch",
         "matplotlib.pyplot",
     ),
+    "from eca_lab.explorers import ModuleExplorer as M; M().channel = 8": (
+        *("torch", "scipy"),
+        "matplotlib.pyplot",
+    ),
     # A room imports from those above it in the table of ARCHITECTURE.md, and never from one below.
     "import eca_lab.networks.checkpoints, eca_lab.networks.cost, eca_lab.networks.fused": (
         "eca_lab.training",

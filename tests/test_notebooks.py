@@ -77,6 +77,7 @@ def test_explorers_that_need_no_kernel_are_saved_as_they_are_now(path, notebook)
     saved = notebook["metadata"].get("widgets", {state: {"state": {}}})[state]["state"]
     models = [each["state"] for each in saved.values() if each["model_name"] == "AnyModel"]
     explorer = {
+        "00_start_here": explorers.ModuleExplorer,
         "01_kernel_size": explorers.KernelSizeExplorer,
         "03_kernel_sweep": explorers.StudyExplorer,
     }.get(path.stem)
@@ -86,6 +87,12 @@ def test_explorers_that_need_no_kernel_are_saved_as_they_are_now(path, notebook)
     (model,) = models
     assert model["_esm"] == explorer._esm
     assert model["_css"] == explorer._css
+
+
+def test_the_top_says_in_one_line_what_was_found(notebook):
+    title, _, found, *_ = source(notebook["cells"][0]).splitlines()
+    assert title.startswith("# ")
+    assert found.startswith("> **Found:** ")
 
 
 def test_readable(notebook, code_cells):

@@ -3,16 +3,17 @@
 Papers: ECA and the SE-Var, SE-GC and ECA-NS ladder, Wang et al., CVPR 2020, arXiv:1910.03151;
 SE, Hu et al., CVPR 2018, arXiv:1709.01507; CBAM, Woo et al., ECCV 2018, arXiv:1807.06521.
 
-Shapes: N images, C channels, H x W positions; k kernel size, r reduction. Every module has:
+Shapes: N images, C channels; k kernel size, r reduction. Maps are (N, C, ...) with one or more
+dimensions of positions, such as (N, C, L), (N, C, H, W) or (N, C, D, H, W). Every module has:
 
-    squeeze(x):  (N, C, H, W) -> (N, C)        one number per channel
-    score(y):    (N, C) -> (N, C)              logits
-    weights(x):  (N, C, H, W) -> (N, C)        in (0, 1)
-    forward(x):  (N, C, H, W) -> (N, C, H, W)  x * weights(x)
+    squeeze(x):  (N, C, ...) -> (N, C)       one number per channel
+    score(y):    (N, C) -> (N, C)            logits
+    weights(x):  (N, C, ...) -> (N, C)       in (0, 1)
+    forward(x):  (N, C, ...) -> (N, C, ...)  x * weights(x)
 
 No module has a bias, as the parameter counts of the paper's Table 3 imply. Weights are drawn as
 torch draws those of a layer with the same fan-in. TypeError, ValueError: an argument that is not
-accepted, or does not fit the number of channels.
+accepted, or does not fit the number of channels; maps of another shape.
 """
 
 from typing import Literal
@@ -37,6 +38,7 @@ class ChannelAttention(nn.Module):
     """
 
     decay: int | None = None
+    __jit_unused_properties__ = ("spec",)  # TorchScript would compile it
 
     def __init__(self, channels: int) -> None:
         check_integer("channels", channels)
@@ -61,7 +63,7 @@ class ChannelAttention(nn.Module):
         return str(Spec(name, arguments))
 
     def squeeze(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3))
+        return torch.mean(x, _positions(x, self.channels, planar=False))
 
     def score(self, y: Tensor) -> Tensor:
         raise NotImplementedError
@@ -70,8 +72,7 @@ class ChannelAttention(nn.Module):
         return self.gate(self.score(self.squeeze(x)))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Under autocast the weights may have another dtype than x; the output keeps that of x.
-        return x * self.weights(x).to(x.dtype)[:, :, None, None]
+        return _scale(x, self.weights(x))
 
 
 class LinearAttention(ChannelAttention):
@@ -148,19 +149,9 @@ class ECA(LinearAttention):
             self.register_buffer("inverse", permutation.argsort())
 
     def score(self, y: Tensor) -> Tensor:
-        if self.order == "identity":
-            return self._convolve(y)
-        return self._convolve(y[:, self.permutation])[:, self.inverse]
-
-    def _convolve(self, y: Tensor) -> Tensor:
-        if y.is_meta:  # torch's counter is to see the convolution that it is
-            return self.conv(y.unsqueeze(1)).squeeze(1)
-        # The same as a product, (1, k) @ (k, N C): on a CPU up to ten times as fast.
-        half, channels = self.kernel_size // 2, self.channels
-        mode = "circular" if self.padding == "circular" else "constant"
-        padded = F.pad(y[:, None], (half, half), mode)[:, 0]
-        shifted = torch.stack([padded[:, i : i + channels] for i in range(self.kernel_size)])
-        return (self.conv.weight.flatten(1) @ shifted.flatten(1)).view_as(y)
+        if not hasattr(self, "permutation"):  # asked so that TorchScript can leave the rest out
+            return _convolve(y, self.conv.weight, self.padding)
+        return _convolve(y[:, self.permutation], self.conv.weight, self.padding)[:, self.inverse]
 
 
 class ECANS(LinearAttention):
@@ -241,13 +232,17 @@ class SE(ChannelAttention):
 class CBAM(SE):
     """CBAM: SE's perceptron on the mean and on the maximum, then a spatial map (7x7 convolution).
 
-    `squeeze` gives the mean; `weights` adds the logits of mean and maximum. Without the BatchNorm
-    that CBAM's authors put behind the spatial convolution, as the ECA paper's Table 3 implies.
+    It takes maps (N, C, H, W) alone. `squeeze` gives the mean; `weights` adds the logits of mean
+    and maximum. Without the BatchNorm that CBAM's authors put behind the spatial convolution, as
+    the ECA paper's Table 3 implies.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__(channels, reduction)
         self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def squeeze(self, x: Tensor) -> Tensor:
+        return torch.mean(x, _positions(x, self.channels, planar=True))
 
     def weights(self, x: Tensor) -> Tensor:
         return self.gate(self.score(self.squeeze(x)) + self.score(x.amax((2, 3))))
@@ -258,7 +253,7 @@ class CBAM(SE):
         return torch.sigmoid(self.conv(summary))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
+        x = _scale(x, self.weights(x))
         return x * self._spatial_weights(x).to(x.dtype)
 
 
@@ -307,6 +302,42 @@ def make_attention(spec: str | Spec, channels: int, *, stage: int | None = None)
         return module
     except ValueError as error:
         raise ValueError(f"attention {str(spec)!r}: {error}") from None
+
+
+# torch.fx traces without shapes: what is wrapped it takes as one step, and checks when it runs.
+@torch.fx.wrap
+def _positions(x: Tensor, channels: int, *, planar: bool) -> list[int]:
+    """The dimensions of maps that are positions, of (N, C, H, W) alone where planar.
+
+    TypeError, ValueError: no such maps, or not of so many channels.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"maps of type {type(x).__name__}: accepted is a tensor")
+    fits = x.dim() == 4 if planar else x.dim() > 2
+    if not fits or x.shape[1] != channels:
+        positions = "H, W" if planar else "L, ..."
+        raise ValueError(f"maps of shape {list(x.shape)}: accepted is (N, {channels}, {positions})")
+    return list(range(2, x.dim()))
+
+
+def _scale(x: Tensor, weights: Tensor) -> Tensor:
+    """Maps times a weight for each channel, in the dtype of the maps: autocast may give another."""
+    ones = [1] * (x.dim() - 2)
+    return x * weights.to(x.dtype).unflatten(1, [-1] + ones)  # noqa: RUF005, TorchScript has no *
+
+
+@torch.fx.wrap
+def _convolve(y: Tensor, kernel: Tensor, padding: str) -> Tensor:
+    """Convolution over the channels of y, (N, C), with a kernel of k weights, (1, 1, k)."""
+    size, channels = kernel.shape[2], y.shape[1]
+    mode = "circular" if padding == "circular" else "constant"
+    padded = F.pad(y[:, None], (size // 2, size // 2), mode)
+    if y.is_meta:  # torch's counter is to see the convolution that it is
+        return F.conv1d(padded, kernel)[:, 0]
+    # The same as a product, (1, k) @ (k, N C): on a CPU up to ten times as fast.
+    padded = padded[:, 0]
+    shifted = torch.stack([padded[:, i : i + channels] for i in range(size)])
+    return (kernel.flatten(1) @ shifted.flatten(1)).view_as(y)
 
 
 def _check_divides(name: str, value: int, channels: int) -> None:

@@ -42,6 +42,8 @@ GRAMMAR: dict[str, dict[str, str]] = {
 NAMES = tuple(GRAMMAR)
 
 BACKBONES = ("tiny", *ARCHITECTURES)
+# How a function is named that makes a network, anybody's: package.module:function.
+_FUNCTION = re.compile(r"(?:[^\W\d]\w*\.)*[^\W\d]\w*:[^\W\d]\w*")
 # Data sets that have a name, and how many classes each has.
 DATASETS = {"shapes": 10, "cifar10": 10, "cifar100": 100, "imagenette": 10}
 # name -> arguments of which exactly one is to be given.
@@ -158,6 +160,22 @@ def parse_spec(text: str | Spec) -> Spec:
         return Spec(*_read(text))
     except ValueError as error:
         raise ValueError(f"attention {shown(text)}: {error}") from None
+
+
+def is_function(backbone: str) -> bool:
+    """Whether a backbone is a function that makes a network, package.module:function.
+
+    >>> is_function("torchvision.models:resnet18"), is_function("resnet18")
+    (True, False)
+    """
+    return _FUNCTION.fullmatch(backbone) is not None
+
+
+def check_backbone(backbone: object) -> None:
+    """Raise ValueError unless it is one of `BACKBONES`, or the name of a function."""
+    if not isinstance(backbone, str) or not (backbone in BACKBONES or is_function(backbone)):
+        accepted = f"accepted are {', '.join(BACKBONES)}, or package.module:function"
+        raise ValueError(f"backbone={shown(backbone)}: {accepted}")
 
 
 def arm_order(arms: "Series") -> "Series":

@@ -330,9 +330,10 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     sizes = [parse_spec(spec).kernel_sizes for spec in trial["attention"]]
     return {
         **{name: trial["dataset"][name] for name in ("size", "train", "test")},
-        **{name: trial[name] for name in ("backbone", "parameters", "seed")},
+        **{name: trial[name] for name in ("parameters", "seed")},
         **{name: record[name] for name in ("arm", "top1", "top5", "seconds", "images_per_second")},
         **dict(zip(RUN, run_of(record), strict=True)),
+        "backbone": _backbone(trial),
         "dataset": trial["dataset"]["name"],
         "fingerprint": trial["dataset"]["fingerprint"][:8],
         "recipe": recipe_text(trial["recipe"]),
@@ -343,3 +344,13 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "code": code.get("commit", "")[:8] + "+" * bool(code.get("changed")),
         "identity": record["identity"],
     }
+
+
+def _backbone(trial: Mapping[str, Any]) -> str:
+    """The backbone of a trial; of a function, with what tells its network and places from others.
+
+    A function may make other networks later, and attention may go elsewhere in them: no pairs.
+    """
+    if "architecture" not in trial:
+        return trial["backbone"]
+    return f"{trial['backbone']}#{_digest([trial['architecture'], trial['places']])[:8]}"

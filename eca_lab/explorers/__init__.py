@@ -1,7 +1,8 @@
 """Explorers: pictures to touch, drawn in the page. Each is two files, <name>.py and <name>.js.
 
 Python owns the state and the numbers, the page draws. Each is imported when it is asked for: those
-of the kernel size and of a study need no torch, and only that of a study needs SciPy.
+of the module, of the kernel size and of a study need no torch, and only that of a study needs
+SciPy.
 """
 
 from importlib import import_module
@@ -10,6 +11,7 @@ from typing import Any
 _MODULES = {
     "ChannelWeightExplorer": "channel_weights",
     "KernelSizeExplorer": "kernel_size",
+    "ModuleExplorer": "module",
     "ReductionExplorer": "reduction",
     "StudyExplorer": "study",
 }

@@ -122,7 +122,7 @@ function connect(model, el, make) {
 	];
 	const whole = model.get("answer").asked ? "" : "whole"; // it asks the kernel for nothing
 	const root = html("div", {
-		class: `eca-lab ${given.name} ${whole}`,
+		class: `eca-lab ${given.kind} ${whole}`,
 		onkeydown: keep,
 	});
 	el.append(root);
@@ -219,16 +219,21 @@ function connect(model, el, make) {
 	};
 }
 
-// A text or a number as Python writes it.
+// A text, a number or a list of numbers as Python writes it.
 const plain = /^[^'\\\p{C}]*$/u;
-const python = (value) =>
-	typeof value === "string" && plain.test(value)
+function python(value) {
+	if (Array.isArray(value))
+		return `(${value.join(", ")}${value.length === 1 ? "," : ""})`;
+	return typeof value === "string" && plain.test(value)
 		? `'${value}'`
 		: JSON.stringify(value);
+}
 
 // The constructor call that gives this state, after the arguments that are no state.
 function call({ name, usual, arguments: others }, state) {
-	const shown = Object.keys(state).filter((key) => usual[key] !== state[key]);
+	const shown = Object.keys(state).filter(
+		(key) => python(usual[key]) !== python(state[key]),
+	);
 	return `${name}(${[...others, ...shown.map((key) => `${key}=${python(state[key])}`)].join(", ")})`;
 }
 

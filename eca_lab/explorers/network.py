@@ -244,7 +244,8 @@ _WRITERS: dict[type, Callable[..., None]] = {
 }
 
 
-def _numbers(weights: Tensor) -> np.ndarray:
+def _numbers(weights: Any) -> np.ndarray:
+    # Any: a BatchNorm says of what it has that it may be None.
     return weights.detach().double().cpu().numpy()
 
 

@@ -5,7 +5,8 @@ torchvision takes longer than torch, so it is done where one of these is built. 
 ``attention`` stands after its last BatchNorm and before the shortcut is added.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -209,16 +210,36 @@ def _plain(backbone: str, num_classes: int) -> Any:  # of which stems have other
 
 def add_attention(model: nn.Module, attention: str | Spec) -> None:
     """Put a new attention module into every block of a model, or raise as `build_model`."""
-    attention = parse_spec(attention)
     places = list(blocks(model))
-    stages = places[-1].stage + 1
-    sizes = attention.kernel_sizes
-    if isinstance(sizes, tuple) and len(sizes) != stages:
-        accepted = f"accepted is one, or one for each of {stages} stages"
-        raise ValueError(f"attention '{attention}' gives {len(sizes)} kernel sizes: {accepted}")
-    modules = [make_attention(attention, place.channels, stage=place.stage) for place in places]
+    modules = modules_for(attention, [place.channels for place in places])
     for place, module in zip(places, modules, strict=True):
         place.block.attention = module
+
+
+def modules_for(attention: str | Spec, widths: Sequence[int]) -> list[nn.Module]:
+    """A new attention module for every place, or raise as `build_model`.
+
+    Args:
+        attention: a spec.
+        widths: the channels of the places, in order; a run of equal widths is a stage.
+    """
+    attention = parse_spec(attention)
+    stages = _stages(widths)
+    count = stages[-1] + 1
+    sizes = attention.kernel_sizes
+    if isinstance(sizes, tuple) and len(sizes) != count:
+        accepted = f"accepted is one, or one for each of {count} stages"
+        raise ValueError(f"attention '{attention}' gives {len(sizes)} kernel sizes: {accepted}")
+    return [
+        make_attention(attention, channels, stage=stage)
+        for channels, stage in zip(widths, stages, strict=True)
+    ]
+
+
+def _stages(widths: Sequence[int]) -> list[int]:
+    """The stage of each place, of so many channels: a stage is a run of equal widths."""
+    runs = groupby(widths)
+    return [stage for stage, (_, run) in enumerate(runs) for _ in run]
 
 
 def attention_specs(model: nn.Module) -> list[str]:
@@ -247,11 +268,7 @@ class Place(NamedTuple):
 
 def blocks(model: nn.Module) -> Iterator[Place]:
     """The `Place` of every block, in order; a stage is a run of blocks of equal width."""
-    stage = -1
-    previous = None
-    for name, block in model.named_modules():
-        if isinstance(block, _Block):
-            if block.channels != previous:
-                stage += 1
-            previous = block.channels
-            yield Place(name, block, block.channels, stage)
+    found = [each for each in model.named_modules() if isinstance(each[1], _Block)]
+    stages = _stages([block.channels for _, block in found])
+    for (name, block), stage in zip(found, stages, strict=True):
+        yield Place(name, block, block.channels, stage)

@@ -14,11 +14,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from eca_lab.attention.modules import ECA
-from eca_lab.attention.spec import Spec, parse_spec
+from eca_lab.attention.spec import Spec, is_function, parse_spec
 from eca_lab.checks import shown
 from eca_lab.evidence.results import trial_identity
 from eca_lab.files import listed, read_regular, written_whole
+from eca_lab.networks.attach import attach_again
 from eca_lab.networks.backbones import attention_specs, blocks, build_model
+from eca_lab.networks.imported import architecture, build_imported
 
 SUFFIX = ".safetensors"
 
@@ -67,7 +69,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, *, card: Mapping[str, An
 
     Args:
         path: of the file, ends in ".safetensors"; the card gets the same name with ".json".
-        model: of `build_model`.
+        model: of `build_model`, or of a function, as the card tells.
         card: to load the model again, it needs "arm", the spec string, and "trial" of
             `eca_lab.training.train.trial_description`. The SHA-256 of the weights is added.
 
@@ -78,8 +80,12 @@ def save_checkpoint(path: str | Path, model: nn.Module, *, card: Mapping[str, An
     path = Path(path)
     if path.with_suffix(".json").exists():
         raise FileExistsError(f"{path} has a card already: accepted is the name of a new file")
-    # In evaluation the memory layout does not matter, and the format knows one only.
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    # In evaluation the memory layout does not matter, and the format knows one only. Nor does it
+    # know tensors that share their memory, as tied weights do.
+    state = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+    }
     tensors = safetensors.torch.save(state)
     card = {**card, "sha256": hashlib.sha256(tensors).hexdigest()}
     # The card last: weights without a card are what an interruption leaves.
@@ -92,7 +98,9 @@ def save_checkpoint(path: str | Path, model: nn.Module, *, card: Mapping[str, An
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """The model that `save_checkpoint` wrote, in evaluation mode, on the CPU, and its card.
 
-    FileNotFoundError without the file or its card; ValueError where they do not fit, and in what.
+    A network that a function made is made by it again: the card names the module to import, so load
+    what you trust. FileNotFoundError without the file or its card; ValueError where they do not
+    fit, and in what, or where the function cannot be imported, or makes another network by now.
     """
     path = Path(path)
     try:
@@ -101,13 +109,35 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         trial, classes = card["trial"], card["trial"]["dataset"]["classes"]
         if (found := hashlib.sha256(tensors).hexdigest()) != card["sha256"]:
             raise ValueError(f"it has SHA-256 {found}, not {card['sha256']}")
-        model = build_model(trial["backbone"], card["arm"], num_classes=classes, stem=trial["stem"])
-        if (actual := attention_specs(model)) != trial["attention"]:
-            raise ValueError(f"it has attention {actual}, not {trial['attention']}")
+        if is_function(trial["backbone"]):
+            model = _imported(trial)
+        else:
+            stem = trial["stem"]
+            model = build_model(trial["backbone"], card["arm"], num_classes=classes, stem=stem)
+            if (actual := attention_specs(model)) != trial["attention"]:
+                raise ValueError(f"it has attention {actual}, not {trial['attention']}")
         model.load_state_dict(safetensors.torch.load(tensors))
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} does not fit its card: {_one_line(error)}") from None
     return model.eval(), card
+
+
+def _imported(trial: Mapping[str, Any]) -> nn.Module:
+    """The network of a trial that a function made, with attention where the trial had it."""
+    backbone, dataset = trial["backbone"], trial["dataset"]
+    classes = dataset["classes"]
+    if architecture(backbone, num_classes=classes, size=dataset["size"]) != trial["architecture"]:
+        raise ValueError(f"{backbone} makes another network than the one that was trained")
+    model = build_imported(backbone, num_classes=classes)
+    places = zip(trial["places"].items(), trial["attention"], strict=True)
+    attach_again(
+        model,
+        {
+            name: {"attention": spec, "channels": channels, "start": "drawn"}
+            for (name, channels), spec in places
+        },
+    )
+    return model
 
 
 def load_released_checkpoint(path: str | Path, backbone: str) -> nn.Module:
@@ -167,7 +197,8 @@ def _state_dict(content: object) -> dict[str, Tensor]:
 
 
 def _beginning(arm: str | Spec, *, dataset: str, backbone: str, seed: int) -> str:
-    return f"{dataset}-{backbone}-{parse_spec(arm).slug}-seed{seed}-"
+    made_by = backbone.replace(":", ".")  # which not all file systems take
+    return f"{dataset}-{made_by}-{parse_spec(arm).slug}-seed{seed}-"
 
 
 def _one_line(error: Exception) -> str:

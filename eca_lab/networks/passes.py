@@ -119,6 +119,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Convolutions and matrix products of float32 in float32, on GPUs that would round to TF32."""
+    with ExitStack() as stack:
+        convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+        for backend in (convolutions, torch.backends.cuda.matmul):
+            stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+            backend.fp32_precision = "ieee"
+        yield
+
+
 def _moved(value: Any, device: torch.device, dtype: torch.dtype | None = None) -> Any:
     """A tensor, or those in a tuple, list or dict, there; the floats among them in that dtype."""
     if isinstance(value, Tensor):

@@ -250,6 +250,11 @@ def watching(model: nn.Module, handler: Handler) -> Iterator[Sites]:
         yield sites
 
 
+def is_watched(model: nn.Module) -> bool:
+    """Whether a context of `watching` is open for the model."""
+    return model in _ACTIVE
+
+
 def modules_like_attention(model: nn.Module) -> dict[str, str]:
     """Name -> class of the modules that are called as attention is; none within another."""
     found: dict[str, str] = {}

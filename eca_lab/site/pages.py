@@ -1,12 +1,11 @@
 """The notebooks as pages that need neither a kernel nor a network, with explorers that slide.
 
 ``python -m eca_lab.site`` runs each notebook down to its last explorer, and records what that one
-tells. All else stands in the committed notebook. Formulas become MathML; the pages fetch nothing.
+tells. All else stands in the committed notebook. The first page shows the first of the explorers.
+Formulas become MathML; the pages fetch nothing.
 """
 
-import base64
 import copy
-import json
 import os
 import re
 import shutil
@@ -19,8 +18,7 @@ from typing import Any
 import nbformat
 from bs4 import BeautifulSoup, Tag
 from IPython.display import display
-from ipywidgets import DOMWidget
-from jinja2 import Environment, PackageLoader, Template
+from jinja2 import Template
 from math_core import LatexToMathML
 from nbclient import execute
 from nbconvert import HTMLExporter
@@ -28,6 +26,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
+from eca_lab.explorers import alone
 from eca_lab.explorers.explorer import Explorer
 
 WIDGET, TOLD = "application/vnd.jupyter.widget-view+json", "text/x-eca-lab"
@@ -36,24 +35,11 @@ mathml = LatexToMathML().convert_with_local_state
 
 
 def record(explorer: object) -> None:
-    """Display, as JSON for page.js, an explorer's traits and its answers to `_recorded()`."""
+    """Display what a page without a kernel reads of an explorer, see `alone.told`."""
     if not isinstance(explorer, Explorer):
         return  # its picture is shown
     explorer.close()  # or every change would be sent to a page that is not there
-    first, answers = explorer._state(), {}
-    for changes in [*explorer._recorded(), {}]:
-        with explorer.hold_trait_notifications():
-            for name, value in {**first, **changes}.items():
-                setattr(explorer, name, value)
-        answers[json.dumps(explorer.answer.get("asked"))] = explorer.answer
-    names = {name for name in explorer.keys if name[0] != "_"} - set(DOMWidget.class_trait_names())
-    traits = {name: getattr(explorer, name) for name in names}
-    told = {"module": explorer._esm, "names": explorer.STATE, "traits": traits}
-    told["answers"] = list(answers.values())
-    blobs: dict[bytes, int] = {}  # many states share a matrix: each is written once
-    text = json.dumps(told, default=lambda raw: {"blob": blobs.setdefault(bytes(raw), len(blobs))})
-    text = f"[{json.dumps([base64.b64encode(data).decode() for data in blobs])}, {text}]"
-    display({TOLD: text.replace("<", "\\u003c")}, raw=True)  # nothing in it ends an element
+    display({TOLD: alone.told(explorer)}, raw=True)
 
 
 def run(notebook: NotebookNode, folder: Path) -> str | None:
@@ -125,7 +111,7 @@ def _fold(code: Tag) -> None:
 
 def convert(notebook: NotebookNode, told: str | None) -> dict[str, Any]:
     """What the template is told of a notebook; its explorer, if it told, has the last place."""
-    notebook, picture, place = copy.deepcopy(notebook), "", None
+    notebook, picture, place, explorer = copy.deepcopy(notebook), "", None, ""
     for output in (output for cell in notebook.cells for output in _outputs(cell, "image/png")):
         live = output.data.pop(WIDGET, None)
         alt = output.data["text/plain"] if live else "Figure drawn by the code above"
@@ -135,7 +121,8 @@ def convert(notebook: NotebookNode, told: str | None) -> dict[str, Any]:
         place = output if live else place
     if told:
         image = f'<img alt="{escape(place.data["text/plain"])}" src="{picture}">'
-        place.data = {"text/html": f'<div class="explorer">{image}</div>'}
+        explorer = f'<div class="explorer">{image}</div>'
+        place.data = {"text/html": explorer}
     html = HTMLExporter(template_name="basic")
     html.exclude_input_prompt = html.exclude_output_prompt = True
     html.register_filter("markdown2html", partial(markdown, up="../"))
@@ -143,14 +130,16 @@ def convert(notebook: NotebookNode, told: str | None) -> dict[str, Any]:
     for code in text.select(".input"):
         _fold(code)
     title, *heads = _heads(text)
-    sentence = text.p.get_text().split(". ")[0].rstrip(".")
+    found, sentence = text.select_one("blockquote p"), text.select_one(":not(blockquote) > p")
     return {
         "title": title[1],
         "heads": heads,
         "body": str(text),
         "told": told,
+        "explorer": explorer,
         "picture": picture,
-        "sentence": sentence,
+        "sentence": sentence.get_text().split(". ")[0].rstrip("."),
+        "found": found.decode_contents() if found else "",
     }
 
 
@@ -182,18 +171,23 @@ def document(path: Path, name: Path) -> dict[str, Any]:
 
 def build(paths: Iterable[Path], out: Path) -> None:
     """Write a page for each notebook and for each local file that one names, and an index."""
-    jinja = Environment(loader=PackageLoader("eca_lab", "site"), autoescape=True)
-    jinja.globals |= {"light": HtmlFormatter(), "dark": HtmlFormatter(style="github-dark")}
-    jinja.globals["css"] = Explorer._css
-    template, pages, root = jinja.get_template("page.html"), [], Path()
+    styles = {"light": HtmlFormatter(), "dark": HtmlFormatter(style="github-dark")}
+    given = {**styles, "css": Explorer._css}
+    template, pages, root = (
+        alone.TEMPLATES.get_template("site/page.html", globals=given),
+        [],
+        Path(),
+    )
     out.mkdir(parents=True, exist_ok=True)
     for path in paths:
         print(path, flush=True)
         notebook, root = nbformat.read(path, as_version=4), path.parents[1]
         pages.append({"name": path.stem, **convert(notebook, run(notebook, path.parent))})
         shutil.copy(path, out)
+    first = next((page for page in pages if page["told"]), None)  # which the index shows, too
     for number, name in enumerate([*(page["name"] for page in pages), "index"]):
-        text = template.render(pages=pages, number=number, page=dict(enumerate(pages)).get(number))
+        page = dict(enumerate(pages)).get(number)
+        text = template.render(pages=pages, number=number, page=page, alive=page or first)
         (out / f"{name}.html").write_text(text, encoding="utf-8")
     named = [name for page in pages for name in _named(page["body"], Path())]
     _write_documents(template, named, root, out)
@@ -210,7 +204,7 @@ def _write_documents(template: Template, names: Iterable[Path], root: Path, out:
         given, page, file = root / name, document(root / name, name), out / _page_of(name)
         file.parent.mkdir(parents=True, exist_ok=True)
         up = "../" * len(file.relative_to(out).parents[1:])
-        file.write_text(template.render(page=page, up=up), encoding="utf-8")
+        file.write_text(template.render(page=page, alive=page, up=up), encoding="utf-8")
         left += _named(page["body"], name if given.is_dir() else name.parent)
         if given.is_file():
             shutil.copy(given, file.parent)

@@ -10,16 +10,18 @@ from typing import Any
 
 import torch
 
-from eca_lab.attention.spec import Spec, parse_spec
+from eca_lab.attention.spec import Spec, is_function, parse_spec
 from eca_lab.checks import check_choice, check_integer
 from eca_lab.data.dataset import TENSORS, Dataset
 from eca_lab.evidence.results import trial_identity
 from eca_lab.files import DATA
 from eca_lab.networks.backbones import add_attention, build_model
 from eca_lab.networks.fused import obstacle
+from eca_lab.networks.imported import architecture, import_function
 from eca_lab.provenance import cpu_has_bfloat16, provenance
 from eca_lab.recipe import MOST_SEEDS, PRECISIONS, Recipe
 from eca_lab.training.train import (
+    check_at,
     check_device,
     resolve_precision,
     train_network,
@@ -54,6 +56,7 @@ class Plan:
     precision: str = "float32"
     fused: bool = False
     keep: int = 0
+    at: str | None = None
     checkpoints: Path = DATA / "checkpoints"
 
     @property
@@ -73,7 +76,11 @@ class Plan:
         *,
         on_epoch: Callable[[], object] | None = None,
     ) -> tuple[torch.nn.Module, dict[str, Any]]:
-        """Train one of the trials: network and outcome, as by `train_network`."""
+        """Train one of the trials: network and outcome, as by `train_network`.
+
+        ValueError where the backbone is a function that makes another network by now.
+        """
+        self._check_unchanged(trial)
         return train_network(
             self.dataset,
             self.backbone,
@@ -84,7 +91,16 @@ class Plan:
             on_epoch=on_epoch,
             precision=self.precision,
             fused=self.fused,
+            at=self.at,
         )
+
+    def _check_unchanged(self, trial: Trial) -> None:
+        planned = trial.description.get("architecture")
+        if planned is None:  # of a network of ours
+            return
+        classes, size = len(self.dataset.classes), self.dataset.size
+        if architecture(self.backbone, num_classes=classes, size=size) != planned:
+            raise ValueError(f"{self.backbone} makes another network than when this was planned")
 
     def estimate_seconds(self, trial: Trial, device: str | torch.device = "cpu") -> float | None:
         """About how many seconds a trial takes, from a few batches of it.
@@ -151,21 +167,29 @@ def duration(trials: int, *, at_once: int, seconds: float | None) -> str:
         return "more than a million years"
 
 
-def check_arms(backbone: str, arms: Iterable[str | Spec], *, seeds: int) -> list[Spec]:
+def check_arms(
+    backbone: str, arms: Iterable[str | Spec], *, seeds: int, at: str | None = None
+) -> list[Spec]:
     """The arms as `Spec` objects, each once; nothing is drawn or loaded for that.
 
     Args:
-        backbone: as for `eca_lab.networks.backbones.build_model`.
+        backbone, at: as for `eca_lab.training.train.train_network`. A function is only imported:
+            what its network takes is known with the data set.
         arms: specs, or their text.
         seeds: how many there are to be of each.
 
     Raises:
-        TypeError, ValueError: for no arms, so many seeds, or an arm that the backbone cannot take.
+        TypeError, ValueError: for no arms, so many seeds, an arm that the backbone cannot take, or
+            a function that cannot be imported.
     """
     check_integer("seeds", seeds, most=MOST_SEEDS)
     specs = list(dict.fromkeys(map(parse_spec, arms)))
     if not specs:
         raise ValueError("arms=[]: accepted is at least one spec, such as eca")
+    check_at(backbone, at)
+    if is_function(backbone):
+        import_function(backbone)
+        return specs
     with torch.device("meta"):
         model = build_model(backbone)
         for spec in specs:
@@ -183,6 +207,7 @@ def plan_sweep(
     precision: str = "float32",
     fused: bool = False,
     keep: int = 0,
+    at: str | None = None,
 ) -> Plan:
     """The `Plan` of a sweep: seeds 0 to seeds - 1 of every arm.
 
@@ -191,7 +216,8 @@ def plan_sweep(
     paths would be no pairs.
 
     Args:
-        dataset, backbone, recipe, precision, fused: as for `eca_lab.training.train.train_network`.
+        dataset, backbone, recipe, precision, fused, at: as for
+            `eca_lab.training.train.train_network`.
         arms: specs, or their text.
         seeds: how many trials there are of each arm.
         keep: of how many seeds the networks are kept.
@@ -201,12 +227,13 @@ def plan_sweep(
     """
     check_choice("precision", precision, PRECISIONS)
     check_integer("batch_size", recipe.batch_size, most=len(dataset.train_images))
-    specs = check_arms(backbone, arms, seeds=seeds)
+    specs = check_arms(backbone, arms, seeds=seeds, at=at)
     if fused and (reasons := _obstacles(backbone, specs)):
         fused = False
         warnings.warn(f"all arms train by the modules, not fused: {reasons}", stacklevel=2)
     described = {
-        arm: trial_description(dataset, backbone, arm, seed=0, recipe=recipe) for arm in specs
+        arm: trial_description(dataset, backbone, arm, seed=0, recipe=recipe, at=at)
+        for arm in specs
     }
     networks = {arm: trial_identity(description) for arm, description in described.items()}
     runs: dict[str, Spec] = {}  # network -> the arm that runs it
@@ -227,11 +254,14 @@ def plan_sweep(
         precision=precision,
         fused=fused,
         keep=keep,
+        at=at,
     )
 
 
 def _obstacles(backbone: str, arms: Iterable[Spec]) -> str:
     """Which arms cannot train fused, and why; empty where all can."""
+    if is_function(backbone):
+        return f"the blocks of {backbone} are not ours"
     with torch.device("meta"):
         reasons = {arm: obstacle(build_model(backbone, arm)) for arm in arms}
     return "; ".join(f"{arm}: {reason}" for arm, reason in reasons.items() if reason)

@@ -19,6 +19,7 @@ from eca_lab.attention.spec import arm_order
 from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.evidence import results
 from eca_lab.files import check_folder
+from eca_lab.networks.imported import uploads
 from eca_lab.progress import progress_bar
 from eca_lab.provenance import provenance
 from eca_lab.training.keeping import describe, keep_checkpoint
@@ -183,7 +184,13 @@ class Sweep:
         job = partial(run_trial, self.plan)
         pool: Pool
         if self._ray is not None:
-            pool = RayPool(job, self._ray, device=self._device, share=self._gpu_share)
+            pool = RayPool(
+                job,
+                self._ray,
+                device=self._device,
+                share=self._gpu_share,
+                modules=uploads(self.plan.backbone),
+            )
         else:
             devices = self._devices or []
             pool = ProcessPool(job, devices[:count], memory=self._gpu_share)
@@ -311,7 +318,7 @@ def run_trial(
         try:
             with suppress(FileExistsError):  # one that the same trial has left
                 keep_checkpoint(plan, trial, folder=plan.checkpoints, model=model, outcome=ended)
-        except OSError as error:  # the result counts for more than the network
+        except Exception as error:  # the result counts for more than the network
             warnings.warn(f"a network is not kept: {error}", stacklevel=1)
     return {"status": "finished", **outcome, **where}
 

@@ -5,7 +5,6 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eca_lab.attention.modules import ChannelAttention
-from eca_lab.attention.spec import Spec
+from eca_lab.attention.spec import Spec, is_function
 from eca_lab.checks import check_choice, check_integer, shown
 from eca_lab.data.augmentation import augment, input_transform
 from eca_lab.data.dataset import Dataset
-from eca_lab.networks.backbones import add_attention, attention_specs, blocks, build_model
+from eca_lab.networks.attach import attach
+from eca_lab.networks.backbones import add_attention, attention_specs, build_model
+from eca_lab.networks.cost import parameters
 from eca_lab.networks.fused import training_path
+from eca_lab.networks.imported import architecture, build_imported, example_of
+from eca_lab.networks.passes import without_tf32
 from eca_lab.provenance import cpu_has_bfloat16
 from eca_lab.recipe import PRECISIONS, Recipe
+
+# Whose parameters weight decay leaves alone.
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def train_network(
@@ -35,6 +41,7 @@ def train_network(
     on_epoch: Callable[[], object] | None = None,
     precision: str = "float32",
     fused: bool = False,
+    at: str | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train one arm with one seed and measure the accuracy of the last epoch on the test set.
 
@@ -44,13 +51,15 @@ def train_network(
 
     Args:
         dataset: what it trains on, and is tested on.
-        backbone, arm: as for `eca_lab.networks.backbones.build_model`.
+        backbone, arm: as for `eca_lab.networks.backbones.build_model`; or the backbone is a
+            function's name, see `eca_lab.networks.imported`.
         seed: of all random numbers.
         recipe: how it trains; the usual `Recipe` without one.
         device: as for `check_device`.
         on_epoch: called after every epoch.
         precision: as for `resolve_precision`.
         fused: as for `eca_lab.networks.fused.training_path`.
+        at: in a function's network, where `eca_lab.networks.attach.attach` puts the attention.
 
     Returns:
         The network, in evaluation mode on the device, and a dict: top1 and top5 in percent,
@@ -67,7 +76,7 @@ def train_network(
     precision = resolve_precision(precision, device)
     dtype = getattr(torch, precision)
     check_integer("batch_size", recipe.batch_size, most=len(dataset.train_images))
-    model = _network_for(dataset, backbone, arm, seed=seed, device=device)
+    model = _network_for(dataset, backbone, arm, seed=seed, device=device, at=at)
     dataset = dataset.to(device)
     as_input = input_transform(dataset)
     initial = {name: value.detach().clone() for name, value in _attention_parameters(model)}
@@ -121,31 +130,67 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def trial_description(
-    dataset: Dataset, backbone: str, arm: str | Spec, *, seed: int, recipe: Recipe
+    dataset: Dataset,
+    backbone: str,
+    arm: str | Spec,
+    *,
+    seed: int,
+    recipe: Recipe,
+    at: str | None = None,
 ) -> dict[str, Any]:
     """What a trial computes, as a JSON-ready dict, with the attention of every block resolved.
 
     The arguments are those of `train_network`, and so are the errors for an arm or backbone.
     """
-    stem = stem_for(dataset.size)
-    with torch.device("meta"):  # shapes are enough
-        model = build_model(backbone, arm, num_classes=len(dataset.classes), stem=stem)
+    classes, size = len(dataset.classes), dataset.size
+    describe = _describe_imported if is_function(backbone) else _describe_ours
     return {
         "dataset": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
-            "classes": len(dataset.classes),
+            "classes": classes,
             "train": len(dataset.train_images),
             "test": len(dataset.test_images),
-            "size": dataset.size,
+            "size": size,
             "skipped": dataset.skipped,
         },
         "backbone": backbone,
-        "stem": stem,
-        "attention": attention_specs(model),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **describe(backbone, arm, classes=classes, size=size, at=at),
         "recipe": recipe.describe(),
         "seed": seed,
+    }
+
+
+def check_at(backbone: str, at: str | None) -> None:
+    """Raise ValueError for a pattern of places in a network of ours, which has its own."""
+    if at is not None and not is_function(backbone):
+        accepted = "accepted is backbone=package.module:function beside it"
+        raise ValueError(f"at={shown(at)}: {backbone} has a place in every block; {accepted}")
+
+
+def _describe_ours(
+    backbone: str, arm: str | Spec, *, classes: int, size: int, at: str | None
+) -> dict[str, Any]:
+    check_at(backbone, at)
+    stem = stem_for(size)
+    with torch.device("meta"):  # shapes are enough
+        model = build_model(backbone, arm, num_classes=classes, stem=stem)
+    return {"stem": stem, "attention": attention_specs(model), "parameters": parameters(model)}
+
+
+def _describe_imported(
+    backbone: str, arm: str | Spec, *, classes: int, size: int, at: str | None
+) -> dict[str, Any]:
+    """Of a function's network, also what it is, and where the attention goes: name -> channels."""
+    fingerprint = architecture(backbone, num_classes=classes, size=size)
+    with torch.random.fork_rng(devices=[]):
+        model = build_imported(backbone, num_classes=classes)
+        record = attach(model, arm, where=at, example=example_of(size))
+    return {
+        "architecture": fingerprint,
+        "places": {name: entry["channels"] for name, entry in record.items()},
+        "attention": [entry["attention"] for entry in record.values()],
+        "parameters": parameters(model),
     }
 
 
@@ -161,6 +206,18 @@ def initial_model(
         model = build_model(backbone, "none", num_classes=num_classes, stem=stem)
         torch.manual_seed(_stream(seed, "attention init"))
         add_attention(model, arm)
+    return model
+
+
+def initial_imported(
+    backbone: str, arm: str | Spec, *, num_classes: int, size: int, seed: int, at: str | None = None
+) -> nn.Module:
+    """As `initial_model`, of a function's network, for images of so many pixels."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_stream(seed, "backbone init"))
+        model = build_imported(backbone, num_classes=num_classes)
+        torch.manual_seed(_stream(seed, "attention init"))
+        attach(model, arm, where=at, example=example_of(size))
     return model
 
 
@@ -214,17 +271,6 @@ def check_device(device: str | torch.device) -> torch.device:
     raise ValueError(f"device={shown(name)}: {accepted}")
 
 
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Convolutions and matrix products of float32 in float32, on GPUs that would round to TF32."""
-    with ExitStack() as stack:
-        convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-        for backend in (convolutions, torch.backends.cuda.matmul):
-            stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
-            backend.fp32_precision = "ieee"
-        yield
-
-
 def _stream(seed: int, purpose: str) -> int:
     """A 63-bit seed for one purpose: near seeds and different purposes give unrelated streams."""
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
@@ -262,26 +308,37 @@ def _with_and_without_decay(
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The parameters that weight decay pulls to zero, and those that it leaves alone.
 
-    It leaves alone biases, BatchNorm, and any attention whose spec says decay=0.
+    It leaves alone biases, normalisation, and any attention whose spec says decay=0.
     """
     attention = [module for module in model.modules() if isinstance(module, ChannelAttention)]
     spared = {part for module in attention if module.decay == 0 for part in module.modules()}
-    decayed: list[nn.Parameter] = []
-    undecayed: list[nn.Parameter] = []
+    groups: dict[nn.Parameter, bool] = {}  # whether it is spared, by the first module that has it
     for module in model.modules():
-        is_spared = module in spared or isinstance(module, nn.BatchNorm2d)
+        is_spared = module in spared or isinstance(module, _NORMS)
         for name, parameter in module.named_parameters(recurse=False):
-            (undecayed if is_spared or name == "bias" else decayed).append(parameter)
+            groups.setdefault(parameter, is_spared or name == "bias")
+    decayed = [parameter for parameter, is_spared in groups.items() if not is_spared]
+    undecayed = [parameter for parameter, is_spared in groups.items() if is_spared]
     return decayed, undecayed
 
 
 def _network_for(
-    dataset: Dataset, backbone: str, arm: str | Spec, *, seed: int, device: torch.device
+    dataset: Dataset,
+    backbone: str,
+    arm: str | Spec,
+    *,
+    seed: int,
+    device: torch.device,
+    at: str | None,
 ) -> nn.Module:
     """The initial network for a data set, on a device, in the memory layout that trains fastest."""
-    stem = stem_for(dataset.size)
-    classes = len(dataset.classes)
-    model = initial_model(backbone, arm, num_classes=classes, stem=stem, seed=seed)
+    classes, size = len(dataset.classes), dataset.size
+    if is_function(backbone):
+        model = initial_imported(backbone, arm, num_classes=classes, size=size, seed=seed, at=at)
+    else:
+        check_at(backbone, at)
+        stem = stem_for(size)
+        model = initial_model(backbone, arm, num_classes=classes, stem=stem, seed=seed)
     # Which torch can, and its stubs do not know.
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -311,8 +368,9 @@ def _step(
 
 def _attention_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """(name, parameter) of all attention in a model, the names those of its `named_parameters`."""
-    for name, block, *_ in blocks(model):
-        yield from block.attention.named_parameters(f"{name}.attention")
+    for name, module in model.named_modules():
+        if isinstance(module, ChannelAttention):
+            yield from module.named_parameters(name)
 
 
 @torch.no_grad()
@@ -332,7 +390,7 @@ def _norms(model: nn.Module, initial: dict[str, Tensor]) -> dict[str, list[float
 
 
 @torch.inference_mode()
-@_without_tf32()
+@without_tf32()
 def _accuracy(
     model: nn.Module, dataset: Dataset, as_input: Callable[[Tensor], Tensor]
 ) -> dict[str, Any]:

@@ -237,16 +237,25 @@ def _use(threads: int, device: str | torch.device, *, memory: float) -> None:
 class RayPool:
     """Actors on the Ray cluster at an address, each with a CPU core, or with a share of a GPU.
 
+    modules are those that the job needs beside this package, and that the nodes may not have.
     Raises as `check_ray`, and ValueError for a cluster without a GPU, where the device is "cuda".
     """
 
-    def __init__(self, job: Job, address: str, *, device: str, share: float = 1.0) -> None:
+    def __init__(
+        self,
+        job: Job,
+        address: str,
+        *,
+        device: str,
+        share: float = 1.0,
+        modules: Sequence[ModuleType] = (),
+    ) -> None:
         import eca_lab
 
         ray = self._ray = check_ray(address)
         # The nodes run this very code, whatever is installed there.
-        modules = {"py_modules": [eca_lab]}
-        ray.init(address, runtime_env=modules, log_to_driver=False, logging_level="error")
+        environment = {"py_modules": [eca_lab, *modules]}
+        ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="error")
         there = ray.cluster_resources()
         if device == "cuda":
             self.size = int(there.get("GPU", 0)) * int(1 / share)

@@ -1,7 +1,9 @@
 import copy
 import itertools
 import math
+import re
 
+import numpy as np
 import pytest
 import timm.layers
 import torch
@@ -144,6 +146,35 @@ def test_contract(spec):
     out = module(x.to(memory_format=torch.channels_last))
     assert out.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(out, expected)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.sampled_from([spec for spec in SPECS if "cbam" not in spec]),
+    st.lists(st.integers(1, 5), min_size=1, max_size=4),
+)
+def test_positions_may_have_any_number_of_dimensions(spec, sizes):
+    module = make_attention(spec, 32)
+    x = torch.randn(2, 32, *sizes)
+    expected = module(x.reshape(2, 32, -1, 1)).view_as(x)
+    torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(module.squeeze(x), x.flatten(2).mean(2), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_maps_that_are_refused(spec):
+    module = make_attention(spec, 32)
+    planar = isinstance(module, CBAM)
+    shapes = [(2, 32), (32,), (), (2, 31, 6, 5), (2, 1, 6, 5), (2, 64, 6, 5), (32, 6, 5)]
+    if planar:  # a two-dimensional convolution would take (2, C, L) for one image of two channels
+        shapes += [(2, 32, 6), (2, 32, 4, 6, 5)]
+    accepted = re.escape("(N, 32, H, W)" if planar else "(N, 32, L, ...)")
+    for shape, call in itertools.product(shapes, (module, module.weights, module.squeeze)):
+        written = re.escape(str(list(shape)))
+        with pytest.raises(ValueError, match=f"^maps of shape {written}: accepted is {accepted}$"):
+            call(torch.zeros(shape))
+    with pytest.raises(TypeError, match=r"^maps of type ndarray: accepted is a tensor$"):
+        module(np.zeros((2, 32, 6, 5)))
 
 
 # One of each way to compute: by layers, by none, by groups, by windows, as a product, in an order.

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from eca_lab.attention.spec import Spec, parse_spec
+from eca_lab.attention.spec import Spec, check_backbone, is_function, parse_spec
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,21 @@ def test_a_long_number_gives_a_short_message(text):
     with pytest.raises(ValueError, match="accepted is") as error:
         parse_spec(text)
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["nets:small", "my_nets.of_2026:Net", "größe:netz"])
+def test_names_of_functions(name):
+    assert is_function(name)
+    check_backbone(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["tiny", "nets", "nets.small", ":a", "a:", "a:b:c", "a:b.c", "a b:c"]
+)
+def test_what_names_no_function(name):
+    assert not is_function(name)
+    if name != "tiny":
+        with pytest.raises(
+            ValueError, match=r"accepted are tiny, resnet10, .*, or package.module:f"
+        ):
+            check_backbone(name)

@@ -56,9 +56,10 @@ torch.manual_seed(0)
 layer = {arm: modules.make_attention(arm, 128) for arm in ('se', 'eca')}
 layers = {hostile: {**layer, 'y': torch.randn(128)}}
 explorers.ReductionExplorer(trained=layers)""",
+    "module": "explorers.ModuleExplorer()",
     "names": """\
 named = replace(shapes, classes=(hostile, *shapes.classes[1:]))
-explorers.ChannelWeightExplorer({hostile: trained['eca']}, named)""",
+explorers.ChannelWeightExplorer({hostile: trained['eca'], 'b': trained['se']}, named)""",
     "kernel size": "explorers.KernelSizeExplorer()",
 }
 
@@ -91,9 +92,222 @@ def find(everything):
     assert wrong == []
 
 
-@pytest.mark.parametrize("cell", ["kernel size", "study", "weights", "reduction"])
+@pytest.mark.parametrize("cell", ["module", "kernel size", "study", "weights", "reduction"])
 def test_all_parts_of_an_explorer_have_their_places(find, cell):
     find(cell).check_places()
+
+
+# --- The explorer of the module ---
+
+
+NUMBERS = """async ([text, given, states]) => {
+    const blob = new Blob([text], {type: "text/javascript"});
+    const {fits, reach, sigmoid, sums} = await import(URL.createObjectURL(blob));
+    return states.map(state => {
+        const {eca, se} = sums(state, given.se);
+        const weights = {eca: eca.map(sigmoid), se: se.map(sigmoid)};
+        return {...weights, reach: reach(state, given), fits: fits(state, given)};
+    });
+}"""
+
+
+def test_the_page_weighs_channels_as_python_does(page):
+    from eca_lab.explorers import ModuleExplorer
+
+    explorer, rng, states = ModuleExplorer(), np.random.default_rng(0), []
+    for k in 4 * explorer.KERNEL_SIZES:
+        with explorer.hold_trait_notifications():
+            explorer.averages = rng.uniform(0, 2, 24).round(2)
+            explorer.kernel = rng.uniform(-2, 2, k).round(1)
+            explorer.order = 1 + rng.permutation(24)
+            explorer.channel = rng.integers(1, 25)
+        states.append((explorer._state(), explorer.table, explorer.reach))
+    given = [state for state, _, _ in states]
+    found = page.evaluate(NUMBERS, [explorer._esm, explorer.given, given])
+    for shown, (_, table, reach) in zip(found, states, strict=True):
+        for arm in ("eca", "se"):
+            np.testing.assert_allclose(shown[arm], table[arm], rtol=1e-12)
+        assert shown["reach"] == list(reach.values())
+        assert shown["fits"]
+
+
+@pytest.fixture(scope="module")
+def same_module():
+    """The explorer of the module in Python, which computes what the page has to show."""
+    from eca_lab.explorers import ModuleExplorer
+
+    return ModuleExplorer()
+
+
+class Module(ExplorerInPage):
+    """The explorer of the module; same is that in Python."""
+
+    def __init__(self, found, same):
+        super().__init__(found.page, found.root)
+        self.same = same
+        self.averages = self.root.get_by_role("slider", name="average of the channel")
+        self.kernel = self.root.get_by_role("slider", name="weight of the kernel")
+        self.point = self.root.get_by_role("status")
+
+    def follows(self, **changes):
+        """The page shows what Python computes of its state after these changes."""
+        same = self.same
+        same.set_state(changes)
+        expect(self.state).to_have_text(repr(same))
+        weights = same.table.loc[same.channel]
+        words = f"ECA × {weights['eca']:.2f}, SE × {weights['se']:.2f}"
+        expect(self.headline).to_have_text(f"Channel {same.channel}: {words}")
+        eca, se = same.reach.values()
+        reach = f"{eca} weight{'' if eca == 1 else 's'} of ECA and {se} of SE."
+        expect(self.shown(".readout b", has_text=" and ")).to_have_text(reach)
+
+    def moved(self, eca, se):
+        """The page marks so many weights as other than before."""
+        for arm, number in (("eca", eca), ("se", se)):
+            expect(self.root.get_by_text(f"{number} of 24 moved").first).to_be_visible()
+            expect(self.shown(f".{arm} .was:not([height='0'])")).to_have_count(number)
+
+    def averaged(self, channel, average):
+        """The averages, with another one of a channel."""
+        averages = list(self.same.averages)
+        averages[channel - 1] = average
+        return averages
+
+    def knob(self, channel):
+        return self.shown(".average .knob").nth(channel - 1)
+
+
+@pytest.fixture
+def module(find, same_module):
+    """The explorer of the module, as it begins."""
+    explorer = Module(find("module"), same_module)
+    explorer.push("Reset")
+    explorer.follows(**same_module.given["initial"])
+    expect(explorer.root).not_to_have_class(re.compile("shuffling"))
+    return explorer
+
+
+def test_an_average_is_dragged_and_ecas_neighbours_follow_and_all_of_se(module):
+    module.drag(module.knob(12), up=42)  # 42 pixels are 1
+    module.follows(channel=12, averages=module.averaged(12, 1.6))
+    module.moved(3, 24)
+    module.drag(module.knob(1), up=500)
+    module.follows(channel=1, averages=module.averaged(1, 2))
+    module.moved(2, 24)
+    hears = "Beyond the ends there are no channels: of its 3 numbers channel 1 hears 1 as 0."
+    expect(module.point).to_have_text(hears)
+    with module.held(module.knob(5)) as move:
+        move(0, 60)
+        expect(module.headline).to_contain_text("Channel 5: ")
+        module.press("Escape")
+        module.follows(channel=5)  # to which the mouse had come before the press
+
+
+def test_the_kernel_is_dragged_and_slides(module):
+    box = module.shown(".box")
+    place = module.shown(".rim").bounding_box()
+    wide = (place["width"] - 6) / 3
+    module.drag(box.locator(".knob").nth(2), up=14.5)  # 14.5 pixels are 1
+    module.follows(kernel=(-0.5, 1.5, 0.5))
+    module.moved(23, 0)  # the last channel hears 0 by this weight
+    module.drag(box.locator(".grip"), right=4 * wide)
+    module.follows(channel=11)
+    # Where the mouse points at a weight or an average, the kernel comes; on itself it stays.
+    for mark, channel in ((module.shown(".se .bar").nth(19), 20), (module.knob(3), 3)):
+        module.page.mouse.move(*middle(mark))
+        module.follows(channel=channel)
+    x, y = middle(box.locator(".tap").nth(2))
+    module.page.mouse.move(x, y)
+    module.follows(channel=3)
+    module.moved(23, 0)
+
+
+def test_keys_reach_all_averages_and_weights_of_the_kernel(module):
+    module.averages.focus()
+    for key, changes in (
+        *(("ArrowRight", {"channel": 8}), ("ArrowUp", {"averages": (8, 0.9)})),
+        *(("PageDown", {"averages": (8, 0.65)}), ("End", {"channel": 24})),
+        *(("ArrowDown", {"averages": (24, 0.75)}), ("Home", {"channel": 1})),
+        ("ArrowLeft", {}),
+    ):
+        module.press(key)
+        if "averages" in changes:
+            changes = {"averages": module.averaged(*changes["averages"])}
+        module.follows(**changes)
+    spoken = re.compile("^channel 1: average 0.30, ECA 0.54, SE ")
+    expect(module.averages).to_have_attribute("aria-valuetext", spoken)
+    module.kernel.focus()
+    for key, kernel in (
+        *(("Home", None), ("ArrowUp", (-0.4, 1.5, -0.5)), ("ArrowRight", None)),
+        *(("PageDown", (-0.4, 1, -0.5)), ("End", None), ("ArrowDown", (-0.4, 1, -0.6))),
+    ):
+        module.press(key)
+        module.follows(**({"kernel": kernel} if kernel else {}))
+    expect(module.kernel).to_have_attribute("aria-valuetext", "weight 3 of 3: −0.60")
+
+
+def test_k_takes_outer_weights_and_brings_them_back(module):
+    k = module.slider("kernel k")
+    k.focus()
+    for key, kernel in (
+        ("End", (-0.05, -0.1, -0.25, -0.5, 1.5, -0.5, -0.25, -0.1, -0.05)),
+        ("Home", (1.5,)),
+        ("ArrowRight", (-0.5, 1.5, -0.5)),
+        ("ArrowRight", (-0.25, -0.5, 1.5, -0.5, -0.25)),
+    ):
+        module.press(key)
+        module.follows(kernel=kernel)
+    expect(module.point).to_have_text("Equation 12 gives 24 channels k = 3; this is k = 5.")
+
+
+def test_boxes_of_the_module_say_why_they_do_not_take_what_is_written(module):
+    kernel = module.root.get_by_label("kernel w")
+    accepted = "accepted are 1 or 3 or 5 or 7 or 9 finite numbers from -2 to 2"
+    for written in ("1, 1", "1, x, 1", "0.5, 3, 0.5", "", "NaN"):
+        kernel.fill(written)
+        kernel.press("Enter")
+        message = module.root.get_by_text(f'kernel="{written}": {accepted}', exact=True)
+        expect(message).to_be_visible()
+        module.follows()
+    kernel.press("Escape")
+    expect(kernel).to_have_value("-0.5, 1.5, -0.5")
+    expect(message).to_have_count(0)
+    kernel.fill("0.25 −1; .25")
+    kernel.press("Enter")
+    module.follows(kernel=(0.25, -1, 0.25))
+    for label, wrong, right, why, changes in (
+        ("kernel k", 4, 1, "k=4: accepted is an odd integer", {"kernel": (-1,)}),
+        ("kernel k", "x", 1, "k='x': accepted is an integer from 1 to 9", {}),
+        ("channel", 25, 3, "channel=25: accepted is an integer from 1 to 24", {"channel": 3}),
+        ("its average", "NaN", 0.123, "average='NaN': accepted is a finite number", {}),
+    ):
+        for value, shown in ((wrong, 1), (right, 0)):
+            module.type_into(label, value)
+            expect(module.root.get_by_text(why)).to_have_count(shown)
+        module.follows(
+            **changes or {"averages": module.averaged(3, 0.123)} if right != 1 else changes
+        )
+
+
+def test_presets_of_the_module_make_their_points(module):
+    for preset, point in (
+        ("k = 1 hears nobody", "k = 1 hears nobody: the weight of a channel follows its own"),
+        ("The ends hear zeros", "All averages are alike, but 4 weights of ECA differ: beyond"),
+        ("Reset", "k = 3 is what Equation 12 gives 24 channels."),
+        ("Shuffle the channels", "Shuffled: among other neighbours 24 of 24 channels get another"),
+    ):
+        module.push(preset)
+        module.follows(**module.same.PRESETS.get(preset, module.same.given["initial"]))
+        expect(module.point).to_contain_text(point)
+    module.moved(24, 0)
+    expect(module.root).not_to_have_class(re.compile("shuffling"))
+    numbers = module.shown(".average .number")
+    expect(numbers.nth(9)).to_have_text("10")
+    first, second = (middle(numbers.nth(channel - 1))[0] for channel in (10, 3))
+    assert first < second  # after they have gone to their places
+    module.press("ArrowLeft", on=module.averages)  # along the places
+    order = module.same.order
+    module.follows(channel=order[order.index(7) - 1])
 
 
 # --- The explorer of the kernel size ---
@@ -897,6 +1111,16 @@ def test_a_finger_drags_the_margin_of_a_study(study, finger):
     expect(study.state).to_contain_text("baseline='eca', margin=0.5")
 
 
+def test_a_finger_drags_an_average(module, finger):
+    x, y = middle(module.knob(16))
+    finger.touch("touchStart", (x, y))
+    for step in range(1, 9):
+        finger.touch("touchMove", (x, y - 42 * step / 8))
+    finger.touch("touchEnd")
+    module.follows(channel=16, averages=module.averaged(16, 1.4))
+    module.moved(3, 24)
+
+
 def test_copy_fills_the_clipboard(sizes):
     sizes.type_into("channels C", 512)
     sizes.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -911,7 +1135,7 @@ def test_names_run_nothing_in_the_page(find):
     expect(explorer.headline).to_contain_text(f"Image 0, {HOSTILE},")
     expect(explorer.shown(".heat text", has_text="<img src=x …")).to_have_count(2)
     network = explorer.choice("network").locator("option")
-    expect(network).to_have_text([HOSTILE])
+    expect(network).to_have_text([HOSTILE, "b"])
     expect(explorer.page.locator(".jp-OutputArea .eca-lab img")).to_have_count(0)
 
 
@@ -930,11 +1154,50 @@ def show_alone(page, monkeypatch):
         pages.record(made)
         state = f'<script id="told" type="application/json">{shown[0]}</script>'
         page.set_content(f'<style>{made._css}</style>{state}<div class="explorer"></div>')
-        alone = ROOT / "eca_lab" / "site" / "page.js"
+        alone = ROOT / "eca_lab" / "explorers" / "alone.js"
         page.add_script_tag(content=alone.read_text(encoding="utf-8"), type="module")
         return ExplorerInPage(page)
 
     return show_alone
+
+
+def test_the_kernel_slides_by_itself_until_it_is_stopped(show_alone):
+    from eca_lab.explorers import ModuleExplorer
+
+    explorer = show_alone(ModuleExplorer(channel=24))
+    channel = explorer.box("channel")
+    explorer.push("Slide the kernel")
+    expect(channel).to_have_value(re.compile("^([2-9]|1[0-9])$"))
+    explorer.push("Stop")
+    stopped = channel.input_value()
+    expect(explorer.button("Slide the kernel")).to_be_visible()
+    explorer.page.wait_for_timeout(400)  # twice its pace
+    assert channel.input_value() == stopped
+
+
+def test_the_kernel_steps_for_readers_who_want_no_motion(show_alone):
+    from eca_lab.explorers import ModuleExplorer
+
+    explorer = show_alone(ModuleExplorer(channel=23))
+    explorer.page.emulate_media(reduced_motion="reduce")
+    for channel in ("24", "1", "2"):
+        explorer.push("Slide the kernel")
+        expect(explorer.box("channel")).to_have_value(channel)
+
+
+def test_a_link_opens_a_module_and_leaves_out_what_is_not_accepted(show_alone):
+    from eca_lab.explorers import ModuleExplorer
+
+    explorer = show_alone(ModuleExplorer())
+    for said, state in (
+        ("kernel=[1]&channel=3", "kernel=(1,), channel=3)"),
+        ("kernel=[1,2]&averages=[1]&order=[1]&channel=3", "kernel=(-0.5, 1.5, -0.5), channel=3)"),
+        ("averages=x&order=7&channel=99", "ModuleExplorer(kernel=(-0.5, 1.5, -0.5))"),
+        (f"averages={[1] * 24}&order={[*range(24, 0, -1)]}", f"averages={(1,) * 24}, "),
+    ):
+        explorer.page.evaluate("said => { location.hash = said; }", said.replace(" ", ""))
+        expect(explorer.state).to_contain_text(state)
+        expect(explorer.root).not_to_have_class(re.compile("unfit"))
 
 
 READ = """async ([text, written]) => {

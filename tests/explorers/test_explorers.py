@@ -5,6 +5,8 @@ What is particular to one is in test_<name>_explorer.py; what the page draws in 
 
 import base64
 import io
+import json
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,6 +71,16 @@ def rows(dataset):
                 "network": ("vgg16", 0),
             },
             together={"channels": 4, "gamma": 0.5, "network": "mobilenet_v2"},
+        ),
+        "ModuleExplorer": Row(
+            state={"kernel": [0.5, 1, np.float64(0.25)], "channel": np.int64(3)},
+            wrong={
+                "averages": (23 * [1], [*23 * [1], float("nan")], 24 * ["1"], 24 * [3], "1", None),
+                "kernel": ([1, 1], 11 * [0], [True], [2.5], [], 1),
+                "order": (24 * [1], [*range(24)], [*range(1, 24), 24.5], range(1, 24), None),
+                "channel": (0, 25, 7.5, True, "7"),
+            },
+            together={"averages": 24 * (0.5,), "kernel": (1,), "order": (*range(24, 0, -1),)},
         ),
         "ChannelWeightExplorer": Row(
             state={"network": HOSTILE, "layer": "layer1.attention", "image": np.int64(3)},
@@ -253,7 +265,19 @@ def test_a_page_sets_the_state_and_nothing_else(row, make):
 def test_every_recorded_state_is_accepted_and_answered(make):
     explorer = make()
     first, recorded = explorer._state(), list(explorer._recorded())
-    assert bool(recorded) == bool(explorer.ASKED)
+    assert bool(recorded or explorer._alone()) == bool(explorer.ASKED)
     for changes in recorded:
         explorer.set_state({**first, **changes})
         assert explorer._state() == explorer.answer["asked"] == {**first, **changes}
+
+
+def test_every_explorer_is_saved_as_it_is(row, make, tmp_path):
+    explorer = make(**row.together)
+    before = explorer._state(), explorer.answer
+    text = explorer.save(tmp_path / "saved.html").read_text(encoding="utf-8")
+    assert (explorer._state(), explorer.answer) == before
+    [[_, told]] = re.findall(r'(<script type="application/json" id="told">)(.*)</script>', text)
+    traits = json.loads(told)[1]["traits"]
+    state = explorer._state() | ({"factor": 1} if "factor" in before[0] else {})
+    assert {name: traits[name] for name in explorer.STATE} == json.loads(json.dumps(state))
+    assert HOSTILE not in text.replace(told, "")

@@ -21,7 +21,8 @@ IMAGES = [*range(0, 20, 2), *range(1, 20, 2)]  # ten of each class, which take t
 def networks():
     torch.manual_seed(0)
     return {
-        name: build_model("tiny", arm, num_classes=2, stem="cifar") for name, arm in ARMS.items()
+        name: build_model("tiny", arm, num_classes=2, stem="cifar").eval()
+        for name, arm in ARMS.items()
     }
 
 
@@ -103,15 +104,47 @@ def test_controls_through_their_range(panel):
             assert panel.answer["asked"] == panel._state()
 
 
-def test_what_is_recorded_for_a_page_without_a_kernel(networks, dataset):
+def test_what_a_page_without_a_kernel_is_told(networks, dataset):
     panel = ChannelWeightExplorer(networks, dataset, image=4, channel=100, factor=3)
-    states = list(panel._recorded())
-    layers = [(network, layer) for network, each in panel.given["networks"] for layer, _ in each]
-    assert [(state["network"], state["layer"]) for state in states] == layers
-    for state in states:
-        panel.set_state(state)
-        assert (panel.image, panel.factor) == (4, 1)
-        assert panel.channel == min(100, panel.weights.shape[1] - 1)
+    before, prepare = panel._state(), input_transform(dataset)
+    images = dataset.test_images[IMAGES]
+    told = panel._alone()
+    assert panel._state() == before
+    assert told["initial"] == before | {"factor": 1}
+    assert told["mapped"] == [*range(20)]  # there is room for all
+    for model, layers in zip(networks.values(), told["recorded"], strict=True):
+        record = probe.record_weights(model, images, prepare=prepare)
+        maps = probe.feature_maps(model, images, prepare=prepare)
+        with torch.inference_mode():
+            plain = model(prepare(images)).softmax(1)
+        for (layer, weights), recorded in zip(record.weights.items(), layers, strict=True):
+            shades = np.frombuffer(recorded["weights"], np.uint8).reshape(weights.shape)
+            np.testing.assert_allclose(shades / 255, weights, atol=0.5001 / 255)
+            with probe.intervene(model, layer, probe.off), torch.inference_mode():
+                off = model(prepare(images)).softmax(1)
+            for name, expected in (("plain", plain), ("changed", off)):
+                chances = np.frombuffer(recorded[name], "<f4").reshape(20, 2)
+                np.testing.assert_allclose(chances, expected, atol=1e-6)
+            assert np.frombuffer(recorded["classes"], "<i4").tolist() == [0, 1] * 20
+            shares = np.frombuffer(recorded["map"], np.int8).reshape(maps[layer].shape) / 127
+            most = np.abs(maps[layer]).max((2, 3), keepdims=True)
+            np.testing.assert_allclose(shares, maps[layer] / most, atol=0.501 / 127)
+
+
+def test_maps_are_kept_of_as_many_images_as_there_is_room_for(networks, dataset, monkeypatch):
+    one = {"eca": networks["eca"]}
+    panel = ChannelWeightExplorer(one, dataset, image=4)
+    cells = 16 * 16**2 + 64 * 8**2 + 2 * 256 * 4**2
+    for room, mapped in (
+        (0, [4]),
+        (cells, [4]),
+        (3 * cells, [0, 4, 10]),
+        (4 * cells, [0, 1, 4, 10]),
+    ):
+        monkeypatch.setattr(ChannelWeightExplorer, "ALONE_MAPS", room)
+        told = panel._alone()
+        assert told["mapped"] == mapped
+        assert sum(len(each["map"]) for each in told["recorded"][0]) == cells * len(mapped)
 
 
 def test_the_figure_draws_the_state(panel):

@@ -162,6 +162,34 @@ def test_convert_gives_an_explorer_its_place_and_leaves_the_notebook_alone():
     assert pages.WIDGET in given.cells[1].outputs[1].data
 
 
+def test_the_first_page_shows_the_first_explorer_and_what_was_found(tmp_path, monkeypatch):
+    names = ("00_none", "01_first", "02_second")
+    made = [notebook(), notebook(explorer_output()), notebook(explorer_output())]
+    made[1].cells[0].source = "# A\n\n> **Found:** 1 < 2.\n\nIt is *this*. More."
+    (tmp_path / "notebooks").mkdir()
+    paths = [tmp_path / "notebooks" / f"{name}.ipynb" for name in names]
+    for path, each in zip(paths, made, strict=True):
+        nbformat.write(each, path)
+    tells = {"00_none": None, "01_first": '["first"]', "02_second": '["second"]'}
+    told = iter(tells.values())
+    monkeypatch.setattr(pages, "run", lambda *_: next(told))
+    pages.build(paths, tmp_path / "out")
+
+    def read(name):
+        text = (tmp_path / "out" / f"{name}.html").read_text(encoding="utf-8")
+        return BeautifulSoup(text, "html.parser")
+
+    assert read("00_none").select("#told, .explorer") == []
+    for name, shown in {**tells, "index": '["first"]'}.items():
+        if shown:
+            assert read(name).select_one("#told").string == shown
+            assert read(name).select_one(".explorer").img["alt"] == 'Panel("<")'
+    index = read("index")
+    assert index.select_one("main > .explorer").find_previous("p").get_text() == "It is this."
+    cards = [[p.get_text() for p in card("p")] for card in index.select(".cards li")]
+    assert cards == [["It is so."], ["It is this.", "Found: 1 < 2."], ["It is so."]]
+
+
 def test_record_tells_the_state_and_ends_no_element(displayed):
     explorer = KernelSizeExplorer(channels=64)
     pages.record(explorer)

@@ -1,6 +1,11 @@
-// A page without a kernel: the model that anywidget would give, over what eca_lab.site recorded.
+// A page without a kernel: the model that anywidget would give, over what alone.py recorded.
 // A link carries the state: #channels=128&gamma=2.
 
+const dark = matchMedia("screen and (prefers-color-scheme: dark)"); // paper is never dark
+dark.onchange = () => {
+	document.body.dataset.jpThemeLight = !dark.matches;
+};
+dark.onchange();
 const bytes = (text) =>
 	new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
 const [blobs, told] = JSON.parse(document.querySelector("#told").textContent);
@@ -49,7 +54,9 @@ const say = (value) =>
 		: JSON.stringify(value);
 function link() {
 	const shown = names.filter(
-		(name) => traits[name] !== usual[name] || initial[name] !== usual[name],
+		(name) =>
+			say(traits[name]) !== say(usual[name]) ||
+			say(initial[name]) !== say(usual[name]),
 	);
 	return `${location.href.split("#")[0]}#${new URLSearchParams(shown.map((name) => [name, say(traits[name])]))}`;
 }
