@@ -109,11 +109,11 @@ export function averaged(pixels, n) {
 	return image;
 }
 
-const named = ({ name }) => name || "The picture";
+const titled = ({ name }) => name || "The picture";
 
 // The image of a picture's file: its middle square. Throws an Error that says what is accepted.
 async function pictured(file) {
-	const name = named(file);
+	const name = titled(file);
 	if (file.size > MOST_BYTES) {
 		const megabytes = (file.size / 1e6).toFixed(0);
 		throw Error(
@@ -250,7 +250,7 @@ export function board(root, hear) {
 
 	async function take(file) {
 		try {
-			show(await pictured(file), `${named(file)}: its middle square.`);
+			show(await pictured(file), `${titled(file)}: its middle square.`);
 		} catch (error) {
 			write(told, error.message);
 		}

@@ -2,6 +2,7 @@
 // N images in G groups, of which each is a class, or the only one all images; C channels; B classes that have a bar;
 // h x w pixels of a map.
 
+import { drawing, percent } from "./drawing.js";
 import {
 	ARROWS,
 	axes,
@@ -30,6 +31,7 @@ import {
 	upTo,
 	write,
 } from "./kit.js";
+import { chancesOf, crew, lookFor } from "./network.js";
 
 const LEFT = 84; // pixels: the names of the groups, as in explorer.css
 const TALL = 240; // pixels: the weights of all images
@@ -40,7 +42,6 @@ const groupsOf = (counts) =>
 	counts.flatMap((count, group) => Array(count).fill(group));
 // A class as a sentence names it, also one that has but a number.
 const named = (name) => (/^\d+$/.test(name) ? `class ${name}` : name);
-const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const tidy = (value) =>
 	minus(Number(Math.abs(value) < 10 ? value.toFixed(2) : value.toPrecision(3)));
 
@@ -99,6 +100,43 @@ export function recall({ recorded, mapped, networks, counts }) {
 			changed: of(after),
 			map: from < 0 ? null : maps.subarray(from, from + cells),
 		};
+	};
+}
+
+// Answers every state by the networks that the page runs, as the kernel would: by null until the first answer.
+function compute(view, key, channels, picture) {
+	const { described, recorded, networks } = view.given;
+	const told = new Map(
+		networks.flatMap(([network, layers], i) =>
+			layers.map(([layer], j) => [key({ network, layer }), recorded[i][j]]),
+		),
+	);
+	let [asked, last] = ["", null];
+	const { ask, close } = crew(described, ([found], { state }) => {
+		const [, h, w] = found.size;
+		const from = state.channel * h * w;
+		last = {
+			...told.get(key(state)),
+			asked: state,
+			weight: found.attention[state.layer].weights[state.channel],
+			classes: upTo(found.plain.length),
+			plain: chancesOf(found.plain),
+			changed: chancesOf(found.changed),
+			map: found.maps.subarray(from, from + h * w),
+			size: [h, w],
+			form: "",
+		};
+		view.redraw();
+	});
+	view.ends.push(close);
+	return (state) => {
+		const now = JSON.stringify(state);
+		if (asked !== now)
+			ask({ looks: [lookFor(state, channels(state), picture(state))], state });
+		asked = now;
+		const fresh = last !== null && JSON.stringify(last.asked) === now;
+		view.root.classList.toggle("waiting", !fresh);
+		return last && { ...last, fresh };
 	};
 }
 
@@ -383,12 +421,12 @@ function rows(view, { groups, counts, classes, why, stops }) {
 // --- The explorer ---
 
 export default explorer((view) => {
-	const { given, alone } = view;
+	const { given } = view;
+	const alone = view.alone && !given.described; // where no weight can be changed
 	const { groups, classes, counts, labels, initial, networks, stops } = given;
-	const answered = alone ? recall(given) : view.answer;
 	const [map, lower, owner, seen] = [
 		heat(view, given),
-		rows(view, given),
+		rows({ ...view, alone }, given),
 		groupsOf(counts),
 		new Map(),
 	];
@@ -413,6 +451,17 @@ export default explorer((view) => {
 		given.images && typed(Uint8Array, given.images),
 		typed(Int32Array, given.indices),
 	];
+	const picture = ({ image }) => {
+		const each = 3 * given.size[0] * given.size[1];
+		return pixels.subarray(image * each, (image + 1) * each);
+	};
+	const channels = (state) => layersOf(state).get(state.layer);
+	const answered = !view.alone
+		? view.answer
+		: alone
+			? recall(given)
+			: compute(view, key, channels, picture);
+	const own = given.board ? drawing(view, channels, picture) : null;
 	const figures = ["", "asks", "asks"].map((name) =>
 		html("canvas", { class: name }),
 	);
@@ -422,13 +471,13 @@ export default explorer((view) => {
 	const unmapped = html("div", { class: "note" });
 	const paintImage = remember((image) => {
 		const [tall, wide] = given.size;
-		const from = 3 * image * tall * wide;
+		const whole = picture({ image });
 		paint(figures[0], wide, tall, (i) =>
-			pixel(pixels.subarray(from + 3 * i, from + 3 * i + 3)),
+			pixel(whole.subarray(3 * i, 3 * i + 3)),
 		);
 	});
 	const paintMaps = remember((told, h, w, applied) => {
-		const values = alone ? told : typed(Float32Array, told);
+		const values = told instanceof DataView ? typed(Float32Array, told) : told;
 		const largest =
 			values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
 		const paintMap = (figure, by) =>
@@ -477,7 +526,11 @@ export default explorer((view) => {
 			),
 			alone ? [] : numberRow(fitting, "factor", "factor", stops),
 		].flat(),
-		picture: [map.node, block("lower", lower.charts)],
+		picture: [
+			map.node,
+			block("lower", lower.charts),
+			own ? own.node : [],
+		].flat(),
 		controls: [
 			networks.length === 1
 				? []
@@ -514,7 +567,9 @@ export default explorer((view) => {
 			state.channel < layersOf(state).get(state.layer) &&
 			!(alone && state.factor !== 1),
 		draw(state) {
+			own?.draw(state);
 			const answer = answered(state);
+			if (!answer) return; // until the page has computed the first
 			const { asked } = answer;
 			if (!seen.has(key(asked)))
 				seen.set(key(asked), {

@@ -13,6 +13,7 @@ from eca_lab.checks import check_choice, check_integer, check_number
 from eca_lab.checks import shown as in_words
 from eca_lab.data.dataset import Dataset
 from eca_lab.explorers.explorer import Explorer, plain
+from eca_lab.explorers.network import describe
 from eca_lab.explorers.shown import Shown, of_dataset, of_images, progress, shrunk
 from eca_lab.figures import WEIGHTS, arm_color, dress, new_figure
 from eca_lab.looking import probe
@@ -81,6 +82,9 @@ def explore(
     return explorer
 
 
+BOARD = 32  # cells of a side of the board, as board.js has them
+
+
 class _Look(NamedTuple):
     """What a network makes of all images as they are.
 
@@ -133,6 +137,7 @@ class ChannelWeightExplorer(Explorer):
     PRESETS: ClassVar = {"Channel off": {"factor": 0}, "Original": {"factor": 1}}
     IMAGES = 200
     BARS = 10  # classes that have a bar, at most
+    RUN_BYTES = 2_000_000  # of the networks that the page runs itself, all together
     MAP_SIDE = 64  # cells of the longer side of a map, at most: of larger ones averages
     FACTOR_LIMITS = (0, 4)
     FACTOR_STOPS = tuple(tenths / 10 for tenths in range(41))
@@ -163,7 +168,7 @@ class ChannelWeightExplorer(Explorer):
         if layer is None and network in networks:
             layer = list(self._channels[network])[-1]
         self._classes, self._why = self._classes_told(next(iter(networks)))
-        pictures = shown.pictures
+        pictures, described = shown.pictures, self._described()
         super().__init__(
             (network, layer, image, channel, factor),
             groups=shown.groups,
@@ -179,6 +184,8 @@ class ChannelWeightExplorer(Explorer):
             source="Test image" if shown.required else "Given as image",
             why=self._why,
             notes=[*shown.notes, *self._left_out()],
+            described=described,
+            board=described is not None and pictures.shape[1:3] == (BOARD, BOARD),
         )
 
     def _called(self, name: str, *arguments: str, **usual: Any) -> None:
@@ -404,6 +411,25 @@ class ChannelWeightExplorer(Explorer):
             return (), f"{gives} one label is {shown.labels.max()}."
         return shown.classes or tuple(map(str, range(count))), ""
 
+    def _described(self) -> dict[str, dict[str, Any]] | None:
+        """The networks as data, if the page can run them all, and draw all their classes."""
+        shown = self._shown
+        if shown.statistics is None or shown.pictures is None or len(self._classes) > self.BARS:
+            return None
+        size = tuple(shown.images.shape[2:])
+        weights = [each for model in self._networks.values() for each in model.parameters()]
+        large = 2 * sum(each.numel() for each in weights) > self.RUN_BYTES
+        if large or shown.pictures.shape[1:3] != size:
+            return None
+        described = {}
+        for name, model in self._networks.items():
+            try:
+                with passes.evaluating(model):
+                    described[name] = describe(model, shown.statistics(), size=size)
+            except ValueError:
+                return None  # the kernel runs them
+        return described
+
     def _left_out(self) -> Iterator[str]:
         """What looks like channel attention and is not shown, in sentences."""
         for look in self._looks.values():
@@ -414,15 +440,19 @@ class ChannelWeightExplorer(Explorer):
 
     def _alone(self) -> dict[str, Any]:
         """All that such a page shows: weights, predictions, and maps of some images; and what the
-        model predicts with all weights of a layer at 1, without its attention.
+        model predicts with all weights of a layer at 1, without its attention. Of networks that
+        the page runs, the weights.
         """
-        kept = self._kept_images()
+        if self.given["described"]:  # the page computes all else
+            looks = [self._look(name) for name in self._channels]
+            recorded = [[_told_weights(each) for each in look.weights.values()] for look in looks]
+            return {"recorded": recorded}
         pairs = [(name, layer) for name, layers in self._channels.items() for layer in layers]
         off = {
             pair: self._told_off(*pair)
             for pair in progress(pairs, "Without the attention of a layer")
         }
-        recorded = []
+        kept, recorded = self._kept_images(), []
         for name in self._channels:
             weights = self._look(name).weights
             maps = self._told_maps(name, kept)

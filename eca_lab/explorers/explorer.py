@@ -49,9 +49,22 @@ def _file(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _without_imports(module: str) -> str:
-    """The text of an ES module that stands below the kit: a page cannot fetch what it imports."""
-    return re.sub(r'^import \{[^}]*\} from "\./kit\.js";\n', "", module, flags=re.MULTILINE)
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
+
+
+def glued(name: str) -> str:
+    """The text of an ES module below those that it imports from: a page cannot fetch them."""
+    texts: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        text = _file(name)
+        for other in _IMPORT.findall(text):
+            if other not in texts:
+                add(other)
+        texts[name] = _IMPORT.sub("", text)
+
+    add(name)
+    return "\n".join(texts.values())
 
 
 class Explorer(anywidget.AnyWidget):
@@ -92,7 +105,7 @@ class Explorer(anywidget.AnyWidget):
     def __init_subclass__(cls, **keywords: Any) -> None:
         # anywidget makes further subclasses: what follows is for those that say something new.
         if "MODULE" in vars(cls):
-            cls._esm = "\n".join([_file("kit.js"), _without_imports(_file(cls.MODULE))])
+            cls._esm = glued(cls.MODULE)
         if "STATE" in vars(cls):
             members = {name: _Attribute(None).tag(sync=True) for name in cls.STATE}
             members["_proposed"] = traitlets.validate(*cls.STATE)(_check_proposal)

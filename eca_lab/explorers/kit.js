@@ -128,11 +128,12 @@ function connect(model, el, make) {
 	el.append(root);
 	const names = Object.keys(given.initial);
 	let [frame, unshown, patience] = [0, true, 0];
-	// `shows` are called with every state that is set, by whomever, even if it is the same again.
+	// `shows` are called with every state that is set, by whomever, even if it is the same again; `ends` at the end.
 	const view = {
 		root,
 		given,
 		shows: [],
+		ends: [],
 		alone: model.get("alone"),
 		link: () => model.get("link"),
 	};
@@ -215,6 +216,7 @@ function connect(model, el, make) {
 		cancelAnimationFrame(frame);
 		clearTimeout(patience);
 		resized.disconnect();
+		for (const end of view.ends) end();
 		for (const [event, hear] of heard) model.off(event, hear);
 	};
 }

@@ -287,11 +287,11 @@ export function engine() {
 	}
 
 	// What a network makes of an image: logits, plain and with factors of one layer's weights; of every attention the
-	// channels' means and weights, plain; and the maps in front of that layer, (C, H, W).
-	function look(network, pixels, layer, factors) {
+	// channels' means and weights, plain; and the maps in front of that layer, (C, H, W). Without a layer, what is plain.
+	function look(network, { pixels, layer, factors }) {
 		if (!network.plain || !same(network.plain.pixels, pixels)) {
 			const logits = forward(network, pixels);
-			const seen = network.layers.filter(({ name }) => name);
+			const seen = network.layers.filter(({ name }) => name !== undefined);
 			const all = seen.map(({ name, means, weights }) => [
 				name,
 				{ means, weights },
@@ -300,6 +300,7 @@ export function engine() {
 			network.plain = { pixels: Uint8Array.from(pixels), logits, attention };
 		}
 		const { logits: plain, attention } = network.plain;
+		if (layer === undefined) return { plain, attention };
 		const changed = forward(network, pixels, factors && { [layer]: factors });
 		const { before } = network.layers.find(({ name }) => name === layer);
 		const { C, H, W, plane, values } = before;
@@ -314,35 +315,54 @@ export function engine() {
 	return { load, forward, look };
 }
 
-// A function that answers questions to networks, `look` by name; a description comes with the first of each.
-export function answering(engine) {
+// The probabilities that logits are.
+export function chancesOf(logits) {
+	const most = Math.max(...logits);
+	const parts = Array.from(logits, (logit) => Math.exp(logit - most));
+	const whole = parts.reduce((sum, part) => sum + part, 0);
+	return parts.map((part) => part / whole);
+}
+
+// The look at an image in a state of an explorer: one of C channels of a layer has a factor.
+export const lookFor = ({ network, layer, channel, factor }, C, pixels) => ({
+	network,
+	pixels,
+	layer,
+	factors:
+		factor === 1
+			? undefined
+			: Array.from({ length: C }, (_, c) => (c === channel ? factor : 1)),
+});
+
+// A function that looks: each look names a network, of which a description comes with the first.
+export function looking(engine) {
 	const [{ load, look }, loaded] = [engine(), new Map()];
-	return ({ network, description, pixels, layer, factors }) => {
-		if (description) loaded.set(network, load(description));
-		return look(loaded.get(network), pixels, layer, factors);
+	return ({ looks, descriptions }) => {
+		for (const [name, told] of Object.entries(descriptions))
+			loaded.set(name, load(told));
+		return looks.map((each) => look(loaded.get(each.network), each));
 	};
 }
 
-// Answers questions { network, pixels, layer, factors } by hear(answer, question), beside the page where it may have a
-// worker, else between its frames. Of questions that come while one is being answered, the last alone is.
+// Answers questions { looks: [{ network, pixels, layer, factors }] } by hear(found, question), beside the page where it
+// may have a worker, else between its frames. Of questions that come while one is being answered, the last alone is.
 export function crew(descriptions, hear) {
 	let [worker, answer, url, frame] = [null, null, "", 0];
 	let [asked, next] = [null, null]; // what is being answered, and what will be
 	const taught = new Set(); // the networks that were described to who answers
-	const done = (found) => {
-		const question = asked;
-		const waiting = next;
+	function done(found) {
+		const [question, waiting] = [asked, next];
 		[asked, next] = [null, null];
 		if (waiting) send(waiting);
 		hear(found, question);
-	};
+	}
 	function alone() {
 		worker = null;
-		answer ??= answering(engine);
+		answer = looking(engine);
 		taught.clear();
 	}
 	try {
-		const text = `const answer = (${answering})(${engine}); onmessage = ({ data }) => postMessage(answer(data));`;
+		const text = `const answer = (${looking})(${engine}); onmessage = ({ data }) => postMessage(answer(data));`;
 		url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
 		worker = new Worker(url);
 		worker.onmessage = ({ data }) => done(data);
@@ -355,10 +375,12 @@ export function crew(descriptions, hear) {
 	}
 	function send(question) {
 		asked = question;
-		const { network } = question;
-		const description = taught.has(network) ? null : descriptions[network];
-		taught.add(network);
-		const message = { ...question, description };
+		const { looks } = question;
+		const names = looks.map(({ network }) => network);
+		const fresh = names.filter((name) => !taught.has(name));
+		for (const name of fresh) taught.add(name);
+		const told = fresh.map((name) => [name, descriptions[name]]);
+		const message = { looks, descriptions: Object.fromEntries(told) };
 		if (worker) return worker.postMessage(message);
 		frame = requestAnimationFrame(() => done(answer(message)));
 	}

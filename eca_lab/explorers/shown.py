@@ -1,8 +1,9 @@
 """What an explorer of weights shows: images as networks take them, in groups, and as pictures."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from tqdm.auto import tqdm
 
 from eca_lab.checks import shown as in_words
-from eca_lab.data.augmentation import input_transform
+from eca_lab.data.augmentation import channel_statistics, input_transform
 from eca_lab.data.dataset import Dataset
 from eca_lab.networks import passes
 
@@ -30,8 +31,9 @@ class Shown:
     them what a network is called with. indices (N,) are their places in what was given. groups
     are the names of the groups, counts the images in each. labels (N,) are their classes, None if
     they are not known, and classes the names of all classes, None if they are not told. pictures
-    (N, h, w, 3) are uint8, None of what cannot be seen. If a network has to tell the classes apart,
-    it is required. notes say in sentences what a reader has to know.
+    (N, h, w, 3) are uint8, None of what cannot be seen. statistics gives mean and std by which
+    prepare normalises, None if it may do something else. If a network has to tell the classes
+    apart, it is required. notes say in sentences what a reader has to know.
     """
 
     images: Any
@@ -42,6 +44,7 @@ class Shown:
     labels: np.ndarray | None
     classes: tuple[str, ...] | None
     pictures: np.ndarray | None
+    statistics: Callable[[], tuple[Tensor, Tensor]] | None
     required: bool
     notes: tuple[str, ...]
 
@@ -90,6 +93,7 @@ def of_dataset(dataset: Dataset, most: int) -> Shown:
         labels=np.repeat(np.arange(len(classes)), counts),
         classes=classes,
         pictures=pictures,
+        statistics=partial(channel_statistics, dataset.train_images),
         required=True,
         notes=(note,) if note else (),
     )
@@ -138,6 +142,7 @@ def of_images(
         labels=own,
         classes=names,
         pictures=pictures,
+        statistics=None,
         required=False,
         notes=tuple(each for each in notes if each),
     )

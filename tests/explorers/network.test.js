@@ -226,8 +226,8 @@ test("factors change a layer's weights, and only what lies behind is computed ag
 
 test("a look tells the plain network, whatever was changed before", () => {
 	const net = two();
-	look(net, red(2, 4), "a", [3]);
-	const seen = look(net, red(2, 4), "b", [2]);
+	look(net, { pixels: red(2, 4), layer: "a", factors: [3] });
+	const seen = look(net, { pixels: red(2, 4), layer: "b", factors: [2] });
 	near(seen.plain, [plainOf(3)]);
 	near(seen.changed, [plainOf(3, 1, 2)]);
 	assert.deepEqual(seen.size, [1, 1, 2]);
@@ -235,7 +235,7 @@ test("a look tells the plain network, whatever was changed before", () => {
 	assert.ok(Math.abs(seen.maps[1] - 8 * weight) < 1e-6);
 	near(seen.attention.a.weights, [weight]);
 	near(seen.attention.b.means, [6 * weight]);
-	near(look(net, red(2, 4), "a").changed, [plainOf(3)]);
+	near(look(net, { pixels: red(2, 4), layer: "a" }).changed, [plainOf(3)]);
 });
 
 test("weights that are no whole network, and an image of another size, are refused", () => {
@@ -262,11 +262,11 @@ test("of questions that wait, the last alone is answered", () => {
 		weights: halves(1),
 	};
 	const heard = [];
-	const { ask, close } = crew({ one: description }, (found, { pixels }) =>
-		heard.push([pixels[0], found.plain.length]),
+	const { ask, close } = crew({ one: description }, ([found], { looks }) =>
+		heard.push([looks[0].pixels[0], found.plain.length]),
 	);
 	for (const value of [1, 2, 3])
-		ask({ network: "one", pixels: red(value), layer: "a" });
+		ask({ looks: [{ network: "one", pixels: red(value), layer: "a" }] });
 	assert.deepEqual(heard, []);
 	while (frames.length) frames.shift()();
 	assert.deepEqual(heard, [

@@ -37,7 +37,7 @@ RUN = """(engine, description, bytes, layer, factors) => {
         (_, n) => bytes.subarray(n * each, n * each + each));
     const logits = images.map(image => [...forward(network, image)]);
     if (!layer) return {logits};
-    const seen = look(network, images[0], layer, factors);
+    const seen = look(network, {pixels: images[0], layer, factors});
     const fresh = forward(load(description), images[0], {[layer]: factors});
     const {weights, means} = seen.attention[layer];
     return {logits, plain: [...seen.plain], changed: [...seen.changed], maps: [...seen.maps],
@@ -307,14 +307,15 @@ START = """async ([text, told]) => {
         ([name, each]) => [name, {...each, weights: bytes(each.weights)}]));
     Object.assign(window, {descriptions, engine, bytes, crew});
     window.heard = {image: null, answers: {}, count: 0};
-    const crews = Object.keys(descriptions).map(name => [name, crew(descriptions,
-        (found, {pixels}) => { heard.answers[name] = [[...pixels], [...found.changed]]; })]);
+    const {ask} = crew(descriptions, (found, {looks}) => found.forEach(({plain}, i) => {
+        heard.answers[looks[i].network] = [[...looks[i].pixels], [...plain]];
+    }));
     const root = document.querySelector(".eca-lab");
     const made = board(root, image => {
         heard.count += 1;
         heard.image = image && [...image];
-        if (image) for (const [network, {ask}] of crews)
-            ask({network, pixels: image, layer: "layer1.attention"});
+        const pixels = image;
+        if (image) ask({looks: Object.keys(told).map(network => ({network, pixels}))});
     });
     root.append(made.node);
 }"""
@@ -331,9 +332,9 @@ ALONE = """([kind, network, pixels]) => new Promise(done => {
         postMessage() {}
         terminate() {}
     };
-    const {ask, close} = crew(descriptions, ({plain}) => { close(); done([...plain]); });
+    const {ask, close} = crew(descriptions, ([{plain}]) => { close(); done([...plain]); });
     window.Worker = usual;
-    ask({network, pixels: Uint8Array.from(pixels), layer: "layer1.attention"});
+    ask({looks: [{network, pixels: Uint8Array.from(pixels)}]});
 })"""
 WAIT = "() => new Promise(done => requestAnimationFrame(() => done(true)))"
 ANSWERED = """() => heard.image && Object.keys(descriptions).every(name =>
@@ -367,8 +368,7 @@ def drawing(page, trained):
     wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.set_content(PAGE)
-    modules = ("kit.js", "network.js", "board.js")
-    text = "\n".join(explorer._without_imports(explorer._file(name)) for name in modules)
+    text = f"{explorer.glued('board.js')}\n{explorer.glued('network.js')}"
     told = {
         f"{arm} {seed}": {**description, "weights": coded(description["weights"])}
         for (arm, seed), (_, description) in trained.items()
