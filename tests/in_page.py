@@ -1,5 +1,6 @@
 """An explorer in a page, and what a reader does with it: by keys, by the mouse, by a finger."""
 
+import math
 from contextlib import contextmanager
 
 from in_browser import told
@@ -134,3 +135,17 @@ def middle(mark):
     """Where (x, y) the middle of a locator's element is in the window."""
     place = mark.bounding_box()
     return place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+
+
+def draw_star(explorer):
+    """Go round a star on the board of an explorer, by the mouse."""
+    canvas = explorer.shown(".board canvas")
+    canvas.scroll_into_view_if_needed()
+    x, y = middle(canvas)
+    mouse = explorer.page.mouse
+    for corner in range(11):
+        angle, radius = math.pi * corner / 5, 34 if corner % 2 else 80
+        mouse.move(x + radius * math.sin(angle), y - radius * math.cos(angle))
+        if corner == 0:
+            mouse.down()
+    mouse.up()

@@ -48,7 +48,7 @@ export function drawing(view, channels, picture) {
 	const nothing = status("note");
 	const node = html(
 		"details",
-		{ class: "own" },
+		{ class: "own", open: "" },
 		html("summary", {}, "Draw your own"),
 		block("drawing", block("", made.node, copy), block("", nothing, found)),
 	);

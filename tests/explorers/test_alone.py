@@ -1,15 +1,18 @@
 """Explorers as files that live without a kernel: what is written, and what a reader sees of it."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
-from in_browser import needs_browser
-from in_page import ExplorerInPage
+from in_browser import ROOT, needs_browser
+from in_page import ExplorerInPage, draw_star
 from playwright.sync_api import expect
 
 from eca_lab import explore
-from eca_lab.explorers import KernelSizeExplorer
+from eca_lab.data import load_dataset
+from eca_lab.explorers import ChannelWeightExplorer, KernelSizeExplorer
 from eca_lab.looking import probe
 from eca_lab.networks.backbones import build_model
 
@@ -166,3 +169,83 @@ class TestInBrowser:
         found.type_into("image", 6)
         expect(found.shown(".maps canvas:visible")).to_have_count(1)
         expect(found.root).to_contain_text("No map of this image: there are those of 5.")
+
+
+# --- Networks that the page runs ---
+
+
+@pytest.fixture(scope="module")
+def networks():
+    from eca_lab.networks.checkpoints import find_checkpoint, load_checkpoint
+
+    paths = {arm: find_checkpoint(ROOT / "data/checkpoints", arm, seed=0) for arm in ("eca", "se")}
+    return {arm: load_checkpoint(path)[0] for arm, path in paths.items()}
+
+
+@pytest.fixture(scope="module")
+def running(networks, tmp_path_factory):
+    """An explorer of networks that the page runs, and its file."""
+    explorer = ChannelWeightExplorer(networks, load_dataset("shapes"), layer=LAYERS[0], image=25)
+    return explorer, explorer.save(tmp_path_factory.mktemp("saved") / "running.html")
+
+
+class TestRunningInBrowser:
+    """What a reader does with networks without a kernel."""
+
+    pytestmark = needs_browser
+
+    def test_every_weight_can_be_changed(self, offline, running):
+        explorer, file = running
+        offline.goto(file.as_uri())
+        found = ExplorerInPage(offline)
+        states = [
+            {"network": "eca", "layer": LAYERS[0], "image": 25, "channel": 4, "factor": 4},
+            {"network": "eca", "layer": LAYERS[2], "image": 25, "channel": 255, "factor": 0.5},
+            {"network": "se", "layer": LAYERS[2], "image": 199, "channel": 7, "factor": 1},
+            {"network": "se", "layer": LAYERS[1], "image": 199, "channel": 63, "factor": 0},
+        ]
+        for state in states:
+            found.choice("network").select_option(state["network"])
+            found.choice("layer").select_option(state["layer"])
+            for name in ("image", "channel", "factor"):
+                found.type_into(name, state[name])
+            explorer.set_state(state)
+            answer = explorer.answer
+            applied = f" × {state['factor']} = " if state["factor"] != 1 else ""
+            expect(found.headline).to_contain_text(f"weight {answer['weight']:.3f}{applied}")
+            expect(found.root).not_to_have_class(re.compile("waiting|unseen"))
+            expect(found.shown(".maps canvas:visible")).to_have_count(3)
+            rows = zip(answer["plain"], answer["changed"], strict=True)
+            chances = [100 * new for old, new in rows if max(old, new) >= 0.005]
+            texts = found.shown(".chances .asks text").all_text_contents()
+            shown = [float(text.removesuffix("%")) for text in texts if text]
+            # Of weights in float16, to a tenth of a percent.
+            np.testing.assert_allclose(shown, chances, atol=0.3)
+        found.push("Channel off")
+        expect(found.headline).to_contain_text("× 0 = 0.000")
+        found.press("ArrowRight", on=found.slider("factor"))
+        expect(found.headline).to_contain_text("× 0.1")
+        expect(found.root).not_to_contain_text("kernel")
+        found.check_places()
+
+    def test_a_link_opens_a_factor(self, offline, running):
+        offline.goto(f"{running[1].as_uri()}#image=3&channel=4&factor=2.5")
+        found = ExplorerInPage(offline)
+        expect(found.headline).to_contain_text("Image 3, arrow, channel 4: weight 0.")
+        expect(found.headline).to_contain_text("× 2.5")
+
+    def test_a_reader_draws_a_star(self, offline, running, networks):
+        offline.goto(running[1].as_uri())
+        found = ExplorerInPage(offline)
+        expect(found.shown(".drawing")).to_contain_text("Nothing is drawn yet.")
+        draw_star(found)
+        for name in networks:
+            row = found.shown(".found tr").filter(has=offline.get_by_role("cell", name=name))
+            expect(row).to_contain_text("star (")
+        found.push("Clear")
+        expect(found.shown(".drawing")).to_contain_text("Nothing is drawn yet.")
+        expect(found.shown(".found")).to_be_hidden()
+        # The image that is shown is answered as it is above.
+        found.push("Copy the image above")
+        above = found.shown(".chances .asks text").all_text_contents()
+        expect(found.shown(".shares span:nth-child(3n)")).to_have_text(above)

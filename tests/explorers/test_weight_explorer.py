@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from eca_lab import figures
-from eca_lab.data.augmentation import input_transform
+from eca_lab import explore, figures
+from eca_lab.data.augmentation import channel_statistics, input_transform
 from eca_lab.explorers import ChannelWeightExplorer
+from eca_lab.explorers.network import describe
 from eca_lab.looking import probe
 from eca_lab.networks.backbones import build_model
 
@@ -104,7 +105,46 @@ def test_controls_through_their_range(panel):
             assert panel.answer["asked"] == panel._state()
 
 
-def test_what_a_page_without_a_kernel_is_told(networks, dataset):
+@pytest.fixture
+def not_run(monkeypatch):
+    """No network is small enough to run in the page."""
+    monkeypatch.setattr(ChannelWeightExplorer, "RUN_BYTES", 0)
+
+
+def test_a_page_runs_small_networks_of_a_data_set_itself(panel, networks, dataset):
+    described = panel.given["described"]
+    statistics = channel_statistics(dataset.train_images)
+    for name, model in networks.items():
+        assert described[name] == describe(model, statistics, size=(16, 16))
+    assert not panel.given["board"]  # which has 32 x 32 cells
+    told = panel._alone()
+    assert set(told) == {"recorded"}
+    for layers, name in zip(told["recorded"], networks, strict=True):
+        panel.network = name
+        for layer, recorded in zip(panel._channels[name], layers, strict=True):
+            panel.layer = layer
+            assert recorded["weights"] == panel.answer["weights"]
+
+
+def test_networks_are_run_by_the_page_all_or_none(networks, dataset, monkeypatch):
+    def described(networks, dataset=dataset):
+        return ChannelWeightExplorer(networks, dataset).given["described"]
+
+    other = build_model("tiny", "cbam", num_classes=2, stem="cifar").eval()
+    assert described({**networks, "cbam": other}) is None
+    training = {name: copy.deepcopy(model).train() for name, model in networks.items()}
+    assert described(training) is not None
+    assert all(model.training for model in training.values())
+    count = sum(each.numel() for model in networks.values() for each in model.parameters())
+    monkeypatch.setattr(ChannelWeightExplorer, "RUN_BYTES", 2 * count)
+    assert described(networks) is not None
+    monkeypatch.setattr(ChannelWeightExplorer, "RUN_BYTES", 2 * count - 1)
+    assert described(networks) is None
+    explorer = explore(networks["eca"], torch.rand(2, 3, 32, 32))
+    assert explorer.given["described"] is None  # it may prepare its images in any way
+
+
+def test_what_a_page_without_a_kernel_is_told(networks, dataset, not_run):
     panel = ChannelWeightExplorer(networks, dataset, image=4, channel=100, factor=3)
     before, prepare = panel._state(), input_transform(dataset)
     images = dataset.test_images[IMAGES]
@@ -131,7 +171,9 @@ def test_what_a_page_without_a_kernel_is_told(networks, dataset):
             np.testing.assert_allclose(shares, maps[layer] / most, atol=0.501 / 127)
 
 
-def test_maps_are_kept_of_as_many_images_as_there_is_room_for(networks, dataset, monkeypatch):
+def test_maps_are_kept_of_as_many_images_as_there_is_room_for(
+    networks, dataset, monkeypatch, not_run
+):
     one = {"eca": networks["eca"]}
     panel = ChannelWeightExplorer(one, dataset, image=4)
     cells = 16 * 16**2 + 64 * 8**2 + 2 * 256 * 4**2
