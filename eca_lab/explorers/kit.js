@@ -1,6 +1,6 @@
 // The kit of the explorers: elements, a state shared with Python, controls and pictures.
-// Python puts it before an explorer's own text, in one ES module, because a page can fetch nothing, and strips what
-// that text imports from it: no name that is declared here may be declared there, and none can be imported as another.
+// Python puts it, and all else that is imported, before an explorer's own text, in one ES module, because a page can
+// fetch nothing, and strips the imports: no name may be declared in two files, and none be imported as another.
 // What people name (classes, networks, errors) becomes text nodes and never markup.
 
 const build = (node, attributes, children) => {

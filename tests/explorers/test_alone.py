@@ -212,7 +212,10 @@ class TestRunningInBrowser:
             explorer.set_state(state)
             answer = explorer.answer
             applied = f" × {state['factor']} = " if state["factor"] != 1 else ""
-            expect(found.headline).to_contain_text(f"weight {answer['weight']:.3f}{applied}")
+            words = re.compile(rf"channel {state['channel']}: weight 0\.\d{{3}}{applied}")
+            expect(found.headline).to_have_text(words)
+            weight = float(re.search(r"weight (0\.\d{3})", found.headline.inner_text())[1])
+            assert weight == pytest.approx(answer["weight"], abs=0.003)
             expect(found.root).not_to_have_class(re.compile("waiting|unseen"))
             expect(found.shown(".maps canvas:visible")).to_have_count(3)
             rows = zip(answer["plain"], answer["changed"], strict=True)

@@ -21,7 +21,7 @@ from in_browser import (
     told,
     wait_for_kernel,
 )
-from in_page import ExplorerInPage, Finger, middle
+from in_page import ExplorerInPage, Finger, draw_star, middle
 from playwright.sync_api import expect
 from scipy.stats import t
 
@@ -729,7 +729,7 @@ class Weights(ExplorerInPage):
 
     @property
     def heat(self):
-        return self.root.get_by_role("application")
+        return self.shown(".heat")
 
     def follows(self, **changes):
         """The page shows what Python computes of its state after these changes."""
@@ -787,6 +787,17 @@ def test_keys_reach_all_images_channels_and_factors(weights):
     weights.follows(factor=0)
     weights.push("Original")
     weights.follows(factor=1)
+
+
+def test_networks_answer_what_is_drawn_on_the_board(weights):
+    draw_star(weights)
+    rows = weights.shown(".found tr")
+    for row, name in ((rows.nth(0), "eca"), (rows.nth(1), "se")):
+        expect(row).to_have_text(re.compile(rf"^{name}star \(\d"))
+    weights.push("Channel off")
+    expect(weights.shown(".found")).to_contain_text(re.compile(r"channel 3: weight 0\.\d{3} × 0;"))
+    weights.push("Clear")
+    expect(weights.shown(".drawing")).to_contain_text("Nothing is drawn yet.")
 
 
 def test_keys_step_through_the_heat_map(weights):
