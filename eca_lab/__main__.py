@@ -57,6 +57,7 @@ RECORDING = {
     "checkpoints": "data/checkpoints",
     "out": "data/recordings",
 }
+EXAMINATION = {"data": "shapes", "out": "report"}
 COMPARISON = {"baseline": "eca", "metric": "top1", "arm": "arm", "seed": "seed"}
 
 
@@ -111,6 +112,21 @@ def _record(options: Namespace) -> int:
     from eca_lab import commands
 
     return commands.record(options)
+
+
+def _examine(options: Namespace) -> int:
+    """Write a report on the channel attention of any network into a folder: a table of what stands
+    where, the weights of all test images, what freezing each costs, and a page to read. Example:
+    python -m eca_lab examine timm:seresnet18 --data folder:PATH --weights FILE --out report
+    """
+    _fill(options)
+    import torch
+
+    from eca_lab import commands
+
+    if options.device is None:
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return commands.examine(options)
 
 
 def _train(options: Namespace, command: str, *, free: Collection[str] = ()) -> int:
@@ -315,6 +331,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--per-class", "test images a class", type=int, metavar="N")
     add("--checkpoints", "folder of the networks", metavar="FOLDER")
     add("--out", "folder of the recordings")
+
+    add = command(_examine, EXAMINATION, text="report on the channel attention of any network")
+    add("model", "timm:NAME, torchvision:NAME, or package.module:function, which makes a network")
+    add("--data", "whose test images it is asked with, as for sweep")
+    add("--size", "resize images to a square of so many pixels", type=int, metavar="N")
+    add("--per-class", "so many test images a class", type=int, metavar="N")
+    add("--weights", "a file of safetensors, or of torch.save; random without", metavar="FILE")
+    text = "images by imagenet's mean, the data's, or none (default: as its library says)"
+    add("--normalize", text, choices=("imagenet", "data", "none"))
+    add("--device", "cpu or cuda (default: cuda where there is one)")
+    add("--out", "folder of the report", metavar="FOLDER")
     return parser
 
 

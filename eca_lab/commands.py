@@ -17,11 +17,13 @@ from torch import nn
 from eca_lab import data
 from eca_lab.attention.spec import DATASETS, parse_spec
 from eca_lab.checks import check_integer
-from eca_lab.data.augmentation import input_transform
+from eca_lab.data.augmentation import input_transform, normalize
 from eca_lab.evidence.printing import print_results
 from eca_lab.files import check_folder, listed
 from eca_lab.looking import ranking, recording
+from eca_lab.networks import named
 from eca_lab.networks.checkpoints import SUFFIX, load_checkpoint
+from eca_lab.networks.passes import Prepare
 from eca_lab.progress import progress_bar
 from eca_lab.training.keeping import train_checkpoints
 from eca_lab.training.planning import Plan, check_arms, duration, plan_sweep
@@ -151,6 +153,54 @@ def record(options: Namespace) -> int:
             bar.update()
     print(f"{len(todo)} of {found} networks recorded in {out}")
     return 0
+
+
+def examine(options: Namespace) -> int:
+    """Write a report on the channel attention of a network, whatever it is."""
+    from eca_lab.examine import examine as write_report  # which draws, and needs what notebooks do
+
+    wanted = named.expected_images(options.model)
+    check_folder("out", options.out)
+    dataset = data.load_dataset(options.data, size=options.size or wanted.size)
+    classes = dataset.classes
+    model = named.named_network(options.model, num_classes=len(classes))
+    if options.weights is not None:
+        named.load_weights(model, options.weights)
+    images, labels = dataset.test_images, dataset.test_labels
+    if options.per_class is not None:
+        chosen = recording.in_turns(labels, options.per_class)
+        images, labels = images[chosen], labels[chosen]
+    prepare, normalised = _normalisation(options.normalize, wanted, dataset)
+    page = write_report(
+        model.to(check_device(options.device)),
+        images,
+        labels,
+        classes=classes,
+        prepare=prepare,
+        out=options.out,
+        title=f"The channel attention of {options.model}",
+        about={
+            "network": options.model,
+            "weights": options.weights or "random: its accuracy and its costs mean nothing",
+            "data": f"{dataset.name}, {len(classes)} classes, test images",
+            "normalised": normalised,
+        },
+    )
+    print(f"{page} is the page to read")
+    return 0
+
+
+def _normalisation(
+    asked: str | None, wanted: named.Images, dataset: data.Dataset
+) -> tuple[Prepare, str]:
+    """What makes a network's input of uint8 images, and in words."""
+    if asked == "data":
+        return input_transform(dataset), "with mean and standard deviation of the training images"
+    if asked == "none":
+        return lambda images: images / 255, "not at all, from 0 to 1"
+    mean, std = named.IMAGENET if asked == "imagenet" else (wanted.mean, wanted.std)
+    words = f"with mean {mean} and standard deviation {std} of RGB from 0 to 1"
+    return lambda images: normalize(images, torch.tensor(mean), torch.tensor(std)), words
 
 
 def _is_recorded(path: Path, card: Mapping[str, Any], *, per_class: int) -> bool:

@@ -324,3 +324,25 @@ def _difference_legend(margin: str, verdicts: Collection[str]) -> list[Patch | L
         if verdict in verdicts:
             handles.append(Line2D([], [], label=f"mean: {verdict}", **_mark(verdict, GREY)))
     return handles
+
+
+def frozen_figure(layers: pd.DataFrame, sets: pd.DataFrame) -> LabFigure:
+    """What freezing channel attention costs: each layer alone, and the cheapest together.
+
+    layers and sets are those of an `eca_lab.looking.ranking.Ranking`, in points of top-1. Dots are
+    the costs on the images that tell, with 95% intervals; crosses those where the order was chosen.
+    """
+    figure = new_figure(8.6, 1.6 + 0.26 * len(layers))
+    axes = figure.subplots(1, 2, sharey=True)
+    rows = np.arange(len(layers))
+    titles = ("Each frozen alone", "Each frozen with all above it")
+    for ax, costs, title in zip(axes, (layers, sets), titles, strict=True):
+        ax.axvline(0, color=BLACK, linewidth=1, zorder=0)
+        ax.hlines(rows, costs["low"], costs["high"], color=BLUE, linewidth=2)
+        ax.plot(costs["told"], rows, "o", color=BLUE, label="half that tells, 95% interval")
+        ax.plot(costs["chosen"], rows, "x", color=VERMILLION, label="half that chose the order")
+        dress(ax, title, "cost, points of top-1", "")
+    axes[0].set_yticks(rows, [*layers.index])
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure

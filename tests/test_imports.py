@@ -26,6 +26,7 @@ ROOMS = {
     "training": {*SMALL, "attention", "data", "evidence", "networks"},
     "explorers": {*SMALL, "attention", "data", "evidence", "networks", "looking", "training"}
     | {"figures"},
+    "examine": {*SMALL, "figures", "networks", "looking", "explorers"},
     "site": {"explorers"},
 }
 # Each row is a fresh interpreter, and what its code does without.

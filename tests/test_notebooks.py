@@ -19,6 +19,7 @@ def test_there_are_notebooks():
         "02_channel_weights",
         "03_kernel_sweep",
         "04_se_vs_eca",
+        "05_your_network",
     ]
 
 

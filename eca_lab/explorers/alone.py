@@ -58,12 +58,18 @@ def save(explorer: Explorer, path: str | os.PathLike[str], *, title: str | None 
         )
     kind = explorer.given["kind"]
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind).capitalize()
-    page = TEMPLATES.get_template("explorers/alone.html").render(
-        title=title or explorer.given.get("title", words),
+    text = page(explorer, title=title or explorer.given.get("title", words))
+    with written_whole(file) as stream:
+        stream.write(text.encode())
+    return file
+
+
+def page(explorer: Explorer, *, title: str, body: str = "") -> str:
+    """HTML of a page with an explorer, and below it a body that is HTML already."""
+    return TEMPLATES.get_template("explorers/alone.html").render(
+        title=title,
+        body=body,
         code=repr(explorer),
         css=explorer._css,
         told=told(explorer),
     )
-    with written_whole(file) as stream:
-        stream.write(page.encode())
-    return file

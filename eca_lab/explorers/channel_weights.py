@@ -23,10 +23,10 @@ from eca_lab.networks import passes
 def explore(
     model: nn.Module,
     images: Tensor | Iterable[Any],
-    *,
     labels: Any = None,
     classes: Sequence[str] | None = None,
     prepare: passes.Prepare | None = None,
+    *,
     layer: str | None = None,
     image: int = 0,
     channel: int = 0,

@@ -178,8 +178,9 @@ class Explorer(anywidget.AnyWidget):
         Of channel weights it shows the weights, pictures and predictions of all images, the
         predictions without the attention of each layer, and the maps of as many images as 2 MB
         hold; single weights cannot be changed there. (The small networks of a `Dataset` run in the
-        page, see `eca_lab.explorers.network`: there they can.) Of 200 images and SE-ResNet-18 it
-        has up to 7 MB, of SE-ResNet-50, which has eight times the weights, 11 MB.
+        page, see `eca_lab.explorers.network`: there they can.) It takes a pass over the images for
+        each layer. Of 200 images and SE-ResNet-18 the file has up to 7 MB, of SE-ResNet-50, which
+        has eight times the weights, 11 MB.
 
         Args:
             path: of the file, such as "mine.html", in a folder that is there.

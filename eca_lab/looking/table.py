@@ -17,7 +17,7 @@ from eca_lab.networks import passes
 from eca_lab.networks.sites import Site, none_found, watching, without_product
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AttentionTable:
     """The channel attention of a network; made by `attention_table`.
 
@@ -33,14 +33,18 @@ class AttentionTable:
     table: pd.DataFrame
     notes: tuple[str, ...]
 
-    def __str__(self) -> str:
-        table = self.table.reset_index().to_string(index=False, na_rep="-")
+    def written(self) -> pd.DataFrame:
+        """The table as it is shown: the sites in a column, and "-" for what is missing."""
+        return self.table.reset_index().astype(object).fillna("-")
+
+    def __repr__(self) -> str:
+        table = self.written().to_string(index=False)
         return "\n".join([table, *(f"- {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
         from html import escape
 
-        table = self.table.to_html(na_rep="-")
+        table = self.written().to_html(index=False)
         return table + "".join(f"<div>{escape(note)}</div>" for note in self.notes)
 
 

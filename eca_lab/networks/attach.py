@@ -45,9 +45,9 @@ Record = dict[str, dict[str, Any]]
 def attach(
     model: nn.Module,
     attention: str | Spec,
-    *,
-    example: Any,
     where: str | None = None,
+    example: Any = None,
+    *,
     start: str = "drawn",
 ) -> Record:
     """Put channel attention into a network, behind modules that give maps (N, C, ...).
@@ -61,9 +61,9 @@ def attach(
     Args:
         model: any that is not compiled, scripted or wrapped yet.
         attention: a spec, such as "eca(k=3)"; "none" puts in nothing, and is recorded.
-        example: a batch of one or more images, see `eca_lab.networks.passes.call`.
         where: a pattern of names; without it, before the additions of the residual branches: see
             `eca_lab.networks.places.Places.find`. A warning tells which of them are left out.
+        example: a batch of one or more images, see `eca_lab.networks.passes.call`; always needed.
         start: "drawn", weights as each module draws them from torch's generator. Or "as it was",
             for a network that is trained: the last weights of each module are 0, and its sigmoid is
             doubled, so that all channel weights begin at 1 and the network gives what it gave.
@@ -77,6 +77,8 @@ def attach(
     """
     attention = parse_spec(attention)
     _check_model(model)
+    if example is None:
+        raise TypeError("example: missing; accepted is a batch of images, such as images[:2]")
     check_choice("start", start, STARTS)
     _check_start(attention, start)
     theirs = [f"{name}.{CHILD}" for name in attached(model)]

@@ -17,7 +17,7 @@ from eca_lab.attention.modules import ECA
 from eca_lab.attention.spec import Spec, is_function, parse_spec
 from eca_lab.checks import shown
 from eca_lab.evidence.results import trial_identity
-from eca_lab.files import listed, read_regular, written_whole
+from eca_lab.files import check_regular, listed, read_regular, written_whole
 from eca_lab.networks.attach import attach_again
 from eca_lab.networks.backbones import attention_specs, blocks, build_model
 from eca_lab.networks.imported import architecture, build_imported
@@ -118,7 +118,7 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
                 raise ValueError(f"it has attention {actual}, not {trial['attention']}")
         model.load_state_dict(safetensors.torch.load(tensors))
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} does not fit its card: {_one_line(error)}") from None
+        raise ValueError(f"{path} does not fit its card: {one_line(error)}") from None
     return model.eval(), card
 
 
@@ -149,18 +149,7 @@ def load_released_checkpoint(path: str | Path, backbone: str) -> nn.Module:
     sequence of MobileNetV2's blocks. Kernel sizes and the number of classes are read from them.
     ValueError for a file that holds more than tensors, or does not fit the backbone.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # many kinds; torch's words are long, and advise to load it unsafely
-        words = f"{path} is not a file of tensors alone that torch.save wrote"
-        if found := re.search(r"GLOBAL (\S+)", str(error)):
-            words += (
-                f": it holds a {shown(found[1])}. Where you trust it, load it with what made it, "
-                "and save the weights alone: torch.save(model.state_dict(), path)"
-            )
-        raise ValueError(words) from None
+    content = _read_tensors(path)
     classifier = "classifier.1.bias" if backbone == "mobilenet_v2" else "fc.bias"
     try:
         state = _state_dict(content)
@@ -177,8 +166,39 @@ def load_released_checkpoint(path: str | Path, backbone: str) -> nn.Module:
             state[f"{name}.attention.conv.weight"] = weight
         model.load_state_dict(state)
     except (KeyError, AttributeError, TypeError, IndexError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} does not fit {backbone}: {_one_line(error)}") from None
+        raise ValueError(f"{path} does not fit {backbone}: {one_line(error)}") from None
     return model.eval()
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a file of safetensors, or of torch.save, its names as the network has them.
+
+    It may be held by a dict under one of `HOLDERS`. OSError where the file cannot be read; nothing
+    is unpickled: ValueError for a file that holds more than tensors.
+    """
+    try:
+        check_regular(path)
+        if Path(path).suffix != SUFFIX:
+            return _state_dict(_read_tensors(path))
+        return _state_dict(safetensors.torch.load(read_regular(path)))
+    except (SafetensorError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds no weights: {one_line(error)}") from None
+
+
+def _read_tensors(path: str | Path) -> Any:
+    """What torch.save wrote, if it is tensors in dicts and lists; OSError, ValueError."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # many kinds; torch's words are long, and advise to load it unsafely
+        words = f"{path} is not a file of tensors alone that torch.save wrote"
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            words += (
+                f": it holds a {shown(found[1])}. Where you trust it, load it with what made it, "
+                "and save the weights alone: torch.save(model.state_dict(), path)"
+            )
+        raise ValueError(words) from None
 
 
 # Where training scripts put the state dict of a network, and what wrappers put before its names.
@@ -201,6 +221,6 @@ def _beginning(arm: str | Spec, *, dataset: str, backbone: str, seed: int) -> st
     return f"{dataset}-{made_by}-{parse_spec(arm).slug}-seed{seed}-"
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """An error, by its kind and in at most 500 characters."""
     return textwrap.shorten(f"{type(error).__name__}: {error}", 500, placeholder=" ...")
