@@ -93,7 +93,7 @@ def fold(
 
     Args:
         model: any in which the attention has modules to itself: those that give map * weights, or
-            those that are given the map and give the weights alone.
+            those that give the weights alone.
         constants: site, as `eca_lab.looking.probe.record_weights` names it -> its weights, a number
             or (C,). No other site changes.
         example: images (N, ...), a few, or what `prepare` takes. On these the folded model gives
@@ -307,7 +307,7 @@ def _step(flow: _Flow, site: str) -> _Step:
     raise ValueError(
         f"constants name {site!r}: {name or 'the model'}, a {kind}, computes its attention inline, "
         "among other things; accepted is attention with a module to itself, that is given the map "
-        "alone and gives map * weights, or the weights for one product"
+        "alone and gives map * weights, or one that gives the weights for one product"
     )
 
 
@@ -364,7 +364,11 @@ def _can_take(flow: _Flow, name: str) -> bool:
 
 
 def _gate(flow: _Flow, product: _Product) -> str | None:
-    """The outermost module that is given the map and gives the weights, for this product alone."""
+    """The outermost module that gives the weights, for this product alone.
+
+    It is given the map; or something else, such as the means of its channels, and has parameters:
+    to replace a sigmoid alone would save nothing.
+    """
     found = None
     for name, given in flow.gives.items():
         if given.value != product.weights.value or flow.runs[name] != 1:
@@ -372,7 +376,11 @@ def _gate(flow: _Flow, product: _Product) -> str | None:
         taken = flow.takes[name]
         images, channels = product.weights.shape
         is_whole = given.shape[0] == images and math.prod(given.shape[1:]) == channels
-        if is_whole and len(taken) == 1 and taken[0] and taken[0].value == product.map.value:
+        if not is_whole or len(taken) != 1 or not taken[0]:
+            continue
+        of_map = taken[0].value == product.map.value
+        has_parameters = next(flow.model.get_submodule(name).parameters(), None) is not None
+        if of_map or (has_parameters and taken[0].shape[0] == images):
             found = name
     outside = [path for path in flow.reads[product.weights.value] if found not in path]
     return found if len(outside) == 1 else None

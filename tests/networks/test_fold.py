@@ -484,12 +484,27 @@ def with_the_map(gate, x):
     return x + x * gate(x)
 
 
+def of_something_else(gate, x):
+    return x * gate(x.tanh())
+
+
+def of_the_means(gate, x):
+    return x * gate(x.mean((2, 3))).view(x.size(0), -1, 1, 1)
+
+
 FLAT = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 8), nn.Sigmoid())
+EXCITATION = nn.Sequential(nn.Linear(8, 2), nn.ReLU(), nn.Linear(2, 8), nn.Sigmoid())
 
 
 @pytest.mark.parametrize(
     ("run", "gate"),
-    [(by_its_gate, None), (by_its_gate_reshaped, FLAT), (with_the_map, None)],
+    [
+        (by_its_gate, None),
+        (by_its_gate_reshaped, FLAT),
+        (with_the_map, None),
+        (of_something_else, None),
+        (of_the_means, EXCITATION),
+    ],
 )
 @torch.no_grad()
 def test_a_module_that_gives_the_weights_alone_gives_constants(run, gate):
@@ -513,10 +528,6 @@ def gate_read_twice(gate, x):
 
 def in_functions(gate, x):
     return x * torch.sigmoid(gate.fc(x.mean((2, 3))))[:, :, None, None]
-
-
-def gate_of_something_else(gate, x):
-    return x * gate(x.tanh())
 
 
 class ChannelThenSpace(nn.Module):
@@ -544,7 +555,6 @@ class WithTwoInputs(Squeeze):
 INLINE = {
     "gate read twice": (Gated(gate_read_twice), "Gated"),
     "in functions": (Gated(in_functions), "Gated"),
-    "gate of something else": (Gated(gate_of_something_else), "Gated"),
     "spatial attention as well": (ChannelThenSpace(), "ChannelThenSpace"),
     "ours with spatial attention": (eca_lab.make_attention("cbam(r=2)", 8), "CBAM"),
     "its input added": (Residual(8), "Residual"),
