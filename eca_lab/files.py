@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-
 def _checkout() -> Path:
     """The folder that has the folders data and notebooks, which are no part of the package.
 
