@@ -1,5 +1,6 @@
 """`python -m eca_lab lab`, without a JupyterLab: tests/test_browser_notebooks.py runs one."""
 
+import json
 import os
 import shutil
 import sys
@@ -84,3 +85,12 @@ def test_options_for_jupyterlab_stand_behind_two_dashes(launched, capsys):
         main(["lab", "--no-browser"])
     assert "unrecognized arguments: --no-browser" in capsys.readouterr().err
     assert not launched
+
+
+def test_node_takes_jupyterlabs_own_script_for_what_it_is():
+    # It is CommonJS, beneath the checkout in .venv. Were all of the checkout said to be ES modules,
+    # JupyterLab would start with a page of its text as an error. These two folders say it.
+    def kind(folder):
+        return json.loads((ROOT / folder / "package.json").read_text(encoding="utf-8")).get("type")
+
+    assert [kind(folder) for folder in (".", "eca_lab", "tests")] == [None, "module", "module"]
