@@ -1,6 +1,7 @@
 """The wheel and the sdist: whole, and at work outside the checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,11 +117,11 @@ def test_the_installed_package_works_elsewhere(installed, tmp_path):
 @pytest.mark.parametrize(
     ("command", "lacking"),
     [
-        ("compare --study why", "no study is declared in {}/data/studies; "),
+        ("compare --study why", f"no study is declared in {Path('{}', 'data', 'studies')}; "),
         ("lab", "no notebooks/00_start_here.ipynb in {}; "),
     ],
 )
-def test_what_the_package_lacks_is_said(installed, unpacked, tmp_path, command, lacking):
+def test_what_the_package_lacks_is_said(installed, tmp_path, command, lacking):
     done = run("-m", "eca_lab", *command.split(), cwd=tmp_path, path=installed)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -144,3 +145,10 @@ def test_tests_run_from_the_sdist(unpacked):
     done = run("-m", "pytest", *options, *tests, cwd=unpacked, path=unpacked)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
+
+
+def test_the_version_is_told_alike():
+    told = {"CITATION.cff": r"^version: (.+)$", "CHANGELOG.md": r"^## (\d\S+)$"}
+    for name, line in told.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert re.search(line, text, re.M)[1] == version("eca-lab")
