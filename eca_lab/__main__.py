@@ -1,4 +1,4 @@
-"""Command line: ``python -m eca_lab sweep``, ``results``, ``compare``, ``checkpoints``, ``record``.
+"""Command line: ``python -m eca_lab sweep``, ``results``, ``compare``, ``lab`` and others.
 
 What a command needs is imported when it runs: help and mistyped options are answered at once.
 """
@@ -246,6 +246,16 @@ def _recorded_arm(text: str, arms: Collection[str]) -> str:
         return text
 
 
+def _lab(options: Namespace) -> int:
+    """Open JupyterLab on the first notebook, in a checkout. It answers this machine alone, and asks
+    for the token that is in the address. Example: python -m eca_lab lab -- --no-browser --port 9000
+    """
+    from eca_lab import lab
+
+    lab.start(options.arguments)
+    return 0
+
+
 def _arm(text: str) -> Spec:
     try:
         return parse_spec(text)
@@ -322,6 +332,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--better", "which values of the metric are better", choices=("higher", "lower"))
     add("--scale", "what the metric is given in", choices=SCALES)
 
+    add = command(_lab, {}, text="open JupyterLab on the notebooks")
+    add("arguments", "for JupyterLab, behind --", nargs="*", metavar="ARGUMENT")
+
     add = command(_checkpoints, CHECKPOINTS, text="train networks and keep them")
     _add_training_options(add, declared)
 
@@ -390,8 +403,13 @@ def _add_training_options(add: Callable[..., None], declared: str) -> None:
     add("--out", "folder of the results")
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """What a shell calls: `main` with its exit status, and what becomes of signals and output."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     if sys.stdout is not None:  # as it is where it was closed
         sys.stdout.reconfigure(errors="backslashreplace")  # a name is not worth a traceback
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    program()

@@ -7,7 +7,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+
+def _checkout() -> Path:
+    """The folder that has the folders data and notebooks, which are no part of the package.
+
+    It has the package, too, or is the working directory, or the nearest above that. If there is
+    none, it is the working directory: there they would be made.
+    """
+    beside = Path(__file__).resolve().parent.parent
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # it was removed
+        return beside
+    ways = (beside, here, *here.parents)
+    return next((way for way in ways if (way / "data" / "studies").is_dir()), here)
+
+
+CHECKOUT = _checkout()
+DATA = CHECKOUT / "data"
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from eca_lab.lab import settings
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(path.relative_to(ROOT) for path in ROOT.glob("notebooks/*.ipynb"))
@@ -103,7 +105,7 @@ def jupyterlab(directory):
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(setting), encoding="utf-8")
 
-    environment = {**os.environ, "JUPYTER_TOKEN": secrets.token_hex(16), **_settings_of_make_lab()}
+    environment = {**os.environ, "JUPYTER_TOKEN": secrets.token_hex(16), **settings(ROOT)}
     environment["IPYTHONDIR"] = str(directory / "ipython")
     for name in ("CONFIG", "DATA", "RUNTIME"):
         environment[f"JUPYTER_{name}_DIR"] = str(directory / name.lower())
@@ -127,14 +129,6 @@ def jupyterlab(directory):
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
-
-
-def _settings_of_make_lab():
-    """The environment variables that `make lab` gives JupyterLab."""
-    told = subprocess.run(
-        ["make", "--dry-run", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    return dict(re.findall(r'^(JUPYTER\w+)="([^"]+)"', told.stdout, re.M))
 
 
 def _wait_for_server(server, directory, timeout=40):

@@ -14,6 +14,7 @@ SMALL = {"checks", "files", "progress", "provenance", "recipe"}
 ROOMS = {
     "checks": set(),
     "files": set(),
+    "lab": SMALL,
     "progress": set(),
     "provenance": set(),
     "recipe": {"checks"},

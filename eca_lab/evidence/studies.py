@@ -183,7 +183,8 @@ def load_study(name: str, folder: str | Path = FOLDER) -> Study:
     has a value that is not accepted is named.
     """
     if not (known := names(folder)):
-        raise ValueError(f"study={shown(name)}: no study is declared in {folder}")
+        accepted = "accepted is the working directory or one above it, in a checkout of ECA Lab"
+        raise ValueError(f"study={shown(name)}: no study is declared in {folder}; {accepted}")
     check_choice("study", name, known)
     path = Path(folder) / f"{name}.toml"
     try:

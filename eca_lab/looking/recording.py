@@ -110,7 +110,8 @@ def record(model: nn.Module, dataset: Dataset, *, per_class: int = 100) -> Recor
     outcomes = {UNTOUCHED: right()}
     follows = {}
     for layer, weights in found.weights.items():
-        follows[layer] = measures.own_correlation(weights, found.descriptors[layer]).mean()
+        correlation = measures.own_correlation(weights, found.descriptors[layer])
+        follows[layer] = float(correlation.mean())
         for name, change in interventions(weights, classes).items():
             outcomes[layer, name] = right(probe.intervene(model, layer, change))
     for seed, key in enumerate(ORDERS):

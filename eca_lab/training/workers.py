@@ -201,6 +201,10 @@ class ProcessPool:
 @contextmanager
 def _interrupts_deferred() -> Iterator[None]:
     """Ctrl-C comes later here, and never to a process that is started meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        with _interrupts_noted():
+            yield
+        return
     resource_tracker.ensure_running()  # which, where it is started later, lifts the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
@@ -209,8 +213,26 @@ def _interrupts_deferred() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def _interrupts_noted() -> Iterator[None]:
+    """Ctrl-C comes later here, where signals cannot be blocked; workers ignore it by themselves."""
+    if threading.current_thread() is not threading.main_thread():  # no other is interrupted
+        yield
+        return
+    noted: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if noted:
+            signal.raise_signal(signal.SIGINT)
+
+
 def _serve(connection: Connection, device: str, *, threads: int, memory: float) -> None:
     """What a worker process does: run the trials that come in, until nobody sends any more."""
+    # Ctrl-C reaches all processes of a terminal, and the sweep alone answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A sweep that is killed takes its workers with it, even in the middle of an epoch.
     threading.Thread(target=_die_with_parent, daemon=True).start()
     connection.send(_AWAKE)

@@ -1,14 +1,17 @@
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.context import SpawnProcess
 
+import psutil
 import pytest
 import torch
 
+from eca_lab.provenance import available_cores
 from eca_lab.training import workers
 from eca_lab.training.workers import ATTEMPTS, DIED, EPOCH, READY, ProcessPool, outcomes
 
@@ -120,7 +123,12 @@ def job(trial, device, on_epoch):
         os._exit(9)
     if what == "sleep":
         time.sleep(float(path))
-    return {"device": device, "threads": torch.get_num_threads(), "process": os.getpid()}
+    return {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "process": os.getpid(),
+        "on_interrupt": signal.getsignal(signal.SIGINT),
+    }
 
 
 def test_processes(tmp_path):
@@ -129,9 +137,8 @@ def test_processes(tmp_path):
     ended = dict(ended)
     assert ended.keys() == set(names)
     assert {outcome["device"] for outcome in ended.values()} == {"cpu"}
-    assert {outcome["threads"] for outcome in ended.values()} == {
-        max(1, len(os.sched_getaffinity(0)) // 2)
-    }
+    assert {outcome["threads"] for outcome in ended.values()} == {max(1, available_cores() // 2)}
+    assert {outcome["on_interrupt"] for outcome in ended.values()} == {signal.SIG_IGN}
     assert os.getpid() not in {outcome["process"] for outcome in ended.values()}
     assert retries == names[1:2]
     assert epochs["a"] == 1
@@ -143,8 +150,7 @@ def test_closing_ends_processes_at_work():
     _, outcome = next(ended)
     pool.submit(next(iter(pool._workers)), Trial("sleep 1000"))
     ended.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(outcome["process"], 0)
+    assert not psutil.pid_exists(outcome["process"])
 
 
 def large_job(images, trial, device, on_epoch):
@@ -170,7 +176,37 @@ def test_an_interrupt_while_workers_start_is_deferred(monkeypatch):
         list(outcomes(pool, [Trial("a")], on_epoch=id, on_retry=id))
     assert [process.is_alive() for process in processes] == [False, False]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    if hasattr(signal, "pthread_sigmask"):
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_interrupts_are_deferred_where_signals_cannot_be_blocked(monkeypatch):
+    monkeypatch.delattr(signal, "pthread_sigmask", raising=False)  # as on Windows
+    steps = []
+
+    def start():
+        with workers._interrupts_deferred():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            steps.append("started")
+        steps.append("interrupted too late")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert steps == ["started"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with workers._interrupts_deferred():
+        pass
+    # A thread cannot set what a signal does, and is never interrupted.
+    thread = threading.Thread(target=lambda: steps.append(deferred_in_a_thread()))
+    thread.start()
+    thread.join()
+    assert steps == ["started", signal.default_int_handler]
+
+
+def deferred_in_a_thread():
+    with workers._interrupts_deferred():
+        return signal.getsignal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(("device", "index"), [("cuda", 0), ("cuda:1", 1)])
