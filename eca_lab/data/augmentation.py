@@ -11,10 +11,16 @@ from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from eca_lab.data.dataset import Dataset
+from eca_lab.data.mapped import PIECE
 
 
 def augment(
-    images: Tensor, generator: Generator, *, scale: float = 1.0, crop: int | None = None
+    images: Tensor,
+    generator: Generator,
+    *,
+    scale: float = 1.0,
+    crop: int | None = None,
+    least_area: float | None = None,
 ) -> Tensor:
     """Random views of images for training, as usual for CIFAR (up to 32 pixels) or ImageNet.
 
@@ -23,14 +29,15 @@ def augment(
         generator: on the CPU, of all that is random.
         scale: side of the views as a share of that of the images, as in a `Recipe`.
         crop: by how many pixels views of small images are moved at most, as in a `Recipe`.
+        least_area: the smallest share that a view shows of its image, as in a `Recipe`.
 
     Returns:
         (N, 3, H * scale, W * scale) uint8, on the device of the images.
     """
     size = images.shape[-1]
     smaller = max(1, round(size * scale))
-    if size > 32:
-        return random_resized_crop(images, generator, size=smaller)
+    if size > 32 or least_area is not None:
+        return random_resized_crop(images, generator, size=smaller, least_area=least_area or 0.35)
     padding = size // 8 if crop is None else crop
     images = flip_and_crop(images, generator, padding=padding)
     if smaller == size:
@@ -62,17 +69,21 @@ def flip_and_crop(images: Tensor, generator: Generator, *, padding: int) -> Tens
     return windows[torch.arange(count, device=images.device), :, top, left]
 
 
-def random_resized_crop(images: Tensor, generator: Generator, *, size: int) -> Tensor:
+def random_resized_crop(
+    images: Tensor, generator: Generator, *, size: int, least_area: float = 0.35
+) -> Tensor:
     """Cut a random box out of each image, resize it, and mirror every other one, at random.
 
-    A box covers 0.35 to 1 of the image's area, uniformly, with a ratio of width to height of 3/4
-    to 4/3, uniformly on a logarithmic scale, and is clipped to the image. (The usual recipe for
-    ImageNet goes down to 0.08, and has 90 epochs or more to make up for it.)
+    A box covers from least_area to all of the image, uniformly, with a ratio of width to height of
+    3/4 to 4/3, uniformly on a logarithmic scale, and is clipped to the image, where torchvision's
+    `RandomResizedCrop` draws another one and rounds to whole pixels. (The usual recipe for ImageNet
+    goes down to 0.08, and has 90 epochs or more to make up for it.)
 
     Args:
         images: (N, 3, H, W) uint8.
         generator: on the CPU.
         size: side of the result in pixels.
+        least_area: the smallest share of the image's area, above 0 to 1.
 
     Returns:
         (N, 3, size, size) uint8, on the device of the images.
@@ -81,7 +92,7 @@ def random_resized_crop(images: Tensor, generator: Generator, *, size: int) -> T
 
     count, _, height, width = images.shape
     area, ratio, top, left, mirrored = torch.rand(5, count, generator=generator).unbind()
-    area = 0.35 + 0.65 * area
+    area = least_area + (1 - least_area) * area
     ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
     box_width = width * torch.sqrt(area * ratio).clamp(max=1)
     box_height = height * torch.sqrt(area / ratio).clamp(max=1)
@@ -105,12 +116,18 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return images.float().sub_(mean).div_(std)
 
 
-def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and std of each channel of uint8 images (N, 3, H, W) as values in 0..1, (3,) float32."""
+def channel_statistics(images: Tensor, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Mean and std of each channel of uint8 images (N, 3, H, W) as values in 0..1, (3,) float32.
+
+    Computed on the device, that of the images if it is None, to which they are moved in pieces.
+    """
+    device = device or images.device
     # How often each value occurs: exact, and faster than to sum the pixels.
-    channels = images.unbind(1)
-    counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in channels])
-    values = torch.arange(256, device=images.device)
+    counts = torch.zeros((images.shape[1], 256), dtype=torch.int64, device=device)
+    for part in images.split(max(1, PIECE // images[0].numel())):
+        for count, channel in zip(counts, part.to(device).unbind(1), strict=True):
+            count += channel.flatten().bincount(minlength=256)
+    values = torch.arange(256, device=device)
     count = images[:, 0].numel()
     mean = (counts * values).sum(1).double() / count
     std = ((counts * values**2).sum(1).double() / count - mean**2).sqrt()
@@ -119,6 +136,6 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 def input_transform(dataset: Dataset) -> Callable[[Tensor], Tensor]:
     """A function from uint8 images (N, 3, H, W) to the input of a network trained on a data set."""
-    mean, std = channel_statistics(dataset.train_images)
+    mean, std = channel_statistics(dataset.train_images, dataset.train_labels.device)
     layout = torch.channels_last
     return lambda images: normalize(images, mean, std).contiguous(memory_format=layout)

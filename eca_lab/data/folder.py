@@ -27,7 +27,7 @@ from tqdm import tqdm
 from eca_lab.data.dataset import Dataset, fingerprint_of, to_square
 from eca_lab.data.layout import Sample, list_folder
 from eca_lab.data.mapped import PIECE, allocate, count_whole, describe, open_images
-from eca_lab.files import listed, written_whole
+from eca_lab.files import written_whole
 from eca_lab.provenance import available_cores
 
 _CACHE_VERSION = 3  # to be raised when the decoding or the layout of the cache changes
@@ -336,12 +336,16 @@ class _Cache:
         return []
 
     def _remove_others(self) -> None:
-        """The journal, images of the folder as it was before, and its cache before version 3."""
+        """The journal, what there is of the folder as it was before, and the cache of version 2."""
         with suppress(OSError):  # what is in use on Windows
+            self._journal.unlink()
             (self._root / f"{self._name}.pt").unlink(missing_ok=True)
-            for path in listed(self._root, ".images") + listed(self._root, ".journal"):
-                if path.name.startswith(f"{self._name}-") and path != self._images:
+            for path in self._root.iterdir():
+                if path.name.startswith(f"{self._name}-") and not self._is_current(path):
                     path.unlink()
+
+    def _is_current(self, path: Path) -> bool:
+        return path.name.startswith(self._images.stem)
 
 
 @contextmanager

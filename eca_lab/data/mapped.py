@@ -1,6 +1,7 @@
 """Images in a file that is mapped into memory, by all processes that need them."""
 
 import errno
+import json
 import mmap
 import os
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+
+from eca_lab.files import written_whole
 
 PIECE = 2**25  # bytes that are decoded, checked or copied at a time
 # File systems that cannot set space aside say so by one of these.
@@ -112,6 +115,39 @@ def open_images(path: Path, described: dict[str, Any]) -> ImageFile | None:
         if found == seen or count_whole(path, pieces, prod(shape[1:])) == len(pieces):
             return ImageFile(path, shape, found)
     return None
+
+
+def copy_images(images: torch.Tensor, indices: torch.Tensor, path: Path) -> ImageFile:
+    """Some images in a file of their own, piece by piece, unless it is there and whole.
+
+    Args:
+        images: (N, 3, H, W) uint8.
+        indices: of those that are wanted, in the order in which they are.
+        path: of the file, which is named by what it holds. Beside it lies what is known of it.
+
+    Raises:
+        OSError: where the file cannot be kept; there is none then.
+    """
+    index = path.with_suffix(".json")
+    with suppress(OSError, ValueError):
+        if found := open_images(path, json.loads(index.read_bytes())):
+            return found
+    size = images[0].numel()
+    pieces = []
+    try:
+        with written_whole(path) as file:
+            allocate(file, len(indices) * size)
+            for part in indices.split(max(1, PIECE // size)):
+                content = images[part].numpy().data
+                file.write(content)
+                pieces.append((len(part), zlib.crc32(content)))
+        described = describe(path, (len(indices), *images.shape[1:]), pieces)
+        with written_whole(index) as file:
+            file.write(json.dumps(described).encode())
+    except OSError as error:
+        need = f"the chosen images take {len(indices) * size / 1e9:,.1f} GB there"
+        raise OSError(f"{path}: {need}, which cannot be kept: {error}") from error
+    return ImageFile(path, described["shape"], described["seen"])
 
 
 def count_whole(path: Path, pieces: Iterable[Sequence[int]], image_bytes: int) -> int:

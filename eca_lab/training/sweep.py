@@ -7,6 +7,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,9 @@ class Sweep:
         job = partial(run_trial, self.plan)
         pool: Pool
         if self._ray is not None:
+            # Its nodes need not have the files that images are mapped from.
+            in_memory = replace(self.plan.dataset, files=())
+            job = partial(run_trial, replace(self.plan, dataset=in_memory))
             pool = RayPool(job, self._ray, device=self._device, share=self._gpu_share)
         else:
             devices = self._devices or []
