@@ -23,8 +23,10 @@ def place(dataset: Dataset, device: torch.device) -> Dataset:
     """A data set for training on a device: its labels there, and its images too, if they fit.
 
     They fit if they take no more than `room` gives. Else, or where the device is fuller than it
-    says, they stay where they are.
+    says, they stay where they are. OSError for a file of images that was cut short or changed.
     """
+    for file in dataset.files:
+        file.check()
     if fits(dataset, device):
         with suppress(torch.OutOfMemoryError):
             return dataset.to(device)
