@@ -13,6 +13,9 @@ from torch.nn.functional import pad
 from eca_lab.data.dataset import Dataset
 from eca_lab.data.mapped import PIECE
 
+# Of boxes within an image, as in torchvision. More than one in two is, of those from 0.08 on.
+_DRAWS = 10
+
 
 def augment(
     images: Tensor,
@@ -37,7 +40,7 @@ def augment(
     size = images.shape[-1]
     smaller = max(1, round(size * scale))
     if size > 32 or least_area is not None:
-        return random_resized_crop(images, generator, size=smaller, least_area=least_area or 0.35)
+        return random_resized_crop(images, generator, size=smaller, least_area=least_area)
     padding = size // 8 if crop is None else crop
     images = flip_and_crop(images, generator, padding=padding)
     if smaller == size:
@@ -70,14 +73,17 @@ def flip_and_crop(images: Tensor, generator: Generator, *, padding: int) -> Tens
 
 
 def random_resized_crop(
-    images: Tensor, generator: Generator, *, size: int, least_area: float = 0.35
+    images: Tensor, generator: Generator, *, size: int, least_area: float | None = None
 ) -> Tensor:
     """Cut a random box out of each image, resize it, and mirror every other one, at random.
 
-    A box covers from least_area to all of the image, uniformly, with a ratio of width to height of
-    3/4 to 4/3, uniformly on a logarithmic scale, and is clipped to the image, where torchvision's
-    `RandomResizedCrop` draws another one and rounds to whole pixels. (The usual recipe for ImageNet
-    goes down to 0.08, and has 90 epochs or more to make up for it.)
+    With a least area the boxes are those of torchvision's `RandomResizedCrop`, but not rounded to
+    whole pixels: of the draws of an area, uniformly from least_area to 1, and of a ratio of width
+    to height, uniformly from 3/4 to 4/3 on a logarithmic scale, the first whose box is within the
+    image. The usual least area for ImageNet is 0.08, with 90 epochs or more to make up for it.
+
+    Without one the area is from 0.35 to 1, and of the first draw what is beyond the image is cut
+    off, so that the areas are uniform.
 
     Args:
         images: (N, 3, H, W) uint8.
@@ -91,17 +97,31 @@ def random_resized_crop(
     from torchvision.ops import roi_align
 
     count, _, height, width = images.shape
-    area, ratio, top, left, mirrored = torch.rand(5, count, generator=generator).unbind()
-    area = least_area + (1 - least_area) * area
-    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
-    box_width = width * torch.sqrt(area * ratio).clamp(max=1)
-    box_height = height * torch.sqrt(area / ratio).clamp(max=1)
+    if least_area is None:
+        area, ratio, top, left, mirrored = torch.rand(5, count, generator=generator).unbind()
+        box_height, box_width = _extent(0.35 + 0.65 * area, ratio)
+    else:
+        area, ratio = torch.rand(2, _DRAWS, count, generator=generator).unbind()
+        top, left, mirrored = torch.rand(3, count, generator=generator).unbind()
+        draws = torch.stack(_extent(least_area + (1 - least_area) * area, ratio))
+        first = (draws <= 1).all(0).byte().argmax(0)
+        box_height, box_width = draws[:, first, torch.arange(count)]
+    box_height = height * box_height.clamp(max=1)
+    box_width = width * box_width.clamp(max=1)
     left = left * (width - box_width)
     top = top * (height - box_height)
     boxes = torch.stack([torch.arange(count), left, top, left + box_width, top + box_height], 1)
     # Averages over the pixels under each pixel of the result, so that shrinking does not alias.
     cut = roi_align(images.float(), boxes.to(images.device), size, aligned=True)
     return _mirror(cut.round().to(torch.uint8), (mirrored < 0.5).to(images.device))
+
+
+def _extent(area: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """Height and width of boxes as shares of an image's, of shares of its area and draws in 0..1
+    of their ratio.
+    """
+    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
+    return torch.sqrt(area / ratio), torch.sqrt(area * ratio)
 
 
 def _mirror(images: Tensor, mirrored: Tensor) -> Tensor:
