@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from eca_lab.data.dataset import Dataset
 from eca_lab.data.mapped import PIECE
 
-# Of boxes within an image, as in torchvision. More than one in two is, of those from 0.08 on.
+# Of a box, until one is within the image, as in torchvision; of a least area of 0.08, 86% are.
 _DRAWS = 10
 
 
