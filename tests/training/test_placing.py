@@ -11,7 +11,7 @@ from PIL import Image
 from eca_lab.data import load_dataset
 from eca_lab.data.dataset import TENSORS, Dataset
 from eca_lab.recipe import Recipe
-from eca_lab.training import placing
+from eca_lab.training import placing, sweep
 from eca_lab.training.placing import fits, place, placement, room, taken
 from eca_lab.training.planning import plan_sweep
 from eca_lab.training.sweep import Sweep
@@ -159,7 +159,7 @@ def test_what_a_device_refuses_stays_on_the_host(dataset, monkeypatch):
 
 def test_a_file_that_is_cut_short_fails_a_trial_and_keeps_the_others(mapped, tmp_path, monkeypatch):
     plan = plan_sweep(mapped, "tiny", ["eca", "none"], seeds=1, recipe=QUICK)
-    sweep = Sweep(plan, tmp_path / "out")
+    planned = Sweep(plan, tmp_path / "out")
     path = mapped.files[0].path
     train = type(plan).train
 
@@ -169,8 +169,32 @@ def test_a_file_that_is_cut_short_fails_a_trial_and_keeps_the_others(mapped, tmp
         return train(plan, trial, *arguments, **keywords)
 
     monkeypatch.setattr(type(plan), "train", cut_short_for_the_second)
-    failed = sweep.run()
+    failed = planned.run()
     assert [record["arm"] for record in failed] == ["none"]
     assert "OSError" in failed[0]["reason"]
     assert "cut short or changed while it was in use" in failed[0]["reason"]
-    assert sweep.results()["arm"].tolist() == ["eca"]
+    assert planned.results()["arm"].tolist() == ["eca"]
+
+
+def test_a_file_that_was_cut_short_before_the_sweep_stops_it(mapped, tmp_path):
+    plan = plan_sweep(mapped, "tiny", ["eca"], seeds=1, recipe=QUICK)
+    os.truncate(mapped.files[0].path, 1000)
+    with pytest.raises(OSError, match=r"cut short or changed .* start again"):
+        Sweep(plan, tmp_path / "out", workers=2).run()
+
+
+def test_to_ray_go_the_images_themselves(mapped, tmp_path, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def pool(job, address, **_):
+        (plan,) = job.args
+        assert plan.dataset.files == ()
+        assert torch.equal(plan.dataset.train_images, mapped.train_images)
+        raise Stop
+
+    monkeypatch.setattr(sweep, "check_ray", lambda _: None)
+    monkeypatch.setattr(sweep, "RayPool", pool)
+    plan = plan_sweep(mapped, "tiny", ["eca"], seeds=1, recipe=QUICK)
+    with pytest.raises(Stop):
+        Sweep(plan, tmp_path / "out", ray="auto").run()
