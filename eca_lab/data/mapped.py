@@ -32,14 +32,14 @@ class ImageFile:
     Args:
         path: of the file.
         shape: (N, 3, H, W).
-        seen: size in bytes and time of the last change (`facts`) that the file must have.
+        seen: its size in bytes and the time of its last change in ns, which it must have.
 
     Raises:
         OSError: no such file, or one of another size or time.
     """
 
     def __init__(self, path: Path, shape: Sequence[int], seen: Sequence[int]) -> None:
-        self.path = path
+        self.path = path.absolute()  # other processes may work in another folder
         self.shape = tuple(shape)
         self.seen = tuple(seen)
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))

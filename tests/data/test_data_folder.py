@@ -237,8 +237,11 @@ def test_a_cache_that_cannot_be_written_costs_the_cache_alone(folder, load, tmp_
         assert torch.equal(decoded.train_images, expected.train_images)
 
 
-def test_a_full_disk_costs_the_cache_alone(folder, load, tmp_path):
+@pytest.mark.parametrize("noticed", ["at the start", "by writing"])
+def test_a_full_disk_costs_the_cache_alone(noticed, folder, load, tmp_path, monkeypatch):
     expected = load(folder)
+    if noticed == "by writing":
+        monkeypatch.delattr(os, "posix_fallocate")
     (tmp_path / "full").mkdir()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # bytes: no file gets larger
