@@ -31,6 +31,7 @@ RECIPE = (
     "weight_decay",
     "label_smoothing",
     "warmup",
+    "least_area",
 )
 # What an option is where it is not given. Until then it is None, so that it can be told.
 TRAINING = {
@@ -393,6 +394,8 @@ def _add_training_options(add: Callable[..., None], declared: str) -> None:
     add("--weight-decay", "of all but biases and normalisation", type=float, metavar="RATE")
     add("--label-smoothing", "share of a label for all classes", type=float, metavar="SHARE")
     add("--warmup", "share of the steps in which the rate rises", type=float, metavar="SHARE")
+    text = "crop boxes that cover at least this share of an image; 0.08 is usual for ImageNet"
+    add("--least-area", text, type=float, metavar="SHARE")
     add("--classes", "so many classes, or their names with commas between", type=_classes)
     add("--per-class", "training images a class", type=int, metavar="N")
     add("--size", "resize images to a square of so many pixels", type=int, metavar="N")

@@ -26,6 +26,7 @@ from eca_lab.networks.checkpoints import SUFFIX, load_checkpoint
 from eca_lab.networks.passes import Prepare
 from eca_lab.progress import progress_bar
 from eca_lab.training.keeping import train_checkpoints
+from eca_lab.training.placing import placement
 from eca_lab.training.planning import Plan, check_arms, duration, plan_sweep
 from eca_lab.training.sweep import Sweep, check_workers
 from eca_lab.training.train import check_device
@@ -44,6 +45,10 @@ def sweep(options: Namespace) -> int:
     left = planned.remaining()
     count = len(plan.trials)
     _print_plan(plan)
+    if options.ray is None:
+        batch_size, share = plan.recipe.batch_size, options.gpu_share
+        device = check_device(options.device)
+        print(placement(plan.dataset, device, batch_size=batch_size, gpu_share=share))
     print(f"\n{count - len(left)} of {count} trials are finished in {planned.out}")
     try:
         estimate = _estimate(planned, options)

@@ -12,6 +12,7 @@ from eca_lab.training.train import check_device
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import cpu_layouts
+import mapped_images
 import train_throughput
 
 QUICK = ["--size", "8", "--batch-size", "4", "--steps", "2", "--repeats", "2", "--threads", "1"]
@@ -113,7 +114,7 @@ def test_cpu_layouts_change_the_layout_and_nothing_else(monkeypatch):
     assert torch.channels_last is channels_last
 
 
-@pytest.mark.parametrize("main", [train_throughput.main, cpu_layouts.main])
+@pytest.mark.parametrize("main", [train_throughput.main, cpu_layouts.main, mapped_images.main])
 @pytest.mark.parametrize(
     ("option", "value"), [("steps", "0"), ("repeats", "-1"), ("threads", "0"), ("batch-size", "0")]
 )
@@ -123,3 +124,13 @@ def test_bad_input_gives_one_line(capsys, main, option, value):
     assert output.out == ""
     assert output.err.startswith(f"error: {option.replace('-', '_')}={value}")
     assert len(output.err.splitlines()) == 1
+
+
+def test_mapped_images_are_those_in_memory(tmp_path, capsys):
+    whole = train_throughput.random_dataset(12, size=8)
+    mapped = mapped_images.mapped_dataset(whole, tmp_path / "x.images")
+    assert mapped.file_of(mapped.train_images)
+    assert torch.equal(mapped.train_images, whole.train_images)
+    assert mapped_images.main(QUICK) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.endswith(")")]
+    assert [row.split("  ")[0] for row in rows] == ["in memory", "mapped"] * 2

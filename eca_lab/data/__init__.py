@@ -1,4 +1,4 @@
-"""Images to train on, held whole as uint8 tensors, augmented on the device where they live.
+"""Images to train on as uint8 tensors, in memory or mapped from a file, augmented on the device.
 
 N is the number of images, H = W their side in pixels.
 """
@@ -15,9 +15,13 @@ import torch
 from eca_lab.attention.spec import DATASETS
 from eca_lab.checks import check_choice, check_integer, shown
 from eca_lab.data.dataset import Dataset, fingerprint_of, to_square
+from eca_lab.data.mapped import ImageFile, copy_images
 from eca_lab.data.shapes import load_shapes
 
 __all__ = ["Dataset", "load_dataset"]
+
+# Bytes: chosen images of a folder that take more are copied into a file of the cache.
+_MOST_IN_MEMORY = 2**30
 
 
 def load_dataset(
@@ -37,8 +41,8 @@ def load_dataset(
             "folder:PATH", with PATH/train and PATH/test, or PATH/val where there is no test or one
             without labels, which hold a folder of images for each class. Tiny ImageNet is read as
             it is unpacked.
-        root: folder for downloads, and for the decoded images of a folder: where it cannot be
-            written, they are decoded each time.
+        root: folder for downloads, and for the decoded images of a folder, a byte for each value:
+            where it cannot be written, they are decoded each time.
         size: side to resize to, 4 to 1024 pixels, or None. Of an image that is not square, the
             shorter side is resized and the centre kept.
         classes: None for all, a number of classes to draw, or their names.
@@ -49,6 +53,7 @@ def load_dataset(
 
     Returns:
         A `Dataset` on the CPU, whose tensors may be shared with others: never write into them.
+        Images of a folder are mapped from a file, and need not fit into memory.
         Warnings tell which folder of test images was passed over, and how many test images are
         training images, too.
 
@@ -122,15 +127,41 @@ def _select(
     labels = chosen.tolist()
     train = torch.cat([_draw_images(source, label, per_class) for label in labels]).sort().values
     size = size or source.size
+    fingerprint = fingerprint_of([source.fingerprint, size], chosen, train, test)
+    files = [*source.files]
+    images: dict[str, Any] = {}
+    for split, indices in (("train_images", train), ("test_images", test)):
+        whole = getattr(source, split)
+        if file := _copied(source, whole, indices, f"{fingerprint[:12]}-{split}"):
+            files.append(file)
+        images[split] = file.images if file else _take(whole, indices, size)
     return replace(
         source,
-        train_images=_take(source.train_images, train, size),
+        **images,
         train_labels=torch.searchsorted(chosen, source.train_labels[train]),
-        test_images=_take(source.test_images, test, size),
         test_labels=torch.searchsorted(chosen, source.test_labels[test]),
         classes=tuple(source.classes[label] for label in labels),
-        fingerprint=fingerprint_of([source.fingerprint, size], chosen, train, test),
+        fingerprint=fingerprint,
+        files=tuple(files),
     )
+
+
+def _copied(
+    source: Dataset, images: torch.Tensor, indices: torch.Tensor, name: str
+) -> ImageFile | None:
+    """A file of those images that are chosen; None where there is no need of one.
+
+    There is none for images that are in memory, for a view of those mapped, or for few.
+    """
+    file = source.file_of(images)
+    if file is None or _is_range(indices) or len(indices) * images[0].numel() <= _MOST_IN_MEMORY:
+        return None
+    return copy_images(images, indices, file.path.with_name(f"{file.path.stem}-{name}.images"))
+
+
+def _is_range(indices: torch.Tensor) -> bool:
+    """Whether sorted indices are without a gap."""
+    return int(indices[-1] - indices[0]) == len(indices) - 1
 
 
 def _choose_classes(source: Dataset, classes: int | Collection[str] | None) -> list[int]:
@@ -159,7 +190,8 @@ def _draw_images(source: Dataset, label: int, per_class: int | None) -> torch.Te
 
 def _take(images: torch.Tensor, indices: torch.Tensor, size: int) -> torch.Tensor:
     """images[indices], for sorted indices, resized; no copy without need."""
-    images = images if len(indices) == len(images) else images[indices]
+    if len(indices) < len(images):
+        images = images[indices[0] : indices[-1] + 1] if _is_range(indices) else images[indices]
     if images.shape[-1] == size:
         return images
     # Some at a time: on the way they may be of 32 bits a value.

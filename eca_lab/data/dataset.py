@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from eca_lab.data.mapped import ImageFile
+
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -17,7 +19,8 @@ class Dataset:
     name is as given to `load_dataset`; of a folder, the last part of its path. Images are
     (N, 3, H, W) uint8, labels (N,) int64. The fingerprint is a hash of the source (every byte of
     the images or of their files, labels, names of classes), of the size and of the images chosen,
-    equal on every machine. skipped counts unreadable images left out.
+    equal on every machine. skipped counts unreadable images left out. files are those that images
+    are mapped from; images of none of them are in memory.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Dataset:
     classes: tuple[str, ...]
     fingerprint: str
     skipped: int = 0
+    files: tuple[ImageFile, ...] = field(default=(), repr=False)
 
     @property
     def size(self) -> int:
@@ -38,12 +42,29 @@ class Dataset:
         """The same data set with its tensors on a device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
 
+    def file_of(self, images: torch.Tensor) -> ImageFile | None:
+        """The file that images of this data set are mapped from; None where they are in memory."""
+        return next((file for file in self.files if file.offset(images) is not None), None)
+
     # To another process as arrays: tensors need shared memory, of which containers have little.
+    # What is mapped goes as its place in the file, which is mapped there, too.
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {name: getattr(self, name).cpu().numpy() for name in TENSORS}
+        return self.__dict__ | {name: self._sent(getattr(self, name)) for name in TENSORS}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {name: torch.tensor(state[name]) for name in TENSORS})
+        self.__dict__.update(state | {name: _received(state[name]) for name in TENSORS})
+
+    def _sent(self, tensor: torch.Tensor) -> Any:
+        if file := self.file_of(tensor):
+            return file, file.offset(tensor), tuple(tensor.shape)
+        return tensor.cpu().numpy()
+
+
+def _received(sent: Any) -> torch.Tensor:
+    if isinstance(sent, tuple):
+        file, offset, shape = sent
+        return file.at(offset, shape)
+    return torch.tensor(sent)
 
 
 def fingerprint_of(description: object, *tensors: torch.Tensor) -> str:

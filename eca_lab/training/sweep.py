@@ -7,6 +7,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,9 +121,10 @@ class Sweep:
             The records of the trials that failed.
 
         Raises:
-            OSError: before any training, as `remaining`. Or where the folder cannot take a record,
-                or moves away: no other trial is started, those that run end, and their records are
-                kept where the message says.
+            OSError: before any training, as `remaining`, and for a file of images that was cut
+                short or changed. Or where the folder cannot take a record, or moves away: no other
+                trial is started, those that run end, and their records are kept where the message
+                says.
             RuntimeError: where the workers die before they are ready.
         """
         self.out.mkdir(parents=True, exist_ok=True)
@@ -132,6 +134,8 @@ class Sweep:
             warnings.warn(f"{self.out}: {words}", stacklevel=2)
         if not todo:
             return []
+        for file in self.plan.dataset.files:
+            file.check()  # else workers would die of it
         if self._ray is None:
             at_once = self.at_once(len(todo))
             self.plan.warn_of_emulation(todo, self._device, at_once=at_once, seconds=estimate)
@@ -184,6 +188,9 @@ class Sweep:
         job = partial(run_trial, self.plan)
         pool: Pool
         if self._ray is not None:
+            # Its nodes need not have the files that images are mapped from.
+            in_memory = replace(self.plan.dataset, files=())
+            job = partial(run_trial, replace(self.plan, dataset=in_memory))
             pool = RayPool(
                 job,
                 self._ray,

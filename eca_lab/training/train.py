@@ -25,6 +25,7 @@ from eca_lab.networks.imported import architecture, build_imported, example_of
 from eca_lab.networks.passes import without_tf32
 from eca_lab.provenance import cpu_has_bfloat16
 from eca_lab.recipe import PRECISIONS, Recipe
+from eca_lab.training.placing import place, taken
 
 # Whose parameters weight decay leaves alone.
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -70,6 +71,7 @@ def train_network(
     Raises:
         TypeError, ValueError: for what is not accepted, or fewer images than a batch.
         FloatingPointError: for a loss that is no longer finite, or logits or weights that are not.
+        OSError: for a file of images that is cut short or changed meanwhile.
     """
     recipe = recipe or Recipe()
     device = check_device(device)
@@ -77,7 +79,7 @@ def train_network(
     dtype = getattr(torch, precision)
     check_integer("batch_size", recipe.batch_size, most=len(dataset.train_images))
     model = _network_for(dataset, backbone, arm, seed=seed, device=device, at=at)
-    dataset = dataset.to(device)
+    dataset = place(dataset, device)
     as_input = input_transform(dataset)
     initial = {name: value.detach().clone() for name, value in _attention_parameters(model)}
     optimizer, scheduler = _optimizer(model, recipe, train_count=len(dataset.train_images))
@@ -233,7 +235,7 @@ def batches(
 
     Args:
         dataset: its training images are shuffled; what makes no whole batch is left out.
-        recipe: its batch_size and crop count.
+        recipe: its batch_size, crop and least_area count.
         order, augmentation: one shuffles the images, the other augments them.
         scale: the share of the full size that images have.
 
@@ -241,11 +243,12 @@ def batches(
         Images, uint8 (batch_size, 3, side, side), and labels (batch_size,).
     """
     indices = torch.randperm(len(dataset.train_images), generator=order)
-    indices = indices.to(dataset.train_images.device)
     whole = len(indices) // recipe.batch_size * recipe.batch_size
-    for batch in indices[:whole].split(recipe.batch_size):
-        images = augment(dataset.train_images[batch], augmentation, scale=scale, crop=recipe.crop)
-        yield images, dataset.train_labels[batch]
+    for images, labels in taken(dataset, "train", indices[:whole], batch_size=recipe.batch_size):
+        views = augment(
+            images, augmentation, scale=scale, crop=recipe.crop, least_area=recipe.least_area
+        )
+        yield views, labels
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
@@ -401,9 +404,8 @@ def _accuracy(
     model.eval()
     ranks = []  # how many classes score above the true one: 0 is right, below 5 is in the top 5
     broken = []  # above NaN there is no logit, so all would be right
-    image_batches = dataset.test_images.split(500)
-    label_batches = dataset.test_labels.split(500)
-    for images, labels in zip(image_batches, label_batches, strict=True):
+    everything = torch.arange(len(dataset.test_images))
+    for images, labels in taken(dataset, "test", everything, batch_size=500):
         # In float32 on any device: bfloat16 logits would tie.
         logits = model(as_input(images))
         ranks.append((logits > logits.gather(1, labels[:, None])).sum(1).cpu())

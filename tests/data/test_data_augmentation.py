@@ -1,8 +1,11 @@
+import math
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.v2.functional import resize, resized_crop
 
 from eca_lab.data.augmentation import (
     augment,
@@ -107,6 +110,65 @@ def test_random_resized_crop_cuts_boxes_of_the_stated_size_and_shape(monkeypatch
         assert position.std() == pytest.approx(12**-0.5, abs=0.03)
 
 
+def test_boxes_of_a_least_area_are_those_of_torchvision(monkeypatch):
+    cut = []
+    monkeypatch.setattr(
+        "torchvision.ops.roi_align", lambda images, boxes, *_, **__: cut.append(boxes) or images
+    )
+    images = torch.zeros(8000, 3, 20, 30, dtype=torch.uint8)
+    random_resized_crop(images, _generator(), size=20, least_area=0.08)
+    _, left, top, right, bottom = cut[0].double().T
+    ours = torch.stack([top, left, bottom - top, right - left], 1) / torch.tensor([20, 30, 20, 30])
+    torch.manual_seed(0)
+    # Rounded to whole pixels: of these there are enough.
+    large = images[0, :, :1, :1].expand(-1, 2000, 2000)
+    draw = partial(RandomResizedCrop.get_params, large, (0.08, 1), (3 / 4, 4 / 3))
+    theirs = torch.tensor([draw() for _ in range(8000)]).double() / 2000
+    # The difference of two means of 8,000 numbers has a standard deviation of 0.003 or 0.004.
+    assert (ours.mean(0) - theirs.mean(0)).abs().max() < 0.015
+    assert (ours.std(0) - theirs.std(0)).abs().max() < 0.015
+    for boxes in (ours, theirs):
+        height, width = boxes[:, 2:].T
+        assert 0.079 < (height * width).min() < 0.09
+        assert 0.9 < (height * width).max() < 1.001
+        assert 0.74 < (width / height).min() < (width / height).max() < 1.34
+        assert ((boxes[:, :2] + boxes[:, 2:]) < 1.001).all()
+    areas = [boxes[:, 2:].prod(1).sort().values for boxes in (ours, theirs)]
+    assert (areas[0] - areas[1]).abs().max() < 0.03  # of their quantiles
+
+
+@pytest.mark.parametrize(
+    ("box", "size"),
+    [((5, 8, 20, 24), 40), ((0, 0, 32, 40), 40), ((11, 3, 24, 20), 24), ((2, 3, 36, 32), 12)],
+)
+def test_a_box_is_cut_and_resized_as_by_torchvision(box, size, monkeypatch):
+    """Box: top, left, height and width in an image of 40 x 40 pixels."""
+    top, left, height, width = box
+    area = (height * width / 1600 - 0.08) / 0.92
+    ratio = (math.log(width / height) / math.log(4 / 3) + 1) / 2
+    place = [top / max(40 - height, 1), left / max(40 - width, 1), 0.9]  # not mirrored
+    beyond = torch.tensor([1.0, 0.0])  # the first draw is passed over: too high
+    shape = torch.stack([beyond, *[torch.tensor([area, ratio])] * 9], 1)
+    draws = iter([shape[..., None], torch.tensor(place)[:, None]])
+    monkeypatch.setattr(torch, "rand", lambda *_, generator: next(draws))
+    image = resize(_random_images(1, 5, 5), [40, 40])  # smooth
+    ours = random_resized_crop(image, None, size=size, least_area=0.08).float()
+    theirs = resized_crop(image, top, left, height, width, [size, size], antialias=True).float()
+    inner = (..., slice(2, -2), slice(2, -2))  # at the edges ours sees what is beyond the box
+    difference = (ours - theirs)[inner].abs()
+    if size >= max(height, width):  # enlarged: both are bilinear
+        assert difference.max() <= 1
+    else:  # a mean, and one in which the middle weighs more
+        assert difference.mean() < 2
+
+
+def test_a_least_area_cuts_small_images_too():
+    images = _random_images(20, 32, 32)
+    views = augment(images, _generator(), scale=0.5, least_area=0.08)
+    expected = random_resized_crop(images, _generator(), size=16, least_area=0.08)
+    assert torch.equal(views, expected)
+
+
 def test_random_resized_crop_of_the_whole_image_is_the_image(monkeypatch):
     images = _random_images(3, 12, 12)
     whole = torch.ones(5, 3)
@@ -129,6 +191,14 @@ def test_augmentation_does_not_depend_on_the_device(size, tolerance):
     assert (here - there.cpu().int()).abs().max() <= tolerance
     for a, b in zip(channel_statistics(images), channel_statistics(images.cuda()), strict=True):
         assert torch.equal(a, b.cpu())
+
+
+def test_statistics_are_equal_in_pieces(monkeypatch):
+    images = _random_images(50, 9, 9)
+    whole = channel_statistics(images)
+    monkeypatch.setattr("eca_lab.data.augmentation.PIECE", 3 * 9 * 9 * 7)
+    for one, other in zip(whole, channel_statistics(images), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_statistics_and_normalization():

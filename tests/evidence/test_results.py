@@ -62,8 +62,9 @@ def test_identity_is_what_is_computed(dataset, make_record):
         identity(recipe=Recipe(crop=2)),
         identity(recipe=Recipe(crop=0)),
         identity(recipe=Recipe(scales=((0.5, 1),))),
+        identity(recipe=Recipe(least_area=0.08)),
     }
-    assert len(others) == 10
+    assert len(others) == 11
     assert identity() not in others
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from eca_lab.data.augmentation import input_transform
+from eca_lab.data.augmentation import input_transform, random_resized_crop
 from eca_lab.evidence.results import unpack_correct
 from eca_lab.recipe import Recipe
 from eca_lab.training import train
@@ -152,6 +152,22 @@ def test_the_first_epochs_may_show_smaller_images(dataset, monkeypatch):
     assert len(outcome["loss_curve"]) == 4
 
 
+def test_the_least_area_of_a_recipe_reaches_the_batches_and_its_record(dataset):
+    def first_batch(recipe):
+        streams = {"order": generator(0, "data order"), "augmentation": generator(0, "augment")}
+        return next(batches(dataset, recipe, **streams))[0]
+
+    recipe = dataclasses.replace(QUICK, least_area=0.08)
+    order = torch.randperm(64, generator=generator(0, "data order"))
+    expected = random_resized_crop(
+        dataset.train_images[order[:16]], generator(0, "augment"), size=16, least_area=0.08
+    )
+    assert torch.equal(first_batch(recipe), expected)
+    assert not torch.equal(first_batch(QUICK), expected)
+    assert recipe.describe() == QUICK.describe() | {"least_area": 0.08}
+    assert "least_area" not in QUICK.describe()
+
+
 def test_an_epoch_shows_each_image_once(dataset):
     order, augmentation = generator(0, "data order"), generator(0, "augmentation")
     marked = dataclasses.replace(
@@ -272,6 +288,8 @@ def test_a_loss_that_is_not_finite_ends_the_trial(dataset):
         ({"weight_decay": -1}, "weight_decay=-1: accepted is a finite number from 0"),
         ({"decay": "cosine"}, "decay='cosine': accepted are linear$"),
         ({"crop": -1}, "crop=-1: accepted is an integer from 0 to 32"),
+        ({"least_area": 0}, "least_area=0: accepted is a finite number to 1 above 0"),
+        ({"least_area": 0.08, "crop": 4}, "least_area=0.08 with crop=4: accepted is one of the"),
         ({"scales": [[1.5, 1]]}, "scales=1.5: accepted is a finite number to 1 above 0"),
         ({"scales": [0.5]}, "scales=0.5: accepted are pairs of a scale and epochs"),
         ({"scales": [[0.5, 0]]}, "epochs in scales=0: accepted is a positive integer"),
