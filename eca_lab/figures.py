@@ -342,7 +342,7 @@ def frozen_figure(layers: pd.DataFrame, sets: pd.DataFrame) -> LabFigure:
         ax.plot(costs["told"], rows, "o", color=BLUE, label="half that tells, 95% interval")
         ax.plot(costs["chosen"], rows, "x", color=VERMILLION, label="half that chose the order")
         dress(ax, title, "cost, points of top-1", "")
+        ax.set_ylim(len(rows) - 0.5, -0.5)
     axes[0].set_yticks(rows, [*layers.index])
-    axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

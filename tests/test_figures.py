@@ -193,3 +193,19 @@ def test_the_forest_plot_shows_means_seeds_and_margin():
     assert ax.get_ylim() == (3.5, -0.5)
     (legend,) = figure.legends
     assert "mean: undecided" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_frozen_costs_are_drawn_with_their_intervals():
+    costs = {"chosen": [0.1, 2.0], "told": [0.3, 1.5], "low": [-0.2, 0.5], "high": [0.8, 2.5]}
+    layers = pd.DataFrame(costs, pd.Index(["b", "a"], name="layer"))
+    sets = pd.DataFrame({"layer": ["b", "a"], **costs}, pd.RangeIndex(1, 3, name="frozen"))
+    sets.loc[2, "told"] = 1.9
+    figure = figures.frozen_figure(layers, sets)
+    for ax, found in zip(figure.axes, (layers, sets), strict=True):
+        [intervals] = [each for each in ax.collections if isinstance(each, LineCollection)]
+        ends = np.array(intervals.get_segments())[:, :, 0]
+        np.testing.assert_array_equal(ends, found[["low", "high"]])
+        drawn = [line.get_xdata().tolist() for line in ax.lines[1:]]
+        assert drawn == [found["told"].tolist(), found["chosen"].tolist()]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["b", "a"]
+    assert figure.axes[0].yaxis_inverted()
