@@ -44,8 +44,8 @@ MOST_COST = 1.03  # of a training step of ResNet-50 with fused ECA, to one witho
 LEAST_GAIN = 5  # of images per second, to those of the stock loop
 LEAST_SECONDS = 5  # in which a stage is still worth its start
 GRACE = 10  # seconds that a stage has to end once it is told to
-# A stage's sweep starts nothing that would end in its last seconds.
-SPARE = 15
+SPARE = 15  # seconds before its limit after which no trial of a sweep may end
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -268,11 +268,14 @@ def run(stage, out, *, left, environment):
         )
         try:
             in_time = _wait(process, limit, lambda: _carry(stage.records, out, began_on))
+            how = None if in_time else "cut off"
+        except KeyboardInterrupt:
+            how = INTERRUPTED
         finally:
             _end(process)
             _carry(stage.records, out, began_on)
     seconds = round(time.monotonic() - began, 1)
-    how = _how(stage, process.returncode if in_time else None, printed)
+    how = how or _how(stage, process.returncode, printed)
     return Ended(stage.name, seconds, how, _figures(stage))
 
 
@@ -316,9 +319,7 @@ def _carry(records, out, since):
 
 
 def _how(stage, status, printed):
-    """How a stage ended, by its exit status, which is None if it was cut off."""
-    if status is None:
-        return "cut off"
+    """How a stage ended by itself, with such an exit status."""
     if status == 0:
         return "done"
     # Where there is no GPU or no such study we would not be here: it has not got its images.
@@ -365,15 +366,12 @@ def run_all(planned, out, *, minutes, about, dry):
         print(f"{stage.name} ...", flush=True)
         # Whoever cuts the whole off does it then, and finds it ended.
         left = deadline - time.monotonic() - GRACE
-        try:
-            ended.append(run(stage, out, left=left, environment=environment))
-        except KeyboardInterrupt:
-            ended.append(Ended(stage.name, 0, "interrupted", _figures(stage)))
+        ended.append(run(stage, out, left=left, environment=environment))
         text = summary(ended, about, judged=not dry)
         (out / "summary.md").write_text(text, encoding="utf-8")
         told = {"about": about, "dry": dry, "stages": [asdict(each) for each in ended]}
         (out / "summary.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-        if ended[-1].how == "interrupted":
+        if ended[-1].how == INTERRUPTED:
             break
     return ended
 
