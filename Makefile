@@ -1,4 +1,5 @@
-# What people and CI both call. ARGS goes to JupyterLab in `make lab` and to pytest in all that tests.
+# What people and CI both call. ARGS goes to JupyterLab in `make lab`, to benchmarks/gpu.py in
+# `make gpu`, and to pytest in all that tests.
 # It also works in GNU Make 3.81, which comes with macOS.
 SHELL := /bin/bash
 BIN := .venv/bin
@@ -18,7 +19,7 @@ XDIST := -n 2 --dist loadscope --no-loadscope-reorder
 QUIET := TQDM_DISABLE=1
 
 .PHONY: lab test test-js test-browser test-lowest lint format notebooks site sweep-demo study study-small \
-        photographs why imagenet-subset ladder ladder-small checkpoints constraints clean
+        photographs why imagenet-subset ladder ladder-small gpu checkpoints constraints clean
 
 lab: .venv/.reader
 	$(BIN)/python -m eca_lab lab -- $(ARGS)
@@ -133,6 +134,12 @@ ladder: .venv/.reader
 
 ladder-small: .venv/.reader
 	$(SWEEP) --study ladder --setting small --data "$(CIFAR10)" $(ON_CPU)
+
+# What a GPU machine is to be asked, in ten minutes that may be cut off: all of it lies in OUT, to be
+# carried away. With ARGS=--dry it runs on the CPU, for the wiring alone.
+OUT ?= data/results/gpu/$$(date +%Y%m%d-%H%M%S)
+gpu: .venv/.installed
+	$(BIN)/python benchmarks/gpu.py --out "$(OUT)" --data "$(CIFAR10)" $(ARGS)
 
 # The trained networks on `shapes`, about two minutes each on one CPU core to itself. Those that
 # are there are kept, so remove them first to train them again.

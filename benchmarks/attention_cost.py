@@ -183,23 +183,23 @@ def main(arguments=None):
             )
             table = measure(functions, options.repeats, device=device)
         tables[f"step of {options.backbone}, {size} px, {precision}"] = table
-        show(tables)
+        keep(tables, options.csv, here)
     shapes = stage_shapes(options.blocks_of, options.sizes[0], options.batch_size)
     for shape, precision in itertools.product(shapes, options.precisions):
         table = measure(ends(shape, precision, device=device), options.repeats, device=device)
         table["passes"] = 2 * table["ms"] / table.loc["copy", "ms"]
         tables[f"end of a block, {' x '.join(map(str, shape))}, {precision}"] = table
-        show(tables)
-    if options.csv:
-        whole = pd.concat(tables, names=["what", "arm"]).round(3)
-        versions = {name: here["versions"][name] for name in ("python", "torch")}
-        whole.assign(device=here["device"], **versions).to_csv(options.csv)
+        keep(tables, options.csv, here)
 
 
-def show(tables):
-    """Print the last of the tables."""
+def keep(tables, path, here):
+    """Print the last of the tables, and write all to the path, if any: it may be cut off next."""
     title, table = list(tables.items())[-1]
     print(f"\n{title}\n{table.round(2).to_string()}", flush=True)
+    if path:
+        whole = pd.concat(tables, names=["what", "arm"]).round(3)
+        versions = {name: here["versions"][name] for name in ("python", "torch")}
+        whole.assign(device=here["device"], **versions).to_csv(path)
 
 
 if __name__ == "__main__":

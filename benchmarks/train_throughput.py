@@ -18,6 +18,7 @@ import time
 from importlib.metadata import version
 from importlib.util import find_spec
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -303,6 +304,7 @@ def main(arguments=None):
     )
     command.add_argument("--precision", choices=PRECISIONS, default="auto", help="of our loop")
     command.add_argument("--modules", action="store_true", help="our loop does not run fused")
+    command.add_argument("--csv", metavar="PATH", help="file of images/s: a row for each repeat")
     options = command.parse_args(arguments)
     try:
         check_options(options)
@@ -332,7 +334,10 @@ def main(arguments=None):
         return 2
     print_conditions(options, device)
     print(f"{options.loader_workers} loader workers")
-    print_rates(take_turns(loops, options.repeats))
+    rates = take_turns(loops, options.repeats)
+    print_rates(rates)
+    if options.csv:
+        pd.DataFrame(rates).to_csv(options.csv, index=False)
     return 0
 
 

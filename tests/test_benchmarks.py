@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -26,8 +27,10 @@ def threads():
     torch.set_num_threads(before)
 
 
-def test_three_loops_are_compared(capsys):
+def test_three_loops_are_compared(capsys, tmp_path):
+    table = tmp_path / "rates.csv"
     options = [*QUICK, "--loader-workers", "1", "--precision", "bfloat16", "--modules"]
+    options += ["--csv", str(table)]
     assert train_throughput.main(options) == 0
     printed = capsys.readouterr().out
     assert "tiny with eca, 8 x 8 pixels, epochs of 2 batches of 4" in printed
@@ -41,6 +44,10 @@ def test_three_loops_are_compared(capsys):
         for precision in ("bfloat16", "float32")
         for loop in ("DataLoader, torchvision", "timm")
     ]
+    rates = pd.read_csv(table)
+    assert list(rates.columns) == list(rows)
+    assert rates.shape == (2, 5)
+    assert (rates > 0).all(axis=None)
 
 
 @pytest.mark.parametrize("loop", [train_throughput.plain_rate, train_throughput.timm_rate])
