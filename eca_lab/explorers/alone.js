@@ -19,11 +19,14 @@ const { initial, usual } = traits.given;
 const asked = Object.keys(traits.answer.asked ?? {});
 const key = (state) => JSON.stringify(asked.map((name) => state[name]));
 const known = new Map(answers.map((each) => [key(each.asked ?? {}), each]));
+const recorded = answers.map((each) => each.asked ?? {}); // none where the page answers every state itself
 const heard = {};
 let later;
 const model = {
-	get: (name) =>
-		name === "alone" ? true : name === "link" ? link() : traits[name],
+	get(name) {
+		if (name === "alone") return recorded;
+		return name === "link" ? link() : traits[name];
+	},
 	set(name, value) {
 		if (traits[name] === value) return;
 		traits[name] = value;
