@@ -5,8 +5,9 @@ import { test } from "node:test";
 import {
 	costs,
 	hears,
+	lowered,
 	nearestRecorded,
-	settled,
+	wanted,
 } from "../../eca_lab/explorers/reduction.js";
 
 const STATE = {
@@ -17,6 +18,7 @@ const STATE = {
 	seed: 0,
 	weights: "random",
 };
+const settled = (...asked) => lowered(wanted(...asked));
 const LAYERS = { layer3: { channels: 32, reduction: 8, kernel_size: 5 } };
 
 test("fewer channels lower what they have no room for", () => {
