@@ -96,5 +96,10 @@ const text = new Blob([module], { type: "text/javascript" }); // a page from a f
 (await import(URL.createObjectURL(text))).default.render({ model, el });
 place.replaceChildren(el); // in place of the picture for readers without JavaScript
 for (const _ of "12") await new Promise(requestAnimationFrame);
+// The styles of a page may spare what is out of sight while the explorer is used, until sizes change.
+for (const event of ["pointerenter", "focusin"])
+	place.addEventListener(event, () => document.body.classList.add("using"));
+addEventListener("resize", () => document.body.classList.remove("using"));
+place.closest(".output_html")?.classList.add("alive");
 addEventListener("hashchange", open);
 await open();

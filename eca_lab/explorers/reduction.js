@@ -56,23 +56,27 @@ export function wanted(state, changes, layers) {
 	return next;
 }
 
-const apart = (one, other) =>
-	typeof one === "number"
+function apart(one, other) {
+	if (one === other) return 0;
+	return typeof one === "number"
 		? Math.abs(Math.log((1 + one) / (1 + other)))
-		: 100 * (one !== other);
+		: 100;
+}
 
 // The recorded state that is nearest to a state: first in the names that were changed, then in the rest. Random
 // weights stay random, for trained ones are of one layer.
 export function nearestRecorded(state, changed, recorded) {
-	const away = (other, names) =>
-		names.reduce((sum, name) => sum + apart(state[name], other[name]), 0);
 	const rest = Object.keys(state).filter((name) => !changed.includes(name));
-	const nearer = (one, other) =>
-		away(one, changed) - away(other, changed) ||
-		away(one, rest) - away(other, rest);
-	return recorded
-		.filter(({ weights }) => ["random", state.weights].includes(weights))
-		.reduce((best, each) => (nearer(each, best) < 0 ? each : best));
+	let [best, least] = [state, [Infinity, Infinity]];
+	for (const each of recorded) {
+		if (!["random", state.weights].includes(each.weights)) continue;
+		const away = [changed, rest].map((names) =>
+			names.reduce((sum, name) => sum + apart(state[name], each[name]), 0),
+		);
+		if ((away[0] - least[0] || away[1] - least[1]) < 0)
+			[best, least] = [each, away];
+	}
+	return best;
 }
 
 // Hidden units of SE, channels in a block of SE-GC; of all three, parameters and multiply-adds.
