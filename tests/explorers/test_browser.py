@@ -1455,6 +1455,26 @@ def test_without_a_kernel_every_control_of_the_reduction_leads_to_what_is_record
     expect(explorer.root).not_to_contain_text("kernel:")
 
 
+def test_what_is_out_of_sight_is_spared_while_an_explorer_is_used(show_alone):
+    from eca_lab.explorers import KernelSizeExplorer
+
+    explorer = show_alone(KernelSizeExplorer())
+    page, text = explorer.page, "<div class=rendered_html><h2>Far</h2><p>below</p></div>"
+    page.add_style_tag(path=ROOT / "eca_lab" / "site" / "page.css")
+    cells = f"<div style='height: 9000px'></div><div class=text_cell>{text}</div>"
+    page.evaluate("cells => document.body.insertAdjacentHTML('beforeend', cells)", cells)
+    page.wait_for_timeout(200)  # frames, in which the browser notes sizes
+    far, height = page.locator(".text_cell"), "document.documentElement.scrollHeight"
+    before = page.evaluate(height)
+    expect(far).to_have_css("content-visibility", "visible")
+    explorer.slider("channels C").focus()
+    expect(far).to_have_css("content-visibility", "auto")
+    page.wait_for_timeout(200)
+    assert page.evaluate(height) == before  # as a link to what is far below needs it
+    page.set_viewport_size({"width": 700, "height": 600})
+    expect(far).to_have_css("content-visibility", "visible")
+
+
 # The last of all, for it takes the kernel of the others.
 def test_explorers_are_there_when_the_notebook_is_opened_again(lab, everything):
     page, wrong = everything
