@@ -54,7 +54,8 @@ class ReductionExplorer(Explorer):
         "no reduction": {"reduction": 1},
         "no interaction": {"kernel_size": 1},
     }
-    RECORDED: ClassVar = {  # all combinations, for a page without a kernel
+    # All combinations, for a page without a kernel, which goes to the nearest.
+    RECORDED: ClassVar = {
         "channels": (16, 64, 128),
         "reduction": (1, 2, 4, 8, 16),
         "kernel_size": (1, 3, 5, 9),
