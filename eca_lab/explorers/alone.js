@@ -19,11 +19,14 @@ const { initial, usual } = traits.given;
 const asked = Object.keys(traits.answer.asked ?? {});
 const key = (state) => JSON.stringify(asked.map((name) => state[name]));
 const known = new Map(answers.map((each) => [key(each.asked ?? {}), each]));
+const recorded = answers.map((each) => each.asked ?? {}); // none where the page answers every state itself
 const heard = {};
 let later;
 const model = {
-	get: (name) =>
-		name === "alone" ? true : name === "link" ? link() : traits[name],
+	get(name) {
+		if (name === "alone") return recorded;
+		return name === "link" ? link() : traits[name];
+	},
 	set(name, value) {
 		if (traits[name] === value) return;
 		traits[name] = value;
@@ -93,5 +96,10 @@ const text = new Blob([module], { type: "text/javascript" }); // a page from a f
 (await import(URL.createObjectURL(text))).default.render({ model, el });
 place.replaceChildren(el); // in place of the picture for readers without JavaScript
 for (const _ of "12") await new Promise(requestAnimationFrame);
+// The styles of a page may spare what is out of sight while the explorer is used, until sizes change.
+for (const event of ["pointerenter", "focusin"])
+	place.addEventListener(event, () => document.body.classList.add("using"));
+addEventListener("resize", () => document.body.classList.remove("using"));
+place.closest(".output_html")?.classList.add("alive");
 addEventListener("hashchange", open);
 await open();

@@ -172,8 +172,8 @@ class Explorer(anywidget.AnyWidget):
         """Write the explorer as one file that lives without a kernel, and fetches nothing.
 
         It opens from the disk, in dark or light. What only the kernel can compute is recorded
-        beforehand, with a bar of progress where that takes long; what could not be recorded is not
-        shown. A file of that name is written over.
+        beforehand, with a bar of progress where that takes long; of sizes that were not recorded
+        the nearest that were are shown. A file of that name is written over.
 
         Of channel weights it shows the weights, pictures and predictions of all images, the
         predictions without the attention of each layer, and the maps of as many images as 2 MB

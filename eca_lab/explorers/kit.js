@@ -134,7 +134,7 @@ function connect(model, el, make) {
 		given,
 		shows: [],
 		ends: [],
-		alone: model.get("alone"),
+		alone: model.get("alone"), // on a page without a kernel the states of which it has an answer
 		link: () => model.get("link"),
 	};
 	view.palettes = Object.fromEntries(
@@ -146,19 +146,17 @@ function connect(model, el, make) {
 	view.state = () =>
 		Object.fromEntries(names.map((name) => [name, model.get(name)]));
 	// What the kernel said last, fresh if it was asked for this state. Else draw it, but for what the page
-	// knows better, until the answer is there: .eca-lab.waiting tells the reader. Without a kernel it never
-	// comes, and .eca-lab.unknown hides what is not known of this state.
+	// knows better, until the answer is there: .eca-lab.waiting tells the reader.
 	view.answer = (state) => {
 		const answer = model.get("answer");
 		const fresh = Object.entries(answer.asked).every(
 			([name, value]) => state[name] === value,
 		);
-		root.classList.toggle(view.alone ? "unknown" : "waiting", !fresh);
+		root.classList.toggle("waiting", !fresh);
 		clearTimeout(patience);
 		const lacking =
 			"No answer from the kernel: it is busy, or the cells down to this one have not been run.";
 		if (fresh) write(need, "");
-		else if (view.alone) write(need, "This needs a kernel: open the notebook.");
 		else patience = setTimeout(() => write(need, lacking), 2000);
 		return { ...answer, fresh };
 	};

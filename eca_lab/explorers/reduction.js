@@ -39,21 +39,44 @@ const divisors = (C) => upTo(C + 1).filter((d) => C % d === 0);
 const odd = (C) => C - 1 + (C % 2);
 
 // The state with r, k and groups lowered to what C has room for.
-const lowered = (state) => ({
+export const lowered = (state) => ({
 	...state,
 	reduction: Math.min(state.reduction, state.channels),
 	kernel_size: Math.min(state.kernel_size, odd(state.channels)),
 	groups: divisors(state.channels).findLast((d) => d <= state.groups),
 });
 
-// The state after changes: a trained layer gives sizes, and other sizes make the weights random.
-export function settled(state, changes, layers) {
+// What changes of a state ask for: a trained layer gives sizes, and other sizes make the weights random.
+export function wanted(state, changes, layers) {
 	const next = { ...state, ...changes };
 	const layer = layers[next.weights] ?? {};
 	if ("weights" in changes) Object.assign(next, layer);
 	if (Object.entries(layer).some(([name, size]) => next[name] !== size))
 		next.weights = "random";
-	return lowered(next);
+	return next;
+}
+
+function apart(one, other) {
+	if (one === other) return 0;
+	return typeof one === "number"
+		? Math.abs(Math.log((1 + one) / (1 + other)))
+		: 100;
+}
+
+// The recorded state that is nearest to a state: first in the names that were changed, then in the rest. Random
+// weights stay random, for trained ones are of one layer.
+export function nearestRecorded(state, changed, recorded) {
+	const rest = Object.keys(state).filter((name) => !changed.includes(name));
+	let [best, least] = [state, [Infinity, Infinity]];
+	for (const each of recorded) {
+		if (!["random", state.weights].includes(each.weights)) continue;
+		const away = [changed, rest].map((names) =>
+			names.reduce((sum, name) => sum + apart(state[name], each[name]), 0),
+		);
+		if ((away[0] - least[0] || away[1] - least[1]) < 0)
+			[best, least] = [each, away];
+	}
+	return best;
 }
 
 // Hidden units of SE, channels in a block of SE-GC; of all three, parameters and multiply-adds.
@@ -218,11 +241,20 @@ function spectrum() {
 // --- The explorer ---
 
 export default explorer((view) => {
-	const { layers, limits, palettes, recorded } = view.given;
-	const settling = {
-		...view,
-		change: (changes) => view.change(settled(view.state(), changes, layers)),
-	};
+	const { layers, limits, palettes } = view.given;
+	let elsewhere = ""; // what the nearest recorded state has otherwise than it was asked for
+	function change(changes) {
+		const asked = wanted(view.state(), changes, layers);
+		const next = view.alone
+			? nearestRecorded(asked, Object.keys(changes), view.alone)
+			: lowered(asked);
+		elsewhere = Object.keys(next)
+			.filter((name) => next[name] !== asked[name])
+			.map((name) => `${name} ${next[name]}`)
+			.join(", ");
+		view.change(next);
+	}
+	const settling = { ...view, change };
 
 	const [matrices, values] = [
 		NAMES.map((name) => map(name, view.palettes)),
@@ -250,19 +282,24 @@ export default explorer((view) => {
 	]);
 
 	// Without a kernel, sliders halt at what was recorded.
+	const halts = (name) => {
+		const random = view.alone.filter(({ weights }) => weights === "random");
+		const values = new Set(random.map((state) => state[name]));
+		return [...values].sort((a, b) => a - b);
+	};
 	const row = (name, label, stops, refused) =>
 		numberRow(
 			settling,
 			name,
 			label,
-			view.alone ? recorded[name] : stops,
+			view.alone ? halts(name) : stops,
 			true,
 			refused,
 		);
 	const fitting = (C, stops) => [...stops.filter((stop) => stop < C), C];
-	const seeds = view.alone ? recorded.seed : upTo(limits.seed[1] + 1);
+	const seeds = view.alone ? halts("seed") : upTo(limits.seed[1] + 1);
 	const again = () =>
-		view.change({
+		change({
 			seed: seeds[(seeds.indexOf(view.state().seed) + 1) % seeds.length],
 		});
 	const trained = Object.keys(layers).map((layer) => [
@@ -302,7 +339,10 @@ export default explorer((view) => {
 			.filter((name) => name !== "channels")
 			.map((name) => `${name} to ${state[name]}`)
 			.join(", ");
-		write(note, words && `Lowered to fit C = ${state.channels}: ${words}`);
+		const lower = words && `Lowered to fit C = ${state.channels}: ${words}`;
+		const nearest = elsewhere && `Nearest recorded: ${elsewhere}`;
+		write(note, view.alone ? nearest : lower);
+		elsewhere = "";
 		before = state;
 	});
 
@@ -357,6 +397,15 @@ export default explorer((view) => {
 		fits: ({ weights }) => weights === "random" || weights in layers,
 		draw(state) {
 			const answer = view.answer(state);
+			if (view.alone && !answer.fresh) {
+				const names = Object.keys(state); // of a link, which may say anything
+				const changed = names.filter(
+					(name) => state[name] !== answer.asked[name],
+				);
+				return change(
+					Object.fromEntries(changed.map((name) => [name, state[name]])),
+				);
+			}
 			const n = answer.asked.channels;
 			rows.count = n;
 			const modules = modulesOf(answer.modules);

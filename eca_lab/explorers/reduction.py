@@ -54,7 +54,8 @@ class ReductionExplorer(Explorer):
         "no reduction": {"reduction": 1},
         "no interaction": {"kernel_size": 1},
     }
-    RECORDED: ClassVar = {  # all combinations: where sliders halt on a page without a kernel
+    # All combinations, for a page without a kernel, which goes to the nearest.
+    RECORDED: ClassVar = {
         "channels": (16, 64, 128),
         "reduction": (1, 2, 4, 8, 16),
         "kernel_size": (1, 3, 5, 9),
@@ -87,7 +88,6 @@ class ReductionExplorer(Explorer):
             (*sizes.values(), seed, weights),
             layers=self._layers,
             limits=self.LIMITS,
-            recorded=self.RECORDED,
             arguments=["trained=trained"] if trained else [],
         )
 
@@ -148,7 +148,12 @@ class ReductionExplorer(Explorer):
             yield dict(zip(self.RECORDED, values, strict=True))
         yield from self.PRESETS.values()
         for layer, sizes in self._layers.items():
-            yield {**_lowered({**self.given["initial"], **sizes}), "weights": layer}
+            initial = _lowered({**self.given["initial"], **sizes})
+            yield {**initial, "weights": "random"}
+            for seed in self.RECORDED["seed"]:
+                yield {**initial, "weights": layer, "seed": seed}
+            for groups in self.RECORDED["groups"]:
+                yield _lowered({**initial, "weights": layer, "groups": groups})
 
     def _result(self) -> str:
         ranks = ", ".join(f"{name} {rank}" for name, rank in self.table["rank"].items())

@@ -164,7 +164,7 @@ def paired_interval(before: ArrayLike, after: ArrayLike) -> tuple[float, float]:
 def save_ranking(path: str | Path, ranking: Ranking, card: Mapping[str, Any]) -> None:
     """Write a ranking, made on the CPU, to a JSON file in a folder that is there.
 
-    card is that of the network that was ranked. OSError where the file cannot be written.
+    The constants are rounded to six decimals. card is that of the network that was ranked. OSError where the file cannot be written.
     """
     about = {
         "network": {name: card[name] for name in ("arm", "sha256", "trial")},
@@ -172,14 +172,17 @@ def save_ranking(path: str | Path, ranking: Ranking, card: Mapping[str, Any]) ->
         "images": ranking.images,
         "layers": ranking.layers.reset_index().to_dict("records"),
         "sets": ranking.sets.reset_index().to_dict("records"),
-        "constants": {layer: values.tolist() for layer, values in ranking.constants.items()},
+        "constants": {
+            layer: [round(float(value), 6) for value in values]
+            for layer, values in ranking.constants.items()
+        },
         "left_out": dict(ranking.left_out),
         "code": code_version(),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         **provenance(torch.device("cpu")),
     }
     with written_whole(path) as file:
-        file.write(json.dumps(about, indent=1).encode() + b"\n")
+        file.write(json.dumps(about).encode() + b"\n")
 
 
 def load_ranking(path: str | Path, card: Mapping[str, Any]) -> Ranking:

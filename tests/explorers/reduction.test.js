@@ -2,7 +2,13 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { costs, hears, settled } from "../../eca_lab/explorers/reduction.js";
+import {
+	costs,
+	hears,
+	lowered,
+	nearestRecorded,
+	wanted,
+} from "../../eca_lab/explorers/reduction.js";
 
 const STATE = {
 	channels: 64,
@@ -12,6 +18,7 @@ const STATE = {
 	seed: 0,
 	weights: "random",
 };
+const settled = (...asked) => lowered(wanted(...asked));
 const LAYERS = { layer3: { channels: 32, reduction: 8, kernel_size: 5 } };
 
 test("fewer channels lower what they have no room for", () => {
@@ -29,6 +36,21 @@ test("a trained layer has sizes, other sizes are random", () => {
 	assert.deepEqual(trained, { ...STATE, ...LAYERS.layer3, weights: "layer3" });
 	assert.equal(settled(trained, { seed: 7 }, LAYERS).weights, "layer3");
 	assert.equal(settled(trained, { reduction: 4 }, LAYERS).weights, "random");
+});
+
+test("a page without a kernel goes to what is recorded, nearest in what was changed", () => {
+	const wide = { ...STATE, channels: 256, kernel_size: 5 };
+	const trained = { ...STATE, ...LAYERS.layer3, weights: "layer3" };
+	const recorded = [STATE, { ...STATE, reduction: 4 }, wide, trained];
+	const near = (state, changes) =>
+		nearestRecorded({ ...state, ...changes }, Object.keys(changes), recorded);
+	for (const state of recorded)
+		assert.equal(nearestRecorded(state, ["seed"], recorded), state);
+	assert.equal(near(wide, { reduction: 4 }), recorded[1]); // though of other channels
+	assert.equal(near(STATE, { channels: 200 }), wide);
+	assert.equal(near(STATE, { channels: 32 }), STATE); // not the trained layer of 32
+	assert.equal(near(STATE, { weights: "layer3" }), trained);
+	assert.equal(near(trained, { weights: "random" }).weights, "random");
 });
 
 test("costs count weights", () => {

@@ -1378,7 +1378,6 @@ def test_a_link_of_trained_weights_opens_them(show_alone):
     ):
         explorer.page.evaluate("said => { location.hash = said; }", said)
         expect(explorer.state).to_contain_text(state)
-        expect(explorer.page.get_by_text("This needs a kernel")).to_have_count(0)
 
 
 @pytest.fixture
@@ -1413,24 +1412,67 @@ def test_of_every_image_all_is_shown(weights_alone):
         for each in (*pictures.all(), page.locator(".chances")):
             expect(each).to_be_visible()
         expect(page.get_by_text("Predicts")).to_be_visible()
-        expect(page.get_by_text("This needs a kernel")).to_have_count(0)
 
 
-def test_of_sizes_that_were_not_recorded_only_what_is_known_is_shown(show_alone, monkeypatch):
+@pytest.mark.usefixtures("one_recorded")
+def test_without_a_kernel_every_control_of_the_reduction_leads_to_what_is_recorded(show_alone):
+    import torch
+
+    from eca_lab.attention.modules import ECA, SE
     from eca_lab.explorers import ReductionExplorer
 
-    recorded = {name: (size, 2 * size) for name, size in SIZES.items()}
-    monkeypatch.setattr(ReductionExplorer, "RECORDED", recorded)
-    monkeypatch.setattr(ReductionExplorer, "_recorded", lambda _: [{}])
-    explorer = show_alone(ReductionExplorer())
-    rows = explorer.root.get_by_role("row", include_hidden=True)
-    parameters, rank = (rows.filter(has_text=re.compile(f"^{n}")) for n in ("parameters", "rank"))
-    for channels in (64, 128, 64):
-        explorer.type_into("channels C", channels)
-        expect(explorer.state).to_contain_text(f"channels={channels}, ")
-        expect(parameters).to_contain_text(f"{channels**2 // 8:,}")
-        for each in (rank, explorer.shown(".maps"), explorer.shown(".spectrum")):
-            expect(each).to_be_visible(visible=channels == 64)
+    layer = {"se": SE(32, 4), "eca": ECA(32, 5), "y": torch.randn(32)}
+    explorer = show_alone(ReductionExplorer(trained={"layer3": layer}))
+    note = explorer.shown(".note")
+
+    def shows(channels, reduction, kernel_size, *words, near=""):
+        sizes = f"channels={channels}, reduction={reduction}, kernel_size={kernel_size}, groups=16"
+        expect(explorer.state).to_contain_text(", ".join([sizes, *words]) + ")")
+        expect(explorer.headline).to_contain_text(f"Rank, of {channels}: ")
+        expect(explorer.box("channels C")).to_have_value(str(channels))
+        expect(note).to_have_text(near)
+        expect(explorer.root).not_to_have_class(re.compile("waiting"))
+
+    shows(64, 16, 3)
+    explorer.push("no reduction")
+    shows(64, 1, 3)
+    explorer.push("ResNet-50, stage 1")
+    shows(256, 16, 5)
+    explorer.push("no interaction")
+    shows(64, 16, 1, near="Nearest recorded: channels 64")
+    explorer.press("End", on=explorer.slider("channels C"))
+    shows(256, 16, 5, near="Nearest recorded: kernel_size 5")
+    explorer.type_into("channels C", 97)
+    shows(64, 16, 3, near="Nearest recorded: channels 64, kernel_size 3")
+    explorer.choice("weights").select_option("layer3")
+    shows(32, 4, 5, "weights='layer3'")
+    explorer.choice("weights").select_option("random")
+    shows(32, 4, 5)
+    # A link may say what no control can.
+    for said in ("channels=64&weights=layer3&seed=7", "channels=77&reduction=9&weights=layer3"):
+        explorer.page.evaluate("said => { location.hash = said; }", said)
+        shows(32, 4, 5, "weights='layer3'")
+    expect(explorer.root).not_to_contain_text("kernel:")
+
+
+def test_what_is_out_of_sight_is_spared_while_an_explorer_is_used(show_alone):
+    from eca_lab.explorers import KernelSizeExplorer
+
+    explorer = show_alone(KernelSizeExplorer())
+    page, text = explorer.page, "<div class=rendered_html><h2>Far</h2><p>below</p></div>"
+    page.add_style_tag(path=ROOT / "eca_lab" / "site" / "page.css")
+    cells = f"<div style='height: 9000px'></div><div class=text_cell>{text}</div>"
+    page.evaluate("cells => document.body.insertAdjacentHTML('beforeend', cells)", cells)
+    page.wait_for_timeout(200)  # frames, in which the browser notes sizes
+    far, height = page.locator(".text_cell"), "document.documentElement.scrollHeight"
+    before = page.evaluate(height)
+    expect(far).to_have_css("content-visibility", "visible")
+    explorer.slider("channels C").focus()
+    expect(far).to_have_css("content-visibility", "auto")
+    page.wait_for_timeout(200)
+    assert page.evaluate(height) == before  # as a link to what is far below needs it
+    page.set_viewport_size({"width": 700, "height": 600})
+    expect(far).to_have_css("content-visibility", "visible")
 
 
 # The last of all, for it takes the kernel of the others.

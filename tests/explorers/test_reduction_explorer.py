@@ -161,6 +161,11 @@ def test_what_is_recorded_for_a_page_without_a_kernel():
     states = [{**first, **changes} for changes in recorded]
     assert all({**first, **preset} in states for preset in explorer.PRESETS.values())
     assert {state["weights"] for state in states} == {"random", "layer1", "layer3"}
+    # A trained layer stays with other seeds and groups, and can be compared with random weights.
+    sizes = {"channels": 96, "reduction": 8, "kernel_size": 5, "groups": 16}
+    layer = {**sizes, "seed": 0, "weights": "layer3"}
+    others = ({}, {"seed": 2}, {"groups": 4}, {"weights": "random"})
+    assert all({**layer, **other} in states for other in others)
 
 
 def test_the_figure_draws_the_matrices():

@@ -13,7 +13,7 @@ from eca_lab.attention import modules
 from eca_lab.looking import probe
 from eca_lab.networks.backbones import build_model
 from eca_lab.recipe import Recipe
-from eca_lab.training import train
+from eca_lab.training import placing, train
 
 
 def moved(model, device, memory_format=None):
@@ -43,6 +43,7 @@ def fake_gpu(monkeypatch):
     for name, answer in of.items():
         monkeypatch.setattr(torch.Tensor, name, answer)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(placing, "room", lambda device, gpu_share: 2**40)
     monkeypatch.setattr(train, "check_device", torch.device)
     monkeypatch.setattr(torch.nn.Module, "to", moved)
     with FakeTensorMode():
