@@ -164,7 +164,8 @@ def paired_interval(before: ArrayLike, after: ArrayLike) -> tuple[float, float]:
 def save_ranking(path: str | Path, ranking: Ranking, card: Mapping[str, Any]) -> None:
     """Write a ranking, made on the CPU, to a JSON file in a folder that is there.
 
-    The constants are rounded to six decimals. card is that of the network that was ranked. OSError where the file cannot be written.
+    The constants are rounded to six decimals. card is that of the network that was ranked. OSError
+    where the file cannot be written.
     """
     about = {
         "network": {name: card[name] for name in ("arm", "sha256", "trial")},
