@@ -865,8 +865,8 @@ def test_the_box_says_why_it_does_not_take_an_image(weights):
 
 SETTLED = """async ([text, given, steps]) => {
     const blob = new Blob([text], {type: "text/javascript"});
-    const {settled, costs, hears} = await import(URL.createObjectURL(blob));
-    const states = steps.map(([state, changes]) => settled(state, changes, given.layers));
+    const {wanted, lowered, costs, hears} = await import(URL.createObjectURL(blob));
+    const states = steps.map(([state, changes]) => lowered(wanted(state, changes, given.layers)));
     return {states, costs: states.map(costs), heard: hears(Int16Array.of(-3, 0, 1, 9, 0, 2))};
 }"""
 
