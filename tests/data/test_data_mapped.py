@@ -246,7 +246,7 @@ def test_chosen_images_that_are_many_have_a_file_of_their_own(
 LIMITED = """
 import resource, sys
 import torch
-from eca_lab.data import folder, load_dataset, mapped
+from eca_lab.data import augmentation, folder, load_dataset, mapped
 from eca_lab.data.augmentation import channel_statistics
 from eca_lab.recipe import Recipe
 from eca_lab.training.train import batches, generator
@@ -258,7 +258,7 @@ def epoch(dataset):
 
 torch.set_num_threads(1)
 small, large, root = sys.argv[1:]
-folder.PIECE = mapped.PIECE = 2**21
+augmentation.PIECE = folder.PIECE = mapped.PIECE = 2**20
 epoch(load_dataset(small, root, size=224))  # threads, and what is imported late
 with open("/proc/self/status") as status:
     used = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
