@@ -33,7 +33,7 @@ _POOLS = (
 # How classes and attributes are called that may be attention.
 _LIKE_ATTENTION = re.compile(
     r"(?i:attention|attn|squeeze|excit|cbam|(?<![a-z])(c?eca|se)(?![a-z]))"
-    r"|(SE|E[Cc][Aa])(Module|Layer|Block)?$"
+    r"|^(SE|C?[Ee][Cc][Aa])(Module|Layer|Block)?$"
 )
 
 

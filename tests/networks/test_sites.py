@@ -250,6 +250,11 @@ def test_modules_that_are_called_as_attention_is():
         "layer1.1.se_module",
     ]
     assert modules_like_attention(timm.create_model("densenet121")) == {}
+    # A block with SE in it is no attention, though its name ends as that of an SE module.
+    kinds = {name: type(name, (nn.Module,), {}) for name in ("SEBlock", "ResidualSEBlock")}
+    assert modules_like_attention(nn.Sequential(*(kind() for kind in kinds.values()))) == {
+        "0": "SEBlock"
+    }
 
 
 # --- Images, and what models give ---
