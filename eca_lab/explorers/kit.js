@@ -25,6 +25,10 @@ export const set = (node, attributes) => build(node, attributes, []);
 export function write(node, text) {
 	if (node.textContent !== text) node.textContent = text;
 }
+// Like `write`, for what a control holds.
+export function enter(control, value) {
+	if (control.value !== String(value)) control.value = value;
+}
 // Gives a node the attributes and children of another of its kind.
 function become(node, { attributes, childNodes }) {
 	for (const name of node.getAttributeNames())
@@ -111,9 +115,15 @@ export const explorer = (make) => ({
 });
 
 function connect(model, el, make) {
-	// JupyterLab takes arrows and letters as commands; shortcuts with Ctrl or Cmd stay its own.
-	const keep = (event) =>
-		event.ctrlKey || event.metaKey || event.stopPropagation();
+	// Jupyter takes arrows and letters as commands; shortcuts with Ctrl or Cmd stay its own. JupyterLab hears a key
+	// after the explorer. Jupyter Notebook hears it before, and lets be what has this attribute.
+	const ours = ({ ctrlKey, metaKey }) => !ctrlKey && !metaKey;
+	const keep = (event) => ours(event) && event.stopPropagation();
+	const claim = (event) => {
+		if (root.contains(event.target))
+			event.target.toggleAttribute("data-lm-suppress-shortcuts", ours(event));
+	};
+	addEventListener("keydown", claim, true);
 	const [given, refusal, need, widths] = [
 		read(model.get("given")),
 		bad(),
@@ -213,6 +223,7 @@ function connect(model, el, make) {
 	return () => {
 		cancelAnimationFrame(frame);
 		clearTimeout(patience);
+		removeEventListener("keydown", claim, true);
 		resized.disconnect();
 		for (const end of view.ends) end();
 		for (const [event, hear] of heard) model.off(event, hear);
@@ -448,9 +459,10 @@ export function numberRow(
 			max: halts.length - 1,
 			"aria-valuetext": `${label} = ${state[name]}`,
 		});
-		range.value = halts.indexOf(nearest(halts, state[name]));
+		enter(range, halts.indexOf(nearest(halts, state[name])));
 		if (box.matches(":focus") && box.value !== written) return; // somebody is writing
-		[box.value, written] = [state[name], String(state[name])];
+		written = String(state[name]);
+		enter(box, written);
 	});
 	return block("row", html("label", { for: id }, label), range, box, why);
 }
@@ -466,14 +478,15 @@ export function choice(
 	const select = html("select", {
 		onchange: () => view.change({ [name]: select.value }),
 	});
-	view.shows.push((state) => {
+	const fillAll = remember((all) =>
 		fill(
 			select,
-			of(state, options).map(([value, text]) =>
-				html("option", { value }, text),
-			),
-		);
-		select.value = shown(state);
+			JSON.parse(all).map(([value, text]) => html("option", { value }, text)),
+		),
+	);
+	view.shows.push((state) => {
+		fillAll(JSON.stringify(of(state, options)));
+		enter(select, shown(state));
 	});
 	return html("label", { class: "choice" }, html("span", {}, label), select);
 }

@@ -8,6 +8,7 @@ import {
 	bounded,
 	button,
 	drag,
+	enter,
 	explorer,
 	fill,
 	html,
@@ -673,8 +674,8 @@ function kernelBox(view) {
 		write(why, "");
 		set(box, { "aria-invalid": false });
 		if (box.matches(":focus") && box.value !== written) return; // somebody is writing
-		box.value = kernel.join(", ");
-		written = box.value;
+		written = kernel.join(", ");
+		enter(box, written);
 	});
 	return block("row list", html("label", { for: id }, "kernel w"), box, why);
 }

@@ -1455,6 +1455,77 @@ def test_without_a_kernel_every_control_of_the_reduction_leads_to_what_is_record
     expect(explorer.root).not_to_contain_text("kernel:")
 
 
+# Moves each slider to an end, chooses all that can be chosen and pushes every button; tells how
+# often something was done, and after what the explorer looked as before. A button may lead to where
+# the sliders are already: then they are moved elsewhere, and it is pushed again.
+ACT = """async root => {
+    const all = selector => [...root.querySelectorAll(selector)];
+    const frames = async () => { for (const _ of "123") await new Promise(requestAnimationFrame); };
+    const shown = () => root.innerHTML + all("input, select").map(each => each.value);
+    const send = (each, value) => {
+        each.value = value;
+        for (const name of ["input", "change"])
+            each.dispatchEvent(new Event(name, {bubbles: true}));
+    };
+    const move = each => send(each, each.value === each.max ? each.min : each.max);
+    const still = [];
+    let done = 0;
+    const acts = async act => {
+        const before = shown();
+        act();
+        done++;
+        await frames();
+        return shown() !== before;
+    };
+    for (const each of all("input[type=range]"))
+        if (!await acts(() => move(each))) still.push(each.ariaValueText);
+    for (const each of all("select"))
+        for (const {value} of [...each.options].reverse())
+            if (each.value !== value && !await acts(() => send(each, value))) still.push(value);
+    const usable = () =>
+        all("button:not(:disabled, [aria-pressed=true])").filter(each => each.checkVisibility());
+    const push = async i => {
+        all("input[type=range]").forEach(move);
+        await frames();
+        return acts(() => usable()[i].click());
+    };
+    for (let i = 0; i < usable().length; i++)
+        if (!await push(i) && !await push(i)) still.push(usable()[i].textContent);
+    return [done, still];
+}"""
+
+
+@pytest.mark.parametrize("cell", ["module", "kernel size", "study", "weights", "reduction"])
+def test_every_control_acts_without_a_kernel_and_a_network(cell, show_alone, page, monkeypatch):
+    monkeypatch.chdir(ROOT / "notebooks")
+    scope = {}
+    *lines, made = CELLS[cell].splitlines()
+    exec("\n".join([CELLS["imports"], *lines]), scope)
+    page.context.set_offline(True)
+    explorer = show_alone(eval(made, scope))
+    expect(explorer.headline).not_to_be_empty()
+    done, still = explorer.root.evaluate(ACT)
+    assert done >= 7
+    assert still == []
+    expect(explorer.root).not_to_have_class(re.compile("waiting|unfit"))
+    expect(explorer.root).not_to_contain_text("kernel:")
+
+
+# In Jupyter Notebook, which takes keys before the page has them, this attribute keeps them from it.
+def test_keys_belong_to_the_explorer_and_those_with_ctrl_to_jupyter(show_alone):
+    from eca_lab.explorers import KernelSizeExplorer
+
+    explorer = show_alone(KernelSizeExplorer())
+    explorer.page.evaluate("""() => {
+        window.kept = [];
+        document.addEventListener("keydown", ({target}) =>
+            kept.push(target.hasAttribute("data-lm-suppress-shortcuts")), true);
+    }""")
+    for key in ("ArrowRight", "Control+s", "d"):
+        explorer.press(key, on=explorer.slider("channels C"))
+    assert explorer.page.evaluate("kept") == [True, False, False, True]  # Control is a key, too
+
+
 def test_what_is_out_of_sight_is_spared_while_an_explorer_is_used(show_alone):
     from eca_lab.explorers import KernelSizeExplorer
 
