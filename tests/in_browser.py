@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from eca_lab.lab import settings
+from eca_lab.lab import ALIVE, settings
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(path.relative_to(ROOT) for path in ROOT.glob("notebooks/*.ipynb"))
 NOTEBOOK = NOTEBOOKS[1]  # of the kernel size, which is the fastest
-SAVED = NOTEBOOKS[0], *NOTEBOOKS[1::2]  # those whose explorers are saved with them
+SAVED = [Path(name) for name in ALIVE]  # those whose explorers are saved with them
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, _NAMES)), None)
 needs_browser = [
