@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # the command line's help needs no pandas
 
 FOLDER = DATA / "studies"
 TESTS = ("t", "sign flips")
-_RECIPE = ("epochs", "crop", "scales")  # what a setting may say of its recipe
+_RECIPE = ("epochs", "crop", "least_area", "scales")  # what a setting may say of its recipe
 
 
 @dataclass(frozen=True)
@@ -406,6 +406,7 @@ _OF_SETTING: dict[str, _Check] = {
     "keep": partial(check_integer, least=0),
     "epochs": partial(check_integer, most=MOST_EPOCHS),
     "crop": partial(check_integer, least=0, most=32),
+    "least_area": partial(check_number, above=0, most=1),
     "scales": _check_scales,
 }
 _SLOPE: dict[str, _Check] = {"over": _check_weighted, "per": _check_text}

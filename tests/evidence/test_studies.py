@@ -53,9 +53,9 @@ def test_a_declaration(tmp_path):
 
 def test_a_primary_arm_is_run_and_is_not_of_the_family(tmp_path):
     text = TEXT.replace("seeds = 4", 'seeds = 4\nprimary = "eca(k=9)"', 1)
-    more = "epochs = 2\ncrop = 1\nscales = [[0.5, 1]]\nkeep = 3"
+    more = "epochs = 2\nleast_area = 0.08\nscales = [[0.5, 1]]\nkeep = 3"
     small = declare(tmp_path, text.replace("epochs = 2", more)).settings["small"]
-    assert small.recipe == Recipe(epochs=2, crop=1, scales=[[0.5, 1]])
+    assert small.recipe == Recipe(epochs=2, least_area=0.08, scales=[[0.5, 1]])
     assert "eca(k=9)" in small.arms
     assert "eca(k=9)" not in small.family
     assert small.keep == 3
@@ -137,6 +137,7 @@ def test_contrasts_that_are_refused(old, new, message, tmp_path):
         ("margin = 0.2", "margin = 0.2\nmagin = 1", "magin"),
         ("epochs = 2", "epoch = 2", "epoch"),
         ("epochs = 2", "epochs = 2\nscales = [[0.5, 3]]", "epochs in scales=3"),
+        ("epochs = 2", "crop = 2\nleast_area = 0.1", "least_area=0.1 with crop=2"),
         ("seeds = 4", "seeds = 0", "seeds=0: accepted is an integer from 1 to 10000"),
     ],
 )
@@ -167,6 +168,7 @@ def test_a_file_that_declares_none(old, new, message, tmp_path):
         ),
         ("epochs = 2", "scales = 3", "small.scales=3: accepted is a list of pairs"),
         ("epochs = 2", "scales = [3]", "settings.small: scales=3: accepted are pairs"),
+        ("epochs = 2", "least_area = 2", "small.least_area=2: accepted is a finite number to 1"),
         ("epochs = 2", "recipe = 3", "small.recipe=3: no such key"),
         ("epochs = 2", 'name = "x"', "small.name='x': no such key"),
         ("epochs = 2", "per_class = 0", "small.per_class=0: accepted is a positive"),
