@@ -75,7 +75,7 @@ class ImageFile:
         return ImageFile, (self.path, self.shape, self.seen)
 
 
-def _private() -> dict[str, int]:
+def _private() -> dict[str, Any]:
     """How a file is mapped so that a write makes a copy of the page."""
     if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
         return {"access": mmap.ACCESS_COPY}
