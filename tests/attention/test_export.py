@@ -26,8 +26,6 @@ SPECS = [
     "eca(k=3, order=shuffled)",
 ]
 # torch advises against its TorchScript, which is still asked for.
-# Torch 2.11 warns of itself when it exports to ONNX.
-pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
 deprecated = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 ANY = torch.export.Dim.DYNAMIC
 ANY_IMAGES = {0: ANY, 2: ANY, 3: ANY}
@@ -106,6 +104,8 @@ def exported(model, x):
     model.eval()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # Torch 2.11 warns of what it does itself.
+        warnings.filterwarnings("ignore", ".isinstance.treespec, LeafSpec", FutureWarning)
         program = torch.export.export(model, (x,), dynamic_shapes=(ANY_IMAGES,))
         yield program.module()
         model_proto = torch.onnx.export(program, dynamo=True, verbose=False).model_proto
