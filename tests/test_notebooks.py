@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from eca_lab import explorers
+from eca_lab import explorers, load_results
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+RESULTS = ROOT / "data" / "results"
 # What takes a cell out of nbval's comparison, as a tag or as a comment.
 UNCOMPARED = ("nbval-ignore-output", "nbval-skip", "NBVAL_IGNORE_OUTPUT", "NBVAL_SKIP")
 
@@ -77,17 +79,23 @@ def test_explorers_that_need_no_kernel_are_saved_as_they_are_now(path, notebook)
     state = "application/vnd.jupyter.widget-state+json"
     saved = notebook["metadata"].get("widgets", {state: {"state": {}}})[state]["state"]
     models = [each["state"] for each in saved.values() if each["model_name"] == "AnyModel"]
-    explorer = {
+    make = {
         "00_start_here": explorers.ModuleExplorer,
         "01_kernel_size": explorers.KernelSizeExplorer,
-        "03_kernel_sweep": explorers.StudyExplorer,
+        "03_kernel_sweep": lambda: explorers.StudyExplorer(load_results(RESULTS / "photographs")),
     }.get(path.stem)
-    if explorer is None:
+    if make is None:
         assert not saved
         return
     (model,) = models
+    explorer = make()
     assert model["_esm"] == explorer._esm
     assert model["_css"] == explorer._css
+    told, now = (json.loads(each["given"]) for each in (model, explorer.get_state("given")))
+    assert told["kind"] == now["kind"]  # of which its styles are
+    assert told.keys() == now.keys()
+    if path.stem != "03_kernel_sweep":  # which joins several folders of results
+        assert told == now
 
 
 def test_the_top_says_in_one_line_what_was_found(notebook):

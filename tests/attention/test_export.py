@@ -104,8 +104,9 @@ def exported(model, x):
     model.eval()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # Torch 2.11 warns of what it does itself.
+        # Torch 2.11 and onnx 1.18 warn of what they do themselves.
         warnings.filterwarnings("ignore", ".isinstance.treespec, LeafSpec", FutureWarning)
+        warnings.filterwarnings("ignore", "Conversion of an array with ndim", DeprecationWarning)
         program = torch.export.export(model, (x,), dynamic_shapes=(ANY_IMAGES,))
         yield program.module()
         model_proto = torch.onnx.export(program, dynamo=True, verbose=False).model_proto
