@@ -63,10 +63,8 @@ def start(arguments: Sequence[str] = (), *, root: Path = CHECKOUT) -> None:
 
 def _trust(root: Path) -> None:
     import nbformat
-    from jupyter_core.paths import jupyter_data_dir
     from nbformat.sign import NotebookNotary
 
-    Path(jupyter_data_dir()).mkdir(parents=True, exist_ok=True)  # nbformat 5.10.0 does not make it
     notary = NotebookNotary()
     for name in ALIVE:
         notary.sign(nbformat.read(root / name, as_version=4))
