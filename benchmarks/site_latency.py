@@ -82,6 +82,7 @@ def main():
         page = new_page(browser)
         page.set_content(EMPTY)
         report(page, "an empty page", options.slower, options.presses)
+        page.context.close()
         for path in sorted(options.site.glob("0*.html")):
             page = new_page(browser)
             page.goto(path.resolve().as_uri())
